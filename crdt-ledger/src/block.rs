@@ -1,0 +1,300 @@
+//! A block: its bytes, its order, and what can be checked of it alone.
+//!
+//! ```text
+//! body  = canonical CBOR [version, author, session, seq, prev, parents, depth, wall_ms, grant, payload]
+//! sig   = ed25519(blake3("osiris-ledger-v1" ‖ fleet id ‖ body))
+//! entry = body ‖ sig        id = blake3(entry)
+//! ```
+//!
+//! The genesis block cannot contain its own id: it signs 32 zero bytes in the fleet id's place.
+
+use ed25519_dalek::{Signature as DalekSignature, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{self, DecodeError},
+    id::{Author, BlockId, ChainId, FleetId, Session, Signature},
+    limits,
+    op::{Payload, array_struct, sign},
+    time::WallMs,
+};
+
+pub(crate) const VERSION: u8 = 1;
+const DOMAIN: &[u8] = b"osiris-ledger-v1";
+
+/// The order of blocks: by depth, then by id. Total, and the same on every node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Order {
+    /// Length of the longest path down to the genesis block, which has depth 1.
+    pub depth: u64,
+    /// The block.
+    pub id: BlockId,
+}
+
+array_struct! {
+    /// A block named as a parent: its chain, its place there, its id.
+    pub struct Parent {
+        /// Author of the chain.
+        author: Author,
+        /// Session of the chain.
+        session: Session,
+        /// Place in the chain.
+        seq: u64,
+        /// The block.
+        id: BlockId,
+    }
+}
+
+array_struct! {
+    /// The signed part of a block.
+    pub(crate) struct Body {
+        version: u8,
+        author: Author,
+        session: Session,
+        seq: u64,
+        prev: BlockId,
+        parents: Vec<Parent>,
+        depth: u64,
+        wall_ms: u64,
+        grant: BlockId,
+        payload: Payload,
+    }
+}
+
+/// Why bytes from a peer are not a valid block of this fleet. Each is permanent: the same bytes are
+/// refused by every node, for ever. Only such bytes may be held against a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reject {
+    /// More than [`limits::ENTRY_BYTES_MAX`].
+    #[error("the entry has {0} bytes; at most {max} are allowed", max = limits::ENTRY_BYTES_MAX)]
+    TooLarge(usize),
+    /// Too short, or not the CBOR of a block.
+    #[error("the entry is not a block")]
+    Malformed,
+    /// CBOR that is not the canonical form of what it says.
+    #[error("the entry's CBOR is not canonical")]
+    NotCanonical,
+    /// A format version this build does not know.
+    #[error("the block has format version {0}; this build knows version {VERSION}")]
+    Version(u8),
+    /// The author is not a usable ed25519 key.
+    #[error("the author's key is weak or no key")]
+    WeakKey,
+    /// The signature does not fit author, fleet and body.
+    #[error("the signature is wrong, or the block belongs to another fleet")]
+    BadSignature,
+    /// A second genesis block.
+    #[error("the block founds another fleet")]
+    OtherFleet,
+    /// The sequence number does not follow its predecessor's.
+    #[error("the block has sequence number {got}; {expected} follows its predecessor")]
+    Seq {
+        /// What follows the predecessor.
+        expected: u64,
+        /// What the block says.
+        got: u64,
+    },
+    /// `prev` is a block of another chain.
+    #[error("the predecessor belongs to another chain")]
+    OtherChain,
+    /// More than [`limits::PARENTS_MAX`] parents, or one twice, or none where one is needed.
+    #[error("the parents are too many, repeated or missing")]
+    Parents,
+    /// A parent is not at the place that the block says.
+    #[error("a parent is not where the block says it is")]
+    ParentPlace,
+    /// The depth is not one more than the deepest predecessor's.
+    #[error("the block has depth {got}; its predecessors give {expected}")]
+    Depth {
+        /// One more than the deepest of `prev` and `parents`.
+        expected: u64,
+        /// What the block says.
+        got: u64,
+    },
+    /// A block that is referred to does not lie below this one.
+    #[error("a block it refers to is not below it in depth")]
+    ReferenceDepth,
+    /// A block that is referred to is of the wrong kind, or of another function or device.
+    #[error("a block it refers to is not what the operation needs")]
+    ReferenceKind,
+    /// The grant is not a grant of the author.
+    #[error("the block names a grant that its author does not hold")]
+    Grant,
+    /// The grant lacks the role, or gives a role that its holder lacks.
+    #[error("the grant does not allow this operation")]
+    Role,
+    /// The certificate or the proof of a membership does not verify.
+    #[error("the proof of membership is wrong")]
+    Proof,
+    /// A field is out of its range.
+    #[error("a field is not allowed: {0}")]
+    Field(&'static str),
+}
+
+/// A block whose own bytes are well-formed and signed by its author. Whether it is valid depends on
+/// the blocks it names ([`crate::Ledger::admit`]).
+#[derive(Clone, Debug)]
+pub struct Block {
+    id: BlockId,
+    entry: Box<[u8]>,
+    body: Body,
+}
+
+impl Block {
+    /// Reads an entry and checks all that needs no other block, but not yet the signature.
+    pub(crate) fn decode(entry: &[u8]) -> Result<Self, Reject> {
+        if entry.len() > limits::ENTRY_BYTES_MAX {
+            return Err(Reject::TooLarge(entry.len()));
+        }
+        let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
+            return Err(Reject::Malformed);
+        };
+        let body: Body = codec::decode(&entry[..body_len]).map_err(|error| match error {
+            DecodeError::Malformed => Reject::Malformed,
+            DecodeError::NotCanonical => Reject::NotCanonical,
+        })?;
+        if body.version != VERSION {
+            return Err(Reject::Version(body.version));
+        }
+        let block = Self { id: entry_id(entry), entry: entry.into(), body };
+        block.check_shape()?;
+        Ok(block)
+    }
+
+    fn check_shape(&self) -> Result<(), Reject> {
+        let body = &self.body;
+        let genesis = self.is_genesis_shaped();
+        let parents = &body.parents;
+        let repeated = parents.iter().enumerate().any(|(i, p)| parents[..i].iter().any(|q| q.id == p.id));
+        if parents.len() > limits::PARENTS_MAX || repeated {
+            return Err(Reject::Parents);
+        }
+        // Every chain hangs on the fleet: a first block names what its author had seen.
+        if (body.seq == 1 && parents.is_empty() && !genesis) || (genesis && !parents.is_empty()) {
+            return Err(Reject::Parents);
+        }
+        if body.seq == 0 || (body.seq == 1) != (body.prev == BlockId::ZERO) {
+            return Err(Reject::Seq { expected: 1, got: body.seq });
+        }
+        if genesis && (body.seq != 1 || body.depth != 1 || body.grant != BlockId::ZERO) {
+            return Err(Reject::Malformed);
+        }
+        body.payload.check_fields().map_err(Reject::Field)
+    }
+
+    /// Checks the signature. `key` is the author's key, already decoded and not weak.
+    pub(crate) fn verify(&self, fleet: &FleetId, key: &VerifyingKey) -> Result<(), Reject> {
+        let fleet = if self.is_genesis_shaped() { &FleetId::ZERO } else { fleet };
+        let (body, signature) = self.entry.split_at(self.entry.len() - limits::SIGNATURE_BYTES);
+        let signature = DalekSignature::from_slice(signature).map_err(|_| Reject::BadSignature)?;
+        key.verify_strict(&signed_message(fleet, body), &signature).map_err(|_| Reject::BadSignature)
+    }
+
+    /// Signs a body.
+    pub(crate) fn seal(body: Body, fleet: &FleetId, key: &SigningKey) -> Result<Self, Reject> {
+        let mut entry = codec::encode(&body);
+        let Signature(signature) = sign(key, &signed_message(fleet, &entry));
+        entry.extend_from_slice(&signature);
+        if entry.len() > limits::ENTRY_BYTES_MAX {
+            return Err(Reject::TooLarge(entry.len()));
+        }
+        let block = Self { id: entry_id(&entry), entry: entry.into_boxed_slice(), body };
+        block.check_shape()?;
+        Ok(block)
+    }
+
+    /// Whether this is shaped like the first block of a fleet.
+    pub(crate) fn is_genesis_shaped(&self) -> bool {
+        matches!(self.body.payload, Payload::Founded(_))
+    }
+
+    /// blake3 of the entry.
+    #[must_use]
+    pub fn id(&self) -> BlockId {
+        self.id
+    }
+
+    /// The bytes that travel and are stored.
+    #[must_use]
+    pub fn entry(&self) -> &[u8] {
+        &self.entry
+    }
+
+    /// The chain it belongs to.
+    #[must_use]
+    pub fn chain(&self) -> ChainId {
+        ChainId { author: self.body.author, session: self.body.session }
+    }
+
+    /// The device that signed it.
+    #[must_use]
+    pub fn author(&self) -> Author {
+        self.body.author
+    }
+
+    /// Its place in its chain, from 1.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.body.seq
+    }
+
+    /// Its predecessor in its chain; zero for a first block.
+    #[must_use]
+    pub fn prev(&self) -> BlockId {
+        self.body.prev
+    }
+
+    /// Heads of other chains that its author had admitted.
+    #[must_use]
+    pub fn parents(&self) -> &[Parent] {
+        &self.body.parents
+    }
+
+    /// Its place in the order of all blocks.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        Order { depth: self.body.depth, id: self.id }
+    }
+
+    /// The author's wall clock, for people.
+    #[must_use]
+    pub fn wall(&self) -> WallMs {
+        WallMs(self.body.wall_ms)
+    }
+
+    /// The grant it uses; zero for the genesis block.
+    #[must_use]
+    pub fn grant(&self) -> BlockId {
+        self.body.grant
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.body.payload
+    }
+
+    /// All blocks that must be known before this one can be judged.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let fixed = [self.body.prev, self.body.grant];
+        fixed
+            .into_iter()
+            .filter(|id| *id != BlockId::ZERO)
+            .chain(self.body.parents.iter().map(|parent| parent.id))
+            .chain(self.body.payload.references().iter().copied())
+    }
+}
+
+/// The id of an entry's bytes.
+pub(crate) fn entry_id(entry: &[u8]) -> BlockId {
+    BlockId(*blake3::hash(entry).as_bytes())
+}
+
+fn signed_message(fleet: &FleetId, body: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(DOMAIN);
+    hasher.update(&fleet.0);
+    hasher.update(body);
+    *hasher.finalize().as_bytes()
+}

@@ -1,0 +1,73 @@
+//! One chain as this replica holds it: usually a list, a tree where its author forked it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::BlockId;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chain {
+    /// The first block that arrived for each sequence number, from 1.
+    first: Vec<BlockId>,
+    /// Every further block, where the chain is forked.
+    others: BTreeMap<u64, BTreeSet<BlockId>>,
+    /// Blocks that no block of this chain follows, with their places.
+    tips: BTreeMap<BlockId, u64>,
+}
+
+impl Chain {
+    /// Adds a block whose predecessor is here. Returns whether it is the first of its place.
+    pub(crate) fn insert(&mut self, seq: u64, id: BlockId, prev: BlockId) -> bool {
+        self.tips.remove(&prev);
+        self.tips.insert(id, seq);
+        if seq == self.first.len() as u64 + 1 {
+            self.first.push(id);
+            return true;
+        }
+        self.others.entry(seq).or_default().insert(id);
+        false
+    }
+
+    /// The longest branch's length.
+    pub(crate) fn len(&self) -> u64 {
+        self.first.len() as u64
+    }
+
+    /// The smallest sequence number that two blocks bear. From there on the chain is void.
+    pub(crate) fn fork(&self) -> Option<u64> {
+        self.others.keys().next().copied()
+    }
+
+    /// The two smallest ids at the fork: the same proof on every node that holds the same blocks.
+    pub(crate) fn fork_proof(&self) -> Option<(u64, [BlockId; 2])> {
+        let (seq, others) = self.others.iter().next()?;
+        let first = *self.first.get(index(*seq))?;
+        let mut all: Vec<_> = others.iter().copied().chain([first]).collect();
+        all.sort_unstable();
+        Some((*seq, [all[0], all[1]]))
+    }
+
+    /// Every block at a place, first arrival first.
+    pub(crate) fn at(&self, seq: u64) -> impl Iterator<Item = BlockId> + '_ {
+        let first = seq.checked_sub(1).and_then(|_| self.first.get(index(seq))).copied();
+        first.into_iter().chain(self.others.get(&seq).into_iter().flatten().copied())
+    }
+
+    /// Every block from a place on.
+    pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = BlockId> + '_ {
+        (seq.max(1)..=self.len()).flat_map(|seq| self.at(seq))
+    }
+
+    /// Blocks that nothing follows, with their places.
+    pub(crate) fn tips(&self) -> impl Iterator<Item = (BlockId, u64)> + '_ {
+        self.tips.iter().map(|(id, seq)| (*id, *seq))
+    }
+
+    /// The tip of the longest branch; of several, the smallest id.
+    pub(crate) fn head(&self) -> Option<(BlockId, u64)> {
+        self.tips().max_by_key(|(id, seq)| (*seq, std::cmp::Reverse(*id)))
+    }
+}
+
+fn index(seq: u64) -> usize {
+    usize::try_from(seq - 1).expect("a place that is held fits in memory")
+}

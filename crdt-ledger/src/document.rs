@@ -1,0 +1,146 @@
+//! The automerge document that embeds the chains.
+//!
+//! A function of the admitted blocks: each block outside a fork becomes the one change that every
+//! node derives from it, so equal sets of blocks give equal automerge heads. It is a cache of the
+//! journal; nothing that a peer sent is ever applied to it as automerge bytes.
+//!
+//! Layout: root key `"<actor hex>/<segment>"` → a list of at most [`limits::SEGMENT_ENTRIES`]
+//! entries. The actor is `blake3(author ‖ session)`; a block is one change, whose only dependency is
+//! the chain's previous change.
+
+use std::{collections::BTreeMap, num::NonZeroU64};
+
+use automerge::{ActorId, Automerge, Change, ChangeHash, ExpandedChange, ObjType, ScalarValue, legacy};
+
+use crate::{block::Block, id::ChainId, ledger::Ledger, limits};
+
+/// Where the derivation of a chain's changes stands.
+#[derive(Clone, Debug, Default)]
+struct ChainState {
+    /// The last sequence number derived.
+    seq: u64,
+    last_change: Option<ChangeHash>,
+    /// Operations so far; the next change starts one above.
+    operations: u64,
+    /// The current segment's list and the last element in it.
+    list: Option<legacy::OpId>,
+    element: Option<legacy::OpId>,
+}
+
+/// The automerge document of one replica.
+#[derive(Debug, Default)]
+pub struct Document {
+    document: Option<Automerge>,
+    chains: BTreeMap<ChainId, ChainState>,
+    pending: Vec<Change>,
+    /// A fork came to light below what was derived: the document is built again.
+    stale: bool,
+    rebuilds: u64,
+}
+
+impl Document {
+    /// Derives a block's change. Blocks at or above their chain's fork have no place here.
+    pub(crate) fn add(&mut self, block: &Block, fork: Option<u64>) {
+        if self.stale || fork.is_some_and(|fork| block.seq() >= fork) {
+            return;
+        }
+        let state = self.chains.entry(block.chain()).or_default();
+        self.pending.push(derive(block, state));
+        if self.pending.len() >= limits::DOCUMENT_PENDING_MAX {
+            self.apply_pending();
+        }
+    }
+
+    /// A chain was found to be forked from `seq` on.
+    pub(crate) fn forked(&mut self, chain: ChainId, seq: u64) {
+        if self.chains.get(&chain).is_some_and(|state| state.seq >= seq) {
+            self.stale = true;
+        }
+    }
+
+    /// Applies what waits; after a fork, builds the document again from the ledger's blocks.
+    pub(crate) fn flush(&mut self, ledger: &Ledger) {
+        if self.stale {
+            *self = Self { rebuilds: self.rebuilds + 1, ..Self::default() };
+            for (id, chain) in ledger.chains() {
+                let end = chain.fork().unwrap_or(chain.len() + 1);
+                for block in (1..end).flat_map(|seq| chain.at(seq)).filter_map(|id| ledger.get(&id)) {
+                    let state = self.chains.entry(*id).or_default();
+                    self.pending.push(derive(block, state));
+                }
+            }
+        }
+        self.apply_pending();
+    }
+
+    fn apply_pending(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        // `Automerge::new` draws a random actor; no transaction is ever made, so a fixed one serves.
+        let document =
+            self.document.get_or_insert_with(|| Automerge::new().with_actor(ActorId::from([0_u8; 32])));
+        document
+            .apply_changes(std::mem::take(&mut self.pending))
+            .expect("changes that this build derived apply in the order of their chain");
+    }
+
+    /// The heads, sorted.
+    pub(crate) fn heads(&self) -> Vec<[u8; 32]> {
+        let heads = self.document.as_ref().map(Automerge::get_heads).unwrap_or_default();
+        let mut heads: Vec<_> = heads.into_iter().map(|hash| hash.0).collect();
+        heads.sort_unstable();
+        heads
+    }
+
+    pub(crate) fn save(&self) -> Vec<u8> {
+        self.document.as_ref().map(Automerge::save).unwrap_or_default()
+    }
+}
+
+/// The canonical change of a block, given where its chain stands.
+fn derive(block: &Block, state: &mut ChainState) -> Change {
+    let chain = block.chain();
+    let actor = ActorId::from(chain.actor());
+    let start = state.operations + 1;
+    let mut operations = Vec::with_capacity(2);
+    if (block.seq() - 1).is_multiple_of(limits::SEGMENT_ENTRIES) {
+        let key = format!("{}/{}", actor.to_hex_string(), (block.seq() - 1) / limits::SEGMENT_ENTRIES);
+        operations.push(legacy::Op {
+            action: legacy::OpType::Make(ObjType::List),
+            obj: legacy::ObjectId::Root,
+            key: legacy::Key::Map(key.into()),
+            pred: legacy::SortedVec::new(),
+            insert: false,
+        });
+        state.list = Some(legacy::OpId::new(start, &actor));
+        state.element = None;
+    }
+    let list = state.list.clone().expect("the first block of a chain opens a segment");
+    let after = state.element.take().map_or(legacy::ElementId::Head, legacy::ElementId::Id);
+    operations.push(legacy::Op {
+        action: legacy::OpType::Put(ScalarValue::Bytes(block.entry().to_vec())),
+        obj: legacy::ObjectId::Id(list),
+        key: legacy::Key::Seq(after),
+        pred: legacy::SortedVec::new(),
+        insert: true,
+    });
+    state.operations += operations.len() as u64;
+    state.element = Some(legacy::OpId::new(state.operations, &actor));
+    state.seq = block.seq();
+    let change = Change::from(ExpandedChange {
+        operations,
+        actor_id: actor,
+        hash: None,
+        seq: block.seq(),
+        start_op: NonZeroU64::new(start).expect("one above a count"),
+        // automerge's time is signed; what lies beyond it is shown as its end.
+        time: i64::try_from(block.wall().0).unwrap_or(i64::MAX),
+        message: None,
+        deps: state.last_change.into_iter().collect(),
+        extra_bytes: Vec::new(),
+        author: None,
+    });
+    state.last_change = Some(change.hash());
+    change
+}

@@ -1,0 +1,561 @@
+//! The ledger of one replica: the one door through which blocks come in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use ed25519_dalek::VerifyingKey;
+
+use crate::{
+    authority::{Role, Roles},
+    block::{Block, Order, Reject, entry_id},
+    chain::Chain,
+    document::Document,
+    early::Early,
+    effective::{Rank, Standing, Standings},
+    id::{Author, BlockId, ChainId, FleetId, Session},
+    op::{self, Payload},
+    view::{Registers, View},
+};
+
+/// What became of an entry.
+#[derive(Debug)]
+pub enum Admission {
+    /// The block was valid and new. It and the early blocks that it released, in an order in which
+    /// each follows all it names; then the early blocks that turned out invalid.
+    New {
+        /// Admitted blocks.
+        admitted: Vec<Arc<Block>>,
+        /// Early blocks that were dropped.
+        rejected: Vec<(BlockId, Reject)>,
+    },
+    /// The block is already here.
+    Known,
+    /// The block waits for these, which it names and this replica lacks.
+    Early {
+        /// What is missing.
+        missing: Vec<BlockId>,
+    },
+}
+
+/// A grant as the valid blocks define it.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    device: Author,
+    roles: Roles,
+    rank: Rank,
+}
+
+/// One replica of a fleet's ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    fleet: FleetId,
+    blocks: BTreeMap<BlockId, Arc<Block>>,
+    chains: BTreeMap<ChainId, Chain>,
+    by_actor: BTreeMap<[u8; 16], ChainId>,
+    keys: BTreeMap<Author, VerifyingKey>,
+    early: Early,
+    grants: BTreeMap<BlockId, Grant>,
+    authority: BTreeMap<Order, Arc<Block>>,
+    /// Grant → the revocations that name it.
+    revocations: BTreeMap<BlockId, BTreeSet<Order>>,
+    /// Grant → the withdrawals made by it.
+    withdrawals: BTreeMap<BlockId, BTreeSet<Order>>,
+    /// Chain → the place of its last authority block.
+    last_authority: BTreeMap<ChainId, u64>,
+    standings: Standings,
+    registers: Registers,
+    document: Document,
+    /// Authority blocks or forks came in since the standings were evaluated.
+    authority_stale: bool,
+    forks_stale: bool,
+    /// Register blocks that came in since then.
+    unapplied: Vec<Arc<Block>>,
+    digest: Option<[u8; 32]>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl Ledger {
+    /// An empty replica of a fleet. Its genesis block comes in like any other.
+    #[must_use]
+    pub fn new(fleet: FleetId) -> Self {
+        Self {
+            fleet,
+            blocks: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            by_actor: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            early: Early::default(),
+            grants: BTreeMap::new(),
+            authority: BTreeMap::new(),
+            revocations: BTreeMap::new(),
+            withdrawals: BTreeMap::new(),
+            last_authority: BTreeMap::new(),
+            standings: Standings::default(),
+            registers: Registers::default(),
+            document: Document::default(),
+            authority_stale: false,
+            forks_stale: false,
+            unapplied: Vec::new(),
+            digest: None,
+            view: Arc::new(ArcSwap::from_pointee(View::empty(fleet))),
+        }
+    }
+
+    /// Takes an entry from a peer, or from anywhere else that is not trusted.
+    ///
+    /// # Errors
+    /// The [`Reject`] names the one cause for which every node refuses these bytes, for ever.
+    pub fn admit(&mut self, entry: &[u8]) -> Result<Admission, Reject> {
+        self.take(entry, true)
+    }
+
+    /// Takes an entry from this replica's own journal, whose checksum held: the signature was
+    /// checked when it came in and is not checked again. [`Ledger::verify`] does, any time later.
+    ///
+    /// # Errors
+    /// As [`Ledger::admit`].
+    pub fn replay(&mut self, entry: &[u8]) -> Result<Admission, Reject> {
+        self.take(entry, false)
+    }
+
+    fn take(&mut self, entry: &[u8], verify: bool) -> Result<Admission, Reject> {
+        let id = entry_id(entry);
+        if self.blocks.contains_key(&id) {
+            return Ok(Admission::Known);
+        }
+        if self.early.contains(&id) {
+            return Ok(Admission::Early { missing: Vec::new() });
+        }
+        let block = Block::decode(entry)?;
+        if verify {
+            self.check_signature(&block)?;
+        }
+        if block.is_genesis_shaped() && id != BlockId(self.fleet.0) {
+            return Err(Reject::OtherFleet);
+        }
+        let missing: Vec<_> = block.needs().filter(|id| !self.blocks.contains_key(id)).collect();
+        if let Some(first) = missing.first() {
+            self.early.insert(block, *first);
+            return Ok(Admission::Early { missing });
+        }
+        self.check(&block)?;
+        let mut admitted = vec![self.insert(block)];
+        let rejected = self.release_early(&mut admitted);
+        Ok(Admission::New { admitted, rejected })
+    }
+
+    /// Adds a block that this replica has just made and checked.
+    pub(crate) fn take_own(&mut self, block: Block) -> Result<Arc<Block>, Reject> {
+        self.check(&block)?;
+        Ok(self.insert(block))
+    }
+
+    fn release_early(&mut self, admitted: &mut Vec<Arc<Block>>) -> Vec<(BlockId, Reject)> {
+        let mut rejected = Vec::new();
+        let mut next = 0;
+        while let Some(known) = admitted.get(next).map(|block| block.id()) {
+            next += 1;
+            for block in self.early.take(&known) {
+                let missing = block.needs().find(|id| !self.blocks.contains_key(id));
+                match missing {
+                    Some(missing) => self.early.insert(block, missing),
+                    None => match self.check(&block) {
+                        Ok(()) => admitted.push(self.insert(block)),
+                        Err(reject) => rejected.push((block.id(), reject)),
+                    },
+                }
+            }
+        }
+        rejected
+    }
+
+    fn check_signature(&self, block: &Block) -> Result<(), Reject> {
+        let fresh;
+        let key = match self.keys.get(&block.author()) {
+            Some(key) => key,
+            None => {
+                fresh = op::usable_key(&block.author()).ok_or(Reject::WeakKey)?;
+                &fresh
+            }
+        };
+        block.verify(&self.fleet, key)
+    }
+
+    /// Whether a block is valid, all blocks that it names being here.
+    fn check(&self, block: &Block) -> Result<(), Reject> {
+        if block.is_genesis_shaped() {
+            return check_founding(block);
+        }
+        let mut below = 0;
+        if let Some(prev) = self.blocks.get(&block.prev()) {
+            if prev.chain() != block.chain() {
+                return Err(Reject::OtherChain);
+            }
+            if prev.seq() + 1 != block.seq() {
+                return Err(Reject::Seq { expected: prev.seq() + 1, got: block.seq() });
+            }
+            below = prev.order().depth;
+        }
+        for parent in block.parents() {
+            let held = self.blocks.get(&parent.id).ok_or(Reject::ParentPlace)?;
+            let place = (held.author(), held.chain().session, held.seq());
+            if place != (parent.author, parent.session, parent.seq) {
+                return Err(Reject::ParentPlace);
+            }
+            below = below.max(held.order().depth);
+        }
+        let got = block.order().depth;
+        if got != below + 1 {
+            return Err(Reject::Depth { expected: below + 1, got });
+        }
+        self.check_authority(block)?;
+        self.check_references(block)
+    }
+
+    fn check_authority(&self, block: &Block) -> Result<(), Reject> {
+        let grant = self.grants.get(&block.grant()).ok_or(Reject::Grant)?;
+        if grant.device != block.author() {
+            return Err(Reject::Grant);
+        }
+        if grant.rank.order.depth >= block.order().depth {
+            return Err(Reject::ReferenceDepth);
+        }
+        let leaves = match block.payload() {
+            Payload::Revoked(op) => op.grants == [block.grant()],
+            _ => false,
+        };
+        let needed = if leaves { Role::Node } else { block.payload().needs() };
+        let covers = match block.payload() {
+            Payload::Invited(op) => grant.roles.covers(op.roles),
+            _ => true,
+        };
+        if grant.roles.has(needed) && covers { Ok(()) } else { Err(Reject::Role) }
+    }
+
+    fn check_references(&self, block: &Block) -> Result<(), Reject> {
+        let depth = block.order().depth;
+        let mut references = Vec::new();
+        for id in block.payload().references() {
+            let held = self.blocks.get(id).ok_or(Reject::ReferenceKind)?;
+            if held.order().depth >= depth {
+                return Err(Reject::ReferenceDepth);
+            }
+            references.push(held);
+        }
+        let fits = match block.payload() {
+            Payload::Founded(_) | Payload::Invited(_) => true,
+            Payload::Withdrawn(_) => matches!(references[0].payload(), Payload::Invited(_)),
+            Payload::Admitted(op) => return self.check_admission(references[0], op),
+            Payload::Revoked(op) => {
+                let device = self.device_of(&op.grants[0]);
+                device.is_some() && op.grants.iter().all(|grant| self.device_of(grant) == device)
+            }
+            Payload::Deployed(op::Deployed { name, .. }) | Payload::Removed(op::Removed { name, .. }) => {
+                references.iter().all(|held| register_name(held.payload()) == Some(name))
+            }
+            Payload::Serving(_) | Payload::Stopped(_) => {
+                matches!(references[0].payload(), Payload::Deployed(_))
+            }
+        };
+        if fits { Ok(()) } else { Err(Reject::ReferenceKind) }
+    }
+
+    fn check_admission(&self, invitation: &Block, op: &op::Admitted) -> Result<(), Reject> {
+        let Payload::Invited(invited) = invitation.payload() else { return Err(Reject::ReferenceKind) };
+        if invited.device.is_some_and(|device| device != op.device) {
+            return Err(Reject::Proof);
+        }
+        let message = op::join_proof_message(&self.fleet, &op.invitation, &op.device);
+        if op::verify(&invited.key, &message, &op.proof) { Ok(()) } else { Err(Reject::Proof) }
+    }
+
+    fn insert(&mut self, block: Block) -> Arc<Block> {
+        let block = Arc::new(block);
+        let chain_id = block.chain();
+        self.digest = None;
+        self.remember_key(block.author());
+        self.blocks.insert(block.id(), Arc::clone(&block));
+        let actor = chain_id.actor();
+        self.by_actor.insert(actor[..16].try_into().expect("sixteen bytes"), chain_id);
+        let chain = self.chains.entry(chain_id).or_default();
+        let fork_before = chain.fork();
+        chain.insert(block.seq(), block.id(), block.prev());
+        if chain.fork() == fork_before {
+            self.document.add(&block, chain.fork());
+        } else {
+            self.document.forked(chain_id, block.seq());
+            self.forks_stale = true;
+        }
+        if block.payload().is_authority() {
+            self.insert_authority(&block);
+        } else if self.authority_stale || self.forks_stale {
+            self.unapplied.push(Arc::clone(&block));
+        } else if self.standings.counts(self, &block) {
+            self.registers.apply(&block);
+        }
+        block
+    }
+
+    fn insert_authority(&mut self, block: &Arc<Block>) {
+        self.authority_stale = true;
+        self.authority.insert(block.order(), Arc::clone(block));
+        let order = block.order();
+        let last = self.last_authority.entry(block.chain()).or_default();
+        *last = (*last).max(block.seq());
+        match block.payload() {
+            Payload::Founded(_) => {
+                let rank = Rank { tree: 0, order };
+                self.grants.insert(block.id(), Grant { device: block.author(), roles: Roles::ALL, rank });
+            }
+            Payload::Admitted(op) => {
+                let Some(invitation) = self.blocks.get(&op.invitation) else { return };
+                let Payload::Invited(invited) = invitation.payload() else { return };
+                let tree = |grant: &BlockId| self.grants.get(grant).map_or(0, |grant| grant.rank.tree);
+                let tree = 1 + tree(&invitation.grant()).max(tree(&block.grant()));
+                let grant = Grant { device: op.device, roles: invited.roles, rank: Rank { tree, order } };
+                self.grants.insert(block.id(), grant);
+                self.remember_key(op.device);
+            }
+            Payload::Revoked(op) => {
+                for grant in &op.grants {
+                    self.revocations.entry(*grant).or_default().insert(order);
+                }
+            }
+            Payload::Withdrawn(_) => {
+                self.withdrawals.entry(block.grant()).or_default().insert(order);
+            }
+            _ => {}
+        }
+    }
+
+    fn remember_key(&mut self, author: Author) {
+        if !self.keys.contains_key(&author)
+            && let Some(key) = op::usable_key(&author)
+        {
+            self.keys.insert(author, key);
+        }
+    }
+
+    /// Brings the standings and registers up to date with all admitted blocks.
+    fn settle(&mut self) {
+        if !self.authority_stale && !self.forks_stale {
+            return;
+        }
+        self.authority_stale = false;
+        let forked = std::mem::take(&mut self.forks_stale);
+        let fresh = Standings::evaluate(self);
+        let old = std::mem::replace(&mut self.standings, fresh);
+        let unapplied = std::mem::take(&mut self.unapplied);
+        let same = old.grants.iter().all(|(id, standing)| self.standings.grants.get(id) == Some(standing));
+        if same && !forked {
+            for block in unapplied {
+                if self.standings.counts(self, &block) {
+                    self.registers.apply(&block);
+                }
+            }
+            return;
+        }
+        // Blocks may have become effective or void, so all are folded again. Revocations and forks
+        // are rare, and a fold of 100,000 blocks takes tens of milliseconds.
+        let mut registers = Registers::default();
+        for block in self.blocks.values().filter(|block| self.standings.counts(self, block)) {
+            registers.apply(block);
+        }
+        self.registers = registers;
+    }
+
+    /// Publishes what the admitted blocks say now, and returns it. Readers that hold
+    /// [`Ledger::views`] see it at once, without a lock.
+    pub fn publish(&mut self) -> Arc<View> {
+        self.settle();
+        let view = Arc::new(View::build(self));
+        self.view.store(Arc::clone(&view));
+        view
+    }
+
+    /// The published view, for readers on other threads.
+    #[must_use]
+    pub fn views(&self) -> Arc<ArcSwap<View>> {
+        Arc::clone(&self.view)
+    }
+
+    /// Applies waiting changes to the automerge document and returns its heads, sorted.
+    pub fn document_heads(&mut self) -> Vec<[u8; 32]> {
+        let mut document = std::mem::take(&mut self.document);
+        document.flush(self);
+        self.document = document;
+        self.document.heads()
+    }
+
+    /// The automerge document, all changes applied, as automerge saves it.
+    pub fn document_bytes(&mut self) -> Vec<u8> {
+        self.document_heads();
+        self.document.save()
+    }
+
+    /// Checks every signature, link and rule again, as if the blocks came from a stranger.
+    ///
+    /// # Errors
+    /// The first block that does not hold, and why.
+    pub fn verify(&self) -> Result<u64, (BlockId, Reject)> {
+        let mut again = Self::new(self.fleet);
+        for block in self.in_order() {
+            match again.admit(block.entry()) {
+                Ok(Admission::New { .. }) => {}
+                Ok(_) => return Err((block.id(), Reject::Malformed)),
+                Err(reject) => return Err((block.id(), reject)),
+            }
+        }
+        Ok(again.len())
+    }
+
+    /// The fleet this is the ledger of.
+    #[must_use]
+    pub fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+
+    /// Whether the genesis block is here.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        self.blocks.contains_key(&BlockId(self.fleet.0))
+    }
+
+    /// Number of admitted blocks.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.blocks.len() as u64
+    }
+
+    /// Whether no block was admitted yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Blocks that wait for others, and those given up for lack of room.
+    #[must_use]
+    pub fn early(&self) -> (usize, u64) {
+        (self.early.len(), self.early.evicted())
+    }
+
+    /// An admitted block.
+    #[must_use]
+    pub fn get(&self, id: &BlockId) -> Option<&Arc<Block>> {
+        self.blocks.get(id)
+    }
+
+    /// All admitted blocks in ledger order.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<Arc<Block>> {
+        let mut blocks: Vec<_> = self.blocks.values().cloned().collect();
+        blocks.sort_unstable_by_key(|block| block.order());
+        blocks
+    }
+
+    /// Whether an admitted block counts. Call after [`Ledger::publish`].
+    #[must_use]
+    pub fn is_effective(&self, block: &Block) -> bool {
+        self.standings.counts(self, block)
+    }
+
+    /// The heads of all chains.
+    #[must_use]
+    pub fn heads(&self) -> Vec<BlockId> {
+        self.chains.values().filter_map(Chain::head).map(|(id, _)| id).collect()
+    }
+
+    /// Whether every one of these blocks was admitted.
+    #[must_use]
+    pub fn contains_all(&self, ids: &[BlockId]) -> bool {
+        ids.iter().all(|id| self.blocks.contains_key(id))
+    }
+
+    pub(crate) fn chains(&self) -> &BTreeMap<ChainId, Chain> {
+        &self.chains
+    }
+
+    pub(crate) fn chain_by_actor(&self, actor: &[u8; 16]) -> Option<(ChainId, &Chain)> {
+        let id = self.by_actor.get(actor)?;
+        Some((*id, self.chains.get(id)?))
+    }
+
+    pub(crate) fn chain_fork(&self, chain: &ChainId) -> Option<u64> {
+        self.chains.get(chain).and_then(Chain::fork)
+    }
+
+    pub(crate) fn first_blocks(&self, author: Author, session: Session) -> impl Iterator<Item = &Arc<Block>> {
+        let chain = self.chains.get(&ChainId { author, session });
+        chain.into_iter().flat_map(|chain| chain.at(1)).filter_map(|id| self.blocks.get(&id))
+    }
+
+    pub(crate) fn grants_by_rank(&self) -> BTreeMap<Rank, BlockId> {
+        self.grants.iter().map(|(id, grant)| (grant.rank, *id)).collect()
+    }
+
+    pub(crate) fn rank_of(&self, grant: &BlockId) -> Option<Rank> {
+        self.grants.get(grant).map(|grant| grant.rank)
+    }
+
+    pub(crate) fn device_of(&self, grant: &BlockId) -> Option<Author> {
+        self.grants.get(grant).map(|grant| grant.device)
+    }
+
+    pub(crate) fn authority_blocks(&self) -> impl Iterator<Item = &Arc<Block>> {
+        self.authority.values()
+    }
+
+    pub(crate) fn revocations_of(&self, grant: &BlockId) -> impl Iterator<Item = &Arc<Block>> {
+        let orders = self.revocations.get(grant);
+        orders.into_iter().flatten().filter_map(|order| self.authority.get(order))
+    }
+
+    pub(crate) fn withdrawals_by(&self, grant: &BlockId) -> impl Iterator<Item = &Arc<Block>> {
+        let orders = self.withdrawals.get(grant);
+        orders.into_iter().flatten().filter_map(|order| self.authority.get(order))
+    }
+
+    /// The place of a chain's last authority block; zero where it has none.
+    pub(crate) fn last_authority(&self, chain: &ChainId) -> u64 {
+        self.last_authority.get(chain).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// Every grant: its block, device, roles, whether it counts and whether it is still active.
+    pub(crate) fn grant_rows(&self) -> impl Iterator<Item = (BlockId, Author, Roles, bool, bool)> + '_ {
+        self.grants.iter().map(|(id, grant)| {
+            let standing = self.standings.grants.get(id);
+            let given = standing.is_some_and(|standing| standing.given);
+            (*id, grant.device, grant.roles, given, standing.is_some_and(Standing::is_active))
+        })
+    }
+
+    pub(crate) fn cached_digest(&mut self) -> &mut Option<[u8; 32]> {
+        &mut self.digest
+    }
+}
+
+fn check_founding(block: &Block) -> Result<(), Reject> {
+    let Payload::Founded(op) = block.payload() else { return Err(Reject::Malformed) };
+    let message = op::Founded::certificate(&op.nonce, &block.author(), &op.recovery);
+    if op::verify(&op.admin, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
+}
+
+/// The function whose register an operation belongs to.
+pub(crate) fn register_name(payload: &Payload) -> Option<&String> {
+    match payload {
+        Payload::Deployed(op) => Some(&op.name),
+        Payload::Removed(op) => Some(&op.name),
+        _ => None,
+    }
+}

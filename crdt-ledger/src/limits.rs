@@ -1,0 +1,43 @@
+//! Every limit of the ledger, in one place.
+//!
+//! Limits on a block (`ENTRY_BYTES_MAX` to `MANIFEST_BYTES_MAX`) are part of the format: a block that
+//! breaks one is invalid for ever, on every node. The others bound what one node holds; reaching
+//! one means "later", never a verdict on a block.
+
+/// Bytes of an entry (body and signature). Larger things travel as blobs by hash.
+pub const ENTRY_BYTES_MAX: usize = 3 * 1024;
+/// Bytes of the signature that ends an entry.
+pub const SIGNATURE_BYTES: usize = 64;
+/// Parents a block may name.
+pub const PARENTS_MAX: usize = 8;
+/// Characters of a function's name.
+pub const NAME_CHARS_MAX: usize = 63;
+/// Bytes of a label (a fleet's name, a node's name, an invitation's note).
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Earlier blocks of a function's register that a deploy or a removal may name.
+pub const REPLACES_MAX: usize = 8;
+/// Grants that one revocation may name.
+pub const REVOKED_GRANTS_MAX: usize = 8;
+/// Sessions that one revocation may pin.
+pub const PINS_MAX: usize = 64;
+/// Uses that one invitation may allow.
+pub const INVITATION_USES_MAX: u32 = 10_000;
+/// Bytes of a component.
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a manifest.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+
+/// Blocks that wait for one they name.
+pub const EARLY_BLOCKS_MAX: usize = 4_096;
+/// Entries that one list of the automerge document holds.
+pub const SEGMENT_ENTRIES: u64 = 256;
+/// Changes that wait to be applied to the document before they are applied in one batch.
+pub const DOCUMENT_PENDING_MAX: usize = 1_000;
+/// Tips of one chain that a version vector names. More than one is a fork.
+pub const VECTOR_TIPS_MAX: usize = 8;
+/// Chains that a version vector names.
+pub const VECTOR_CHAINS_MAX: usize = 20_000;
+/// Bytes of entries in one batch of anti-entropy.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one record of the journal (kind and payload).
+pub const RECORD_BYTES_MAX: usize = 64 << 10;

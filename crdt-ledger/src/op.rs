@@ -1,0 +1,375 @@
+//! Operations: what a block says.
+
+use ed25519_dalek::{Signature as DalekSignature, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    authority::{Role, Roles},
+    id::{Author, BlobHash, BlockId, FleetId, Session, Signature},
+    limits,
+};
+
+/// Declares a struct whose CBOR form is the array of its fields, in their order.
+macro_rules! array_struct {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        $vis struct $name { $($(#[$field_doc])* $vis $field: $type,)+ }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                ($(&self.$field,)+).serialize(serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let ($($field,)+) = Deserialize::deserialize(deserializer)?;
+                Ok(Self { $($field),+ })
+            }
+        }
+    };
+}
+pub(crate) use array_struct;
+
+/// What a component exports, and so how it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum World {
+    /// `osiris:function@0.1.0`: JSON text in, JSON text out.
+    Native,
+    /// `wasi:http/proxy@0.2`.
+    Http,
+}
+
+array_struct! {
+    /// How far a revocation lets one session of the revoked device count.
+    pub struct Pin {
+        /// The session.
+        session: Session,
+        /// Its last effective block.
+        seq: u64,
+    }
+}
+
+/// The content of a block. In CBOR: a map of one key, the operation's name, to an array.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// The fleet begins. The only block without parents; its id is the fleet's id.
+    Founded(Founded),
+    /// An invitation: who holds its secret key may become a member.
+    Invited(Invited),
+    /// An invitation is withdrawn: admissions later in ledger order are void.
+    Withdrawn(Withdrawn),
+    /// A device becomes a member. The block's id is the device's grant.
+    Admitted(Admitted),
+    /// Grants of one device end; its sessions count up to the pins.
+    Revoked(Revoked),
+    /// A new revision of a function. The block's id is the revision's id.
+    Deployed(Deployed),
+    /// A function is removed.
+    Removed(Removed),
+    /// A revision is ready to be called on the author's device.
+    Serving(Serving),
+    /// A revision is no longer ready on the author's device.
+    Stopped(Stopped),
+}
+
+array_struct! {
+    /// See [`Payload::Founded`].
+    pub struct Founded {
+        /// The fleet's name, for people.
+        name: String,
+        /// The founding device's name, for people.
+        label: String,
+        /// Public half of the founder's key, which is not a device key: it certifies the founding
+        /// device and, later, users.
+        admin: Author,
+        /// Public half of the offline recovery key.
+        recovery: Author,
+        /// Random bytes, so that no two fleets share a genesis.
+        nonce: Session,
+        /// The admin key's signature over the founding device; see [`Founded::certificate`].
+        certificate: Signature,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Invited`].
+    pub struct Invited {
+        /// Public half of the invitation's key; the secret half is in the ticket.
+        key: Author,
+        /// How many devices it may admit.
+        uses: u32,
+        /// What it gives.
+        roles: Roles,
+        /// The only device it is for. Needed for anything above `node`.
+        device: Option<Author>,
+        /// For people.
+        note: String,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Withdrawn`].
+    pub struct Withdrawn {
+        /// The `invited` block.
+        invitation: BlockId,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Admitted`].
+    pub struct Admitted {
+        /// The `invited` block.
+        invitation: BlockId,
+        /// The new member.
+        device: Author,
+        /// The invitation key's signature over (fleet, invitation, device); see [`join_proof`].
+        proof: Signature,
+        /// The device's name, for people.
+        label: String,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Revoked`].
+    pub struct Revoked {
+        /// Grants to end: `admitted` blocks of one device.
+        grants: Vec<BlockId>,
+        /// Last effective blocks. A session that is not named counts as far as the first block of
+        /// a pinned one cites it, else not at all.
+        pins: Vec<Pin>,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Deployed`].
+    pub struct Deployed {
+        /// The function.
+        name: String,
+        /// blake3 of the component.
+        component: BlobHash,
+        /// Its bytes.
+        size: u64,
+        /// How it is called.
+        world: World,
+        /// blake3 of the manifest, which travels as a blob.
+        manifest: BlobHash,
+        /// Its bytes.
+        manifest_size: u64,
+        /// The newest blocks of this function that the author knew: deploys or removals.
+        replaces: Vec<BlockId>,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Removed`].
+    pub struct Removed {
+        /// The function.
+        name: String,
+        /// The newest blocks of this function that the author knew.
+        replaces: Vec<BlockId>,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Serving`].
+    pub struct Serving {
+        /// The `deployed` block.
+        revision: BlockId,
+        /// Invocations it runs side by side here.
+        concurrency: u32,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Stopped`].
+    pub struct Stopped {
+        /// The `deployed` block.
+        revision: BlockId,
+    }
+}
+
+impl Founded {
+    /// What the admin key signs: `blake3("osiris-founder-v1" ‖ nonce ‖ device ‖ recovery)`.
+    #[must_use]
+    pub fn certificate(nonce: &Session, device: &Author, recovery: &Author) -> [u8; 32] {
+        digest(b"osiris-founder-v1", &[&nonce.0, &device.0, &recovery.0])
+    }
+}
+
+/// What an invitation's key signs for a device:
+/// `blake3("osiris-join-v1" ‖ fleet ‖ invitation ‖ device)`.
+#[must_use]
+pub fn join_proof_message(fleet: &FleetId, invitation: &BlockId, device: &Author) -> [u8; 32] {
+    digest(b"osiris-join-v1", &[&fleet.0, &invitation.0, &device.0])
+}
+
+/// Proves to the fleet that `device` holds the ticket of `invitation`.
+#[must_use]
+pub fn join_proof(key: &SigningKey, fleet: &FleetId, invitation: &BlockId, device: &Author) -> Signature {
+    sign(key, &join_proof_message(fleet, invitation, device))
+}
+
+pub(crate) fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
+    use ed25519_dalek::Signer as _;
+    Signature(key.sign(message).to_bytes())
+}
+
+/// Strict verification: no weak key, no malleable signature, the same answer on every node.
+pub(crate) fn verify(key: &Author, message: &[u8; 32], signature: &Signature) -> bool {
+    usable_key(key)
+        .is_some_and(|key| key.verify_strict(message, &DalekSignature::from_bytes(&signature.0)).is_ok())
+}
+
+/// The key's curve point, unless it is none or of small order.
+pub(crate) fn usable_key(key: &Author) -> Option<VerifyingKey> {
+    VerifyingKey::from_bytes(&key.0).ok().filter(|key| !key.is_weak())
+}
+
+fn digest(domain: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(domain);
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+impl Payload {
+    /// The role a grant must hold for this operation.
+    #[must_use]
+    pub fn needs(&self) -> Role {
+        match self {
+            Self::Founded(_) | Self::Invited(_) | Self::Withdrawn(_) | Self::Revoked(_) => Role::Admin,
+            Self::Deployed(_) | Self::Removed(_) => Role::Operator,
+            Self::Admitted(_) | Self::Serving(_) | Self::Stopped(_) => Role::Node,
+        }
+    }
+
+    /// The operation's name, as in the block.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Founded(_) => "founded",
+            Self::Invited(_) => "invited",
+            Self::Withdrawn(_) => "withdrawn",
+            Self::Admitted(_) => "admitted",
+            Self::Revoked(_) => "revoked",
+            Self::Deployed(_) => "deployed",
+            Self::Removed(_) => "removed",
+            Self::Serving(_) => "serving",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    /// Whether it changes who belongs and what they may do, rather than a register.
+    pub(crate) fn is_authority(&self) -> bool {
+        matches!(self, Self::Founded(_) | Self::Withdrawn(_) | Self::Admitted(_) | Self::Revoked(_))
+    }
+
+    /// The blocks this operation is about. They must be known and lie below it in depth.
+    #[must_use]
+    pub fn references(&self) -> &[BlockId] {
+        match self {
+            Self::Founded(_) | Self::Invited(_) => &[],
+            Self::Withdrawn(op) => std::slice::from_ref(&op.invitation),
+            Self::Admitted(op) => std::slice::from_ref(&op.invitation),
+            Self::Revoked(op) => &op.grants,
+            Self::Deployed(op) => &op.replaces,
+            Self::Removed(op) => &op.replaces,
+            Self::Serving(op) => std::slice::from_ref(&op.revision),
+            Self::Stopped(op) => std::slice::from_ref(&op.revision),
+        }
+    }
+
+    /// Checks what can be checked without any other block.
+    pub(crate) fn check_fields(&self) -> Result<(), &'static str> {
+        let ensure = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(what) };
+        match self {
+            Self::Founded(op) => {
+                ensure(is_label(&op.name), "the fleet's name is empty, too long or not printable")?;
+                ensure(is_label(&op.label), "the device's name is empty, too long or not printable")?;
+                ensure(usable_key(&op.admin).is_some(), "the admin key is weak or no key")?;
+                ensure(usable_key(&op.recovery).is_some(), "the recovery key is weak or no key")?;
+                ensure(op.admin != op.recovery, "the admin key and the recovery key are the same")
+            }
+            Self::Invited(op) => {
+                ensure(usable_key(&op.key).is_some(), "the invitation's key is weak or no key")?;
+                ensure(
+                    (1..=limits::INVITATION_USES_MAX).contains(&op.uses),
+                    "the number of uses is out of range",
+                )?;
+                ensure(op.roles.is_well_formed(), "the roles are none or unknown")?;
+                ensure(
+                    op.device.is_none_or(|key| usable_key(&key).is_some()),
+                    "the device's key is weak or no key",
+                )?;
+                ensure(
+                    op.device.is_some() || Roles::NODE.covers(op.roles),
+                    "a role above node needs a named device",
+                )?;
+                ensure(op.note.is_empty() || is_label(&op.note), "the note is too long or not printable")
+            }
+            Self::Withdrawn(_) | Self::Stopped(_) => Ok(()),
+            Self::Admitted(op) => {
+                ensure(usable_key(&op.device).is_some(), "the device's key is weak or no key")?;
+                ensure(is_label(&op.label), "the device's name is empty, too long or not printable")
+            }
+            Self::Revoked(op) => {
+                ensure(!op.grants.is_empty(), "no grant is named")?;
+                ensure(op.grants.len() <= limits::REVOKED_GRANTS_MAX, "too many grants are named")?;
+                ensure(op.pins.len() <= limits::PINS_MAX, "too many sessions are pinned")?;
+                ensure(is_ascending(&op.grants), "the grants are not in ascending order")?;
+                let sessions: Vec<_> = op.pins.iter().map(|pin| pin.session).collect();
+                ensure(is_ascending(&sessions), "the pins are not in ascending order")
+            }
+            Self::Deployed(op) => {
+                ensure(is_function_name(&op.name), "the function's name is not allowed")?;
+                ensure(
+                    (1..=limits::COMPONENT_BYTES_MAX).contains(&op.size),
+                    "the component's size is out of range",
+                )?;
+                ensure(
+                    (1..=limits::MANIFEST_BYTES_MAX).contains(&op.manifest_size),
+                    "the manifest's size is out of range",
+                )?;
+                check_replaces(&op.replaces)
+            }
+            Self::Removed(op) => {
+                ensure(is_function_name(&op.name), "the function's name is not allowed")?;
+                ensure(!op.replaces.is_empty(), "a removal names no deploy")?;
+                check_replaces(&op.replaces)
+            }
+            Self::Serving(op) => ensure(op.concurrency > 0, "a concurrency of zero"),
+        }
+    }
+}
+
+fn check_replaces(replaces: &[BlockId]) -> Result<(), &'static str> {
+    if replaces.len() > limits::REPLACES_MAX {
+        return Err("too many earlier blocks are named");
+    }
+    if is_ascending(replaces) { Ok(()) } else { Err("the earlier blocks are not in ascending order") }
+}
+
+fn is_ascending<T: Ord>(items: &[T]) -> bool {
+    items.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+/// 1 to 63 of `a-z`, `0-9` and `-`, a letter first, no `-` last: fit for a path, a file and a DNS label.
+pub(crate) fn is_function_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (1..=limits::NAME_CHARS_MAX).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes[bytes.len() - 1] != b'-'
+}
+
+/// Text for people: not empty, bounded, nothing that moves a terminal's cursor or reverses a line.
+fn is_label(text: &str) -> bool {
+    (1..=limits::LABEL_BYTES_MAX).contains(&text.len())
+        && text.chars().all(|c| !c.is_control() && !('\u{200b}'..='\u{206f}').contains(&c) && c != '\u{feff}')
+}

@@ -1,0 +1,214 @@
+//! What two replicas compare to find the blocks that one of them lacks.
+//!
+//! A replica's blocks are determined by the tips of its chains, because each chain is closed under
+//! `prev`. So: compare a 32-byte digest of the tips; when it differs, exchange the vector of tips,
+//! shortened; send what the other lacks in ledger order, so that a cut batch leaves no orphans. Of a
+//! chain whose remote tip is unknown, ask with a ladder of own ids ([`Gap`]): the answer starts at
+//! the highest rung that both hold. That finds a fork of which each side holds one half.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::{block::Block, chain::Chain, id::BlockId, ledger::Ledger, limits, op::array_struct};
+
+/// Bytes of an id in a shortened vector. Two branches of a fork may be made to agree in these, so a
+/// difference of digests that a short vector does not explain is followed by a full one.
+const SHORT: usize = 8;
+
+array_struct! {
+    /// The end of a branch: its place, and its id or the id's first bytes.
+    pub struct Tip {
+        /// Place in the chain.
+        seq: u64,
+        /// 8 or 32 bytes.
+        id: ByteBuf,
+    }
+}
+
+array_struct! {
+    /// One chain of a [`Vector`].
+    pub struct VectorEntry {
+        /// The first 16 bytes of the chain's actor.
+        chain: ByteBuf,
+        /// The ends of its branches; more than one where it is forked.
+        tips: Vec<Tip>,
+    }
+}
+
+/// What a replica holds: the tips of each chain, chains in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Vector(pub Vec<VectorEntry>);
+
+array_struct! {
+    /// A chain of which the other side holds blocks that this one lacks.
+    pub struct Gap {
+        /// The first 16 bytes of the chain's actor.
+        chain: ByteBuf,
+        /// Own blocks of the chain, from the tips down in growing steps. Empty: none.
+        ladder: Vec<Tip>,
+    }
+}
+
+/// Blocks for a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// In ledger order.
+    pub blocks: Vec<Arc<Block>>,
+    /// Whether there was more than fits.
+    pub more: bool,
+}
+
+impl Ledger {
+    /// blake3 over the tips of all chains: equal exactly when two replicas hold the same blocks.
+    pub fn digest(&mut self) -> [u8; 32] {
+        if let Some(digest) = *self.cached_digest() {
+            return digest;
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (id, chain) in self.chains() {
+            hasher.update(&id.actor());
+            for (tip, seq) in chain.tips() {
+                hasher.update(&seq.to_le_bytes());
+                hasher.update(&tip.0);
+            }
+        }
+        let digest = *hasher.finalize().as_bytes();
+        *self.cached_digest() = Some(digest);
+        digest
+    }
+
+    /// The tips of all chains, ids shortened unless `full`.
+    #[must_use]
+    pub fn vector(&self, full: bool) -> Vector {
+        let len = if full { 32 } else { SHORT };
+        let mut entries: Vec<_> = self
+            .chains()
+            .iter()
+            .take(limits::VECTOR_CHAINS_MAX)
+            .map(|(id, chain)| VectorEntry {
+                chain: ByteBuf::from(id.actor()[..16].to_vec()),
+                tips: chain.tips().take(limits::VECTOR_TIPS_MAX).map(|(id, seq)| tip(id, seq, len)).collect(),
+            })
+            .collect();
+        entries.sort_unstable_by(|a, b| a.chain.cmp(&b.chain));
+        Vector(entries)
+    }
+
+    /// Compares with a peer's vector: the blocks that the peer lacks, at most `bytes_max` of them,
+    /// and the chains on which the peer holds something that this replica lacks.
+    #[must_use]
+    pub fn compare(&self, theirs: &Vector, bytes_max: usize) -> (Batch, Vec<Gap>) {
+        let mut lacks = Vec::new();
+        let mut gaps = Vec::new();
+        let mut named = BTreeSet::new();
+        for entry in theirs.0.iter().take(limits::VECTOR_CHAINS_MAX) {
+            let Ok(actor) = <[u8; 16]>::try_from(entry.chain.as_slice()) else { continue };
+            named.insert(actor);
+            let Some((_, chain)) = self.chain_by_actor(&actor) else {
+                gaps.push(Gap { chain: entry.chain.clone(), ladder: Vec::new() });
+                continue;
+            };
+            let (known, unknown): (Vec<_>, Vec<_>) = entry
+                .tips
+                .iter()
+                .take(limits::VECTOR_TIPS_MAX)
+                .map(|tip| find(chain, tip))
+                .partition(Option::is_some);
+            if !unknown.is_empty() {
+                gaps.push(Gap { chain: entry.chain.clone(), ladder: ladder(chain) });
+            }
+            // With no common tip the peer is ahead or on another branch; its own gap will tell.
+            if !known.is_empty() {
+                lacks.extend(self.above(chain, &known.into_iter().flatten().collect::<Vec<_>>()));
+            }
+        }
+        for (id, chain) in self.chains() {
+            let actor = id.actor();
+            if !named.contains(&actor[..16]) {
+                lacks.extend(chain.from(1).filter_map(|id| self.get(&id).cloned()));
+            }
+        }
+        (cut(lacks, bytes_max), gaps)
+    }
+
+    /// Answers gaps: the blocks from the highest rung that both hold, and the chains of which this
+    /// replica, in turn, lacks what the ladder shows.
+    #[must_use]
+    pub fn fill(&self, gaps: &[Gap], bytes_max: usize) -> (Batch, Vec<Gap>) {
+        let mut lacks = Vec::new();
+        let mut back = Vec::new();
+        for gap in gaps.iter().take(limits::VECTOR_CHAINS_MAX) {
+            let Ok(actor) = <[u8; 16]>::try_from(gap.chain.as_slice()) else { continue };
+            let Some((_, chain)) = self.chain_by_actor(&actor) else { continue };
+            let rungs: Vec<_> = gap.ladder.iter().take(2 * 64).map(|tip| find(chain, tip)).collect();
+            let known: Vec<_> = rungs.iter().copied().flatten().collect();
+            lacks.extend(self.above(chain, &known));
+            if rungs.iter().any(Option::is_none) {
+                back.push(Gap { chain: gap.chain.clone(), ladder: ladder(chain) });
+            }
+        }
+        (cut(lacks, bytes_max), back)
+    }
+
+    /// The blocks of a chain that are neither one of `known` nor below one.
+    fn above(&self, chain: &Chain, known: &[(BlockId, u64)]) -> Vec<Arc<Block>> {
+        let get = |id: BlockId| self.get(&id).cloned();
+        if chain.fork().is_none() {
+            let from = known.iter().map(|(_, seq)| seq + 1).max().unwrap_or(1);
+            return chain.from(from).filter_map(get).collect();
+        }
+        let mut held = BTreeSet::new();
+        for (id, _) in known {
+            let mut next = self.get(id);
+            while let Some(block) = next.filter(|block| held.insert(block.id())) {
+                next = self.get(&block.prev());
+            }
+        }
+        chain.from(1).filter(|id| !held.contains(id)).filter_map(get).collect()
+    }
+}
+
+fn tip(id: BlockId, seq: u64, len: usize) -> Tip {
+    Tip { seq, id: ByteBuf::from(id.0[..len].to_vec()) }
+}
+
+/// The block that a tip names, if it is here.
+fn find(chain: &Chain, tip: &Tip) -> Option<(BlockId, u64)> {
+    let wanted = tip.id.as_slice();
+    if wanted.len() != SHORT && wanted.len() != 32 {
+        return None;
+    }
+    chain.at(tip.seq).find(|id| id.0.starts_with(wanted)).map(|id| (id, tip.seq))
+}
+
+/// Own ids of a chain with their full length: the tips, then places below the longest in steps that
+/// double, down to the first.
+fn ladder(chain: &Chain) -> Vec<Tip> {
+    let mut rungs: Vec<_> =
+        chain.tips().take(limits::VECTOR_TIPS_MAX).map(|(id, seq)| tip(id, seq, 32)).collect();
+    let mut step = 1;
+    let mut seq = chain.len();
+    while seq > step {
+        seq -= step;
+        step *= 2;
+        rungs.extend(chain.at(seq).take(2).map(|id| tip(id, seq, 32)));
+    }
+    rungs
+}
+
+fn cut(mut blocks: Vec<Arc<Block>>, bytes_max: usize) -> Batch {
+    blocks.sort_unstable_by_key(|block| block.order());
+    blocks.dedup_by_key(|block| block.id());
+    let mut bytes = 0;
+    let fits = blocks.iter().take_while(|block| {
+        bytes += block.entry().len();
+        bytes <= bytes_max
+    });
+    let fits = fits.count().max(1).min(blocks.len());
+    let more = fits < blocks.len();
+    blocks.truncate(fits);
+    Batch { blocks, more }
+}

@@ -1,0 +1,430 @@
+//! What the effective blocks say: members, functions and who serves them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    authority::Roles,
+    block::{Block, Order},
+    chain::Chain,
+    codec,
+    id::{Author, BlobHash, BlockId, FleetId, Session},
+    ledger::Ledger,
+    op::{Deployed, Payload, World},
+};
+
+/// The registers of the ledger, folded from effective blocks in any order: each keeps what has the
+/// highest order, so the fold is commutative and idempotent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registers {
+    functions: BTreeMap<String, FunctionRegister>,
+    serving: BTreeMap<BlockId, BTreeMap<Author, (Order, Option<u32>)>>,
+    invitations: BTreeMap<BlockId, Arc<Block>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct FunctionRegister {
+    deploys: BTreeMap<Order, Arc<Block>>,
+    removals: BTreeSet<Order>,
+    replaced: BTreeSet<BlockId>,
+}
+
+impl Registers {
+    pub(crate) fn apply(&mut self, block: &Arc<Block>) {
+        match block.payload() {
+            Payload::Deployed(op) => {
+                let register = self.functions.entry(op.name.clone()).or_default();
+                register.deploys.insert(block.order(), Arc::clone(block));
+                register.replaced.extend(&op.replaces);
+            }
+            Payload::Removed(op) => {
+                let register = self.functions.entry(op.name.clone()).or_default();
+                register.removals.insert(block.order());
+                register.replaced.extend(&op.replaces);
+            }
+            Payload::Serving(op) => self.set_serving(op.revision, block, Some(op.concurrency)),
+            Payload::Stopped(op) => self.set_serving(op.revision, block, None),
+            Payload::Invited(_) => {
+                self.invitations.insert(block.id(), Arc::clone(block));
+            }
+            Payload::Founded(_) | Payload::Withdrawn(_) | Payload::Admitted(_) | Payload::Revoked(_) => {}
+        }
+    }
+
+    fn set_serving(&mut self, revision: BlockId, block: &Block, concurrency: Option<u32>) {
+        let said = (block.order(), concurrency);
+        let holders = self.serving.entry(revision).or_default();
+        let known = holders.entry(block.author()).or_insert(said);
+        if said.0 > known.0 {
+            *known = said;
+        }
+    }
+}
+
+/// A device that belongs to the fleet, or did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// The device's key.
+    pub device: Author,
+    /// Its name, for people.
+    pub label: String,
+    /// What it may write: all its active grants together.
+    pub roles: Roles,
+    /// Whether it has an active grant.
+    pub active: bool,
+    /// Its grants that count, active or revoked, each with its roles and whether it is active.
+    pub grants: Vec<(BlockId, Roles, bool)>,
+}
+
+/// Whether an invitation still admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InvitationState {
+    /// It admits.
+    Open,
+    /// Every use is spent.
+    UsedUp,
+    /// It was withdrawn.
+    Withdrawn,
+}
+
+/// An invitation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Invitation {
+    /// The `invited` block.
+    pub id: BlockId,
+    /// Public half of its key.
+    pub key: Author,
+    /// Who invited.
+    pub by: Author,
+    /// What it gives.
+    pub roles: Roles,
+    /// The only device it is for.
+    pub device: Option<Author>,
+    /// Devices it may admit.
+    pub uses: u32,
+    /// Devices it admitted.
+    pub used: u32,
+    /// Admissions beyond its uses, possible across a partition; they are void.
+    pub surplus: u32,
+    /// Whether it still admits.
+    pub state: InvitationState,
+    /// For people.
+    pub note: String,
+}
+
+/// A node that has a revision ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Serving {
+    /// The device.
+    pub device: Author,
+    /// Invocations it runs side by side.
+    pub concurrency: u32,
+}
+
+/// One deployed revision of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Revision {
+    /// The `deployed` block.
+    pub id: BlockId,
+    /// Its place among the revisions of its function in ledger order, from 1. For display: a block
+    /// that arrives late may shift it.
+    pub number: u64,
+    /// Its place in ledger order.
+    pub order: Order,
+    /// blake3 of the component.
+    pub component: BlobHash,
+    /// Bytes of the component.
+    pub size: u64,
+    /// How it is called.
+    pub world: World,
+    /// blake3 of the manifest.
+    pub manifest: BlobHash,
+    /// Bytes of the manifest.
+    pub manifest_size: u64,
+    /// Who deployed it.
+    pub by: Author,
+    /// When, by the author's clock.
+    pub wall_ms: u64,
+    /// Whether another revision was deployed without knowledge of this one, and neither is replaced.
+    pub concurrent: bool,
+    /// Members that have it ready.
+    pub serving: Vec<Serving>,
+}
+
+/// A function by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// Whether its newest operation is a removal.
+    pub removed: bool,
+    /// The revision that is called: the newest that a member has ready.
+    #[serde(serialize_with = "through_arc")]
+    pub live: Option<Arc<Revision>>,
+    /// The newest revision, which becomes live once a member has it ready.
+    #[serde(serialize_with = "through_arc")]
+    pub newest: Option<Arc<Revision>>,
+    /// All revisions in ledger order.
+    #[serde(serialize_with = "through_arcs")]
+    pub revisions: Vec<Arc<Revision>>,
+    /// The blocks that a new deploy or removal replaces.
+    pub heads: Vec<BlockId>,
+}
+
+/// A chain whose author signed two blocks for one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fork {
+    /// Who signed both.
+    pub author: Author,
+    /// In which session.
+    pub session: Session,
+    /// The first place that two blocks bear; the chain is void from there.
+    pub seq: u64,
+    /// Two blocks of that place.
+    pub proof: [BlockId; 2],
+}
+
+/// An immutable snapshot of what the ledger says.
+#[derive(Debug, Default)]
+pub struct View {
+    fleet: Option<FleetId>,
+    name: String,
+    members: BTreeMap<Author, Member>,
+    functions: BTreeMap<String, Arc<Function>>,
+    by_name: ByName,
+    invitations: BTreeMap<BlockId, Invitation>,
+    forks: Vec<Fork>,
+    blocks: u64,
+    hash: OnceLock<[u8; 32]>,
+}
+
+#[allow(clippy::disallowed_types, reason = "looked up by name on every call, never iterated")]
+type ByName = std::collections::HashMap<String, Arc<Function>>;
+
+impl View {
+    pub(crate) fn empty(fleet: FleetId) -> Self {
+        Self { fleet: Some(fleet), ..Self::default() }
+    }
+
+    pub(crate) fn build(ledger: &Ledger) -> Self {
+        let members = members(ledger);
+        let functions = functions(ledger, &members);
+        let by_name = functions.iter().map(|(name, function)| (name.clone(), Arc::clone(function))).collect();
+        let name = ledger.get(&BlockId(ledger.fleet().0)).map(|block| match block.payload() {
+            Payload::Founded(op) => op.name.clone(),
+            _ => String::new(),
+        });
+        Self {
+            fleet: Some(ledger.fleet()),
+            name: name.unwrap_or_default(),
+            members,
+            functions,
+            by_name,
+            invitations: invitations(ledger),
+            forks: forks(ledger),
+            blocks: ledger.len(),
+            hash: OnceLock::new(),
+        }
+    }
+
+    /// The fleet's name, for people; empty until the genesis block is here.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Members, past ones included.
+    #[must_use]
+    pub fn members(&self) -> &BTreeMap<Author, Member> {
+        &self.members
+    }
+
+    /// Whether a device belongs to the fleet now.
+    #[must_use]
+    pub fn is_member(&self, device: &Author) -> bool {
+        self.members.get(device).is_some_and(|member| member.active)
+    }
+
+    /// Functions by name, removed ones included.
+    #[must_use]
+    pub fn functions(&self) -> &BTreeMap<String, Arc<Function>> {
+        &self.functions
+    }
+
+    /// The function of that name, in constant time.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&Arc<Function>> {
+        self.by_name.get(name)
+    }
+
+    /// Invitations.
+    #[must_use]
+    pub fn invitations(&self) -> &BTreeMap<BlockId, Invitation> {
+        &self.invitations
+    }
+
+    /// Proven forks.
+    #[must_use]
+    pub fn forks(&self) -> &[Fork] {
+        &self.forks
+    }
+
+    /// Blocks admitted when the snapshot was taken, void ones included.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// blake3 of the snapshot's canonical CBOR: equal on two replicas exactly when they agree.
+    pub fn hash(&self) -> [u8; 32] {
+        *self.hash.get_or_init(|| {
+            let functions: Vec<&Function> = self.functions.values().map(AsRef::as_ref).collect();
+            let members: Vec<_> = self.members.values().collect();
+            let invitations: Vec<_> = self.invitations.values().collect();
+            let said = (&self.fleet, &self.name, members, functions, invitations, &self.forks);
+            *blake3::hash(&codec::encode(&said)).as_bytes()
+        })
+    }
+}
+
+fn through_arc<S: Serializer>(revision: &Option<Arc<Revision>>, serializer: S) -> Result<S::Ok, S::Error> {
+    revision.as_deref().serialize(serializer)
+}
+
+fn through_arcs<S: Serializer>(revisions: &[Arc<Revision>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(revisions.iter().map(AsRef::as_ref))
+}
+
+fn members(ledger: &Ledger) -> BTreeMap<Author, Member> {
+    let mut members: BTreeMap<Author, Member> = BTreeMap::new();
+    for (grant, device, roles, given, active) in ledger.grant_rows() {
+        if !given {
+            continue;
+        }
+        let member = members.entry(device).or_insert_with(|| Member {
+            device,
+            label: String::new(),
+            roles: Roles::NONE,
+            active: false,
+            grants: Vec::new(),
+        });
+        member.grants.push((grant, roles, active));
+        if active {
+            member.active = true;
+            member.roles = member.roles.with(roles);
+        }
+    }
+    for member in members.values_mut() {
+        // The newest grant's label, whatever the order in which grants came in.
+        let blocks = member.grants.iter().filter_map(|(grant, ..)| ledger.get(grant));
+        if let Some(newest) = blocks.max_by_key(|block| block.order()) {
+            member.label = match newest.payload() {
+                Payload::Founded(op) => op.label.clone(),
+                Payload::Admitted(op) => op.label.clone(),
+                _ => String::new(),
+            };
+        }
+    }
+    members
+}
+
+fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
+    let mut invitations = BTreeMap::new();
+    for (id, block) in &ledger.registers().invitations {
+        let Payload::Invited(op) = block.payload() else { continue };
+        let standing = ledger.standings().invitations.get(id);
+        let seen = standing.map_or(0, |standing| standing.devices.len());
+        let seen = u32::try_from(seen).unwrap_or(u32::MAX);
+        let withdrawn = standing.is_some_and(|standing| standing.withdrawn.is_some());
+        let state = match (withdrawn, seen >= op.uses) {
+            (true, _) => InvitationState::Withdrawn,
+            (false, true) => InvitationState::UsedUp,
+            (false, false) => InvitationState::Open,
+        };
+        let invitation = Invitation {
+            id: *id,
+            key: op.key,
+            by: block.author(),
+            roles: op.roles,
+            device: op.device,
+            uses: op.uses,
+            used: seen.min(op.uses),
+            surplus: seen.saturating_sub(op.uses),
+            state,
+            note: op.note.clone(),
+        };
+        invitations.insert(*id, invitation);
+    }
+    invitations
+}
+
+fn functions(ledger: &Ledger, members: &BTreeMap<Author, Member>) -> BTreeMap<String, Arc<Function>> {
+    let registers = ledger.registers();
+    let build = |(name, register): (&String, &FunctionRegister)| {
+        let unreplaced = |id: &BlockId| !register.replaced.contains(id);
+        let deploy_heads: Vec<_> =
+            register.deploys.keys().map(|order| order.id).filter(&unreplaced).collect();
+        let removal_heads = register.removals.iter().map(|order| order.id).filter(&unreplaced);
+        let mut heads: Vec<_> = deploy_heads.iter().copied().chain(removal_heads).collect();
+        heads.sort_unstable();
+        let last_removal = register.removals.last();
+        let mut revisions = Vec::new();
+        for (block, number) in register.deploys.values().zip(1..) {
+            let Payload::Deployed(op) = block.payload() else { continue };
+            let concurrent = heads.len() > 1 && deploy_heads.contains(&block.id());
+            let serving = serving(registers, members, &block.id());
+            revisions.push(Arc::new(revision(block, op, number, concurrent, serving)));
+        }
+        let standing: Vec<_> = revisions
+            .iter()
+            .filter(|revision| last_removal.is_none_or(|removal| revision.order > *removal))
+            .collect();
+        let live =
+            standing.iter().rev().find(|revision| !revision.serving.is_empty()).map(|live| Arc::clone(live));
+        let newest = standing.last().map(|newest| Arc::clone(newest));
+        let function =
+            Function { name: name.clone(), removed: newest.is_none(), live, newest, revisions, heads };
+        (name.clone(), Arc::new(function))
+    };
+    registers.functions.iter().map(build).collect()
+}
+
+fn revision(block: &Block, op: &Deployed, number: u64, concurrent: bool, serving: Vec<Serving>) -> Revision {
+    Revision {
+        id: block.id(),
+        number,
+        order: block.order(),
+        component: op.component,
+        size: op.size,
+        world: op.world,
+        manifest: op.manifest,
+        manifest_size: op.manifest_size,
+        by: block.author(),
+        wall_ms: block.wall().0,
+        concurrent,
+        serving,
+    }
+}
+
+fn serving(registers: &Registers, members: &BTreeMap<Author, Member>, revision: &BlockId) -> Vec<Serving> {
+    let holders = registers.serving.get(revision).into_iter().flatten();
+    holders
+        .filter(|(device, _)| members.get(device).is_some_and(|member| member.active))
+        .filter_map(|(device, (_, concurrency))| {
+            concurrency.map(|concurrency| Serving { device: *device, concurrency })
+        })
+        .collect()
+}
+
+fn forks(ledger: &Ledger) -> Vec<Fork> {
+    let proven = ledger.chains().iter().filter_map(|(id, chain)| {
+        let (seq, proof) = Chain::fork_proof(chain)?;
+        Some(Fork { author: id.author, session: id.session, seq, proof })
+    });
+    proven.collect()
+}

@@ -1,0 +1,238 @@
+//! Making blocks: founding a fleet and appending to one's own chain.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ed25519_dalek::SigningKey;
+
+use crate::{
+    authority::Role,
+    block::{Block, Parent, Reject},
+    id::{Author, BlockId, ChainId, FleetId, Session},
+    ledger::{Admission, Ledger},
+    limits,
+    op::{Founded, Payload, sign},
+    time::Now,
+};
+
+/// Why a block was not appended. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The device has no grant that counts.
+    #[error("this device is not a member of the fleet, or was revoked; join with a new ticket")]
+    NotMember,
+    /// No grant of the device has the role.
+    #[error(
+        "this device holds no grant with the role {0}; ask an admin for an invitation that names this device and the role"
+    )]
+    Denied(Role),
+    /// The target stands above the author in the tree of admissions.
+    #[error(
+        "this device's grant ranks below what the operation would end; ask the member that admitted it, or one above"
+    )]
+    Rank,
+    /// The block would be invalid.
+    #[error("the operation is not allowed: {0}")]
+    Invalid(#[from] Reject),
+}
+
+/// The end of one's own chain in this session.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    seq: u64,
+    id: BlockId,
+}
+
+/// Signs blocks of one device in one session. A process makes one at its start with a fresh random
+/// session, under the exclusive lock of its folder; so an honest device never forks a chain.
+pub struct Writer {
+    key: SigningKey,
+    session: Session,
+    last: Option<Last>,
+    /// How far this chain has cited each other chain.
+    cited: BTreeMap<ChainId, u64>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("chain", &self.chain())
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a new fleet is founded with.
+#[derive(Debug)]
+pub struct Founding<'a> {
+    /// The fleet's name.
+    pub name: String,
+    /// The founding device's name.
+    pub label: String,
+    /// The founder's key, kept apart from the device's.
+    pub admin: &'a SigningKey,
+    /// Public half of the recovery key.
+    pub recovery: Author,
+    /// Sixteen random bytes.
+    pub nonce: Session,
+}
+
+impl Writer {
+    /// A writer for a device's key. `session` is random and never used before.
+    #[must_use]
+    pub fn new(key: SigningKey, session: Session) -> Self {
+        Self { key, session, last: None, cited: BTreeMap::new() }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn author(&self) -> Author {
+        Author(self.key.verifying_key().to_bytes())
+    }
+
+    /// The chain that this writer appends to.
+    #[must_use]
+    pub fn chain(&self) -> ChainId {
+        ChainId { author: self.author(), session: self.session }
+    }
+
+    /// Founds a fleet: the ledger that holds its genesis block, and that block.
+    ///
+    /// # Errors
+    /// [`Reject`] where a name is not allowed.
+    pub fn found(&mut self, now: Now, founding: Founding<'_>) -> Result<(Ledger, Arc<Block>), Reject> {
+        let Founding { name, label, admin, recovery, nonce } = founding;
+        let certificate = sign(admin, &Founded::certificate(&nonce, &self.author(), &recovery));
+        let admin = Author(admin.verifying_key().to_bytes());
+        let payload = Payload::Founded(Founded { name, label, admin, recovery, nonce, certificate });
+        let body =
+            Block::body(self.chain(), 1, BlockId::ZERO, Vec::new(), 1, now.wall, BlockId::ZERO, payload);
+        let block = Block::seal(body, &FleetId::ZERO, &self.key)?;
+        let mut ledger = Ledger::new(FleetId(block.id().0));
+        match ledger.admit(block.entry())? {
+            Admission::New { mut admitted, .. } => {
+                let block = admitted.remove(0);
+                self.advance(&block);
+                ledger.publish();
+                Ok((ledger, block))
+            }
+            Admission::Known | Admission::Early { .. } => Err(Reject::Malformed),
+        }
+    }
+
+    /// Signs an operation, adds the block to the ledger and returns it. It may leave this device
+    /// only once it is durable.
+    ///
+    /// # Errors
+    /// [`AppendError`] where this device may not do that; the ledger is unchanged.
+    pub fn append(
+        &mut self,
+        ledger: &mut Ledger,
+        now: Now,
+        payload: Payload,
+    ) -> Result<Arc<Block>, AppendError> {
+        ledger.publish();
+        let grant = self.choose_grant(ledger, &payload)?;
+        let own = self.last.and_then(|last| ledger.get(&last.id).cloned());
+        let mut parents = self.choose_parents(ledger, grant);
+        let depth_of = |id: &BlockId| ledger.get(id).map_or(0, |block| block.order().depth);
+        let prev_depth = own.as_ref().map_or(0, |block| block.order().depth);
+        let depth = |parents: &[Parent]| {
+            parents.iter().map(|p| depth_of(&p.id)).max().unwrap_or(0).max(prev_depth) + 1
+        };
+        // What the block refers to must lie below it: where the chosen heads are shallower, the
+        // deepest reference becomes a parent itself.
+        let deepest = payload.references().iter().chain([&grant]).max_by_key(|id| depth_of(id));
+        if let Some(block) =
+            deepest.and_then(|id| ledger.get(id)).filter(|b| b.order().depth >= depth(&parents))
+        {
+            parents.truncate(limits::PARENTS_MAX - 1);
+            parents.push(as_parent(block));
+        }
+        let depth = depth(&parents);
+        let (seq, prev) = self.last.map_or((1, BlockId::ZERO), |last| (last.seq + 1, last.id));
+        let body = Block::body(self.chain(), seq, prev, parents, depth, now.wall, grant, payload);
+        let block = Block::seal(body, &ledger.fleet(), &self.key)?;
+        let block = ledger.take_own(block)?;
+        self.advance(&block);
+        Ok(block)
+    }
+
+    fn advance(&mut self, block: &Block) {
+        self.last = Some(Last { seq: block.seq(), id: block.id() });
+        for parent in block.parents() {
+            let chain = ChainId { author: parent.author, session: parent.session };
+            let cited = self.cited.entry(chain).or_default();
+            *cited = (*cited).max(parent.seq);
+        }
+    }
+
+    /// The highest-ranking active grant of this device that allows the operation.
+    fn choose_grant(&self, ledger: &Ledger, payload: &Payload) -> Result<BlockId, AppendError> {
+        let me = self.author();
+        let mut held: Vec<_> =
+            ledger.grant_rows().filter(|(_, device, _, _, active)| *device == me && *active).collect();
+        if held.is_empty() {
+            return Err(AppendError::NotMember);
+        }
+        held.sort_unstable_by_key(|(id, ..)| ledger.rank_of(id));
+        // A device ends its own grant by that grant.
+        if let Payload::Revoked(op) = payload
+            && let [grant] = op.grants.as_slice()
+            && held.iter().any(|(id, ..)| id == grant)
+        {
+            return Ok(*grant);
+        }
+        let role = payload.needs();
+        let able = |roles: &crate::Roles| match payload {
+            Payload::Invited(op) => roles.has(role) && roles.covers(op.roles),
+            _ => roles.has(role),
+        };
+        let grant = held.iter().find(|(_, _, roles, ..)| able(roles)).map(|(id, ..)| *id);
+        let grant = grant.ok_or(AppendError::Denied(role))?;
+        if outranks(ledger, &grant, payload) { Ok(grant) } else { Err(AppendError::Rank) }
+    }
+
+    /// Heads admitted since this chain's last block: one's own earlier sessions first, then chains
+    /// that brought changes of membership, then the deepest.
+    fn choose_parents(&self, ledger: &Ledger, grant: BlockId) -> Vec<Parent> {
+        let me = self.chain();
+        let grant_chain = ledger.get(&grant).map(|block| block.chain());
+        let mut heads: Vec<_> = ledger
+            .chains()
+            .iter()
+            .filter(|(id, _)| **id != me)
+            .filter_map(|(id, chain)| {
+                let (head, seq) = chain.head()?;
+                let cited = self.cited.get(id).copied().unwrap_or(0);
+                let block = ledger.get(&head).filter(|_| seq > cited)?;
+                let own = id.author == me.author;
+                let membership = Some(*id) == grant_chain || ledger.last_authority(id) > cited;
+                Some(((own, membership, block.order()), block))
+            })
+            .collect();
+        heads.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
+        // Of one's own earlier sessions only the deepest: it cites the one before it.
+        let own = heads.iter().filter(|((own, ..), _)| *own).count();
+        heads.drain(1.min(own)..own);
+        heads.into_iter().take(limits::PARENTS_MAX).map(|(_, block)| as_parent(block)).collect()
+    }
+}
+
+/// Whether a revocation or withdrawal by this grant would bind.
+fn outranks(ledger: &Ledger, grant: &BlockId, payload: &Payload) -> bool {
+    let mine = ledger.rank_of(grant);
+    match payload {
+        Payload::Revoked(op) => op.grants.iter().all(|target| mine < ledger.rank_of(target)),
+        Payload::Withdrawn(op) => {
+            let inviter = ledger.get(&op.invitation).and_then(|block| ledger.rank_of(&block.grant()));
+            inviter.is_none_or(|inviter| mine <= Some(inviter))
+        }
+        _ => true,
+    }
+}
+
+fn as_parent(block: &Arc<Block>) -> Parent {
+    let ChainId { author, session } = block.chain();
+    Parent { author, session, seq: block.seq(), id: block.id() }
+}
