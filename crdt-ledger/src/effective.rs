@@ -112,7 +112,7 @@ impl Standings {
         let in_time = standing.withdrawn.is_none_or(|withdrawn| block.order() < withdrawn);
         place.is_some_and(|place| place < invited.uses as usize)
             && in_time
-            && self.counts(ledger, &invitation)
+            && self.counts(ledger, invitation)
             && self.counts(ledger, block)
     }
 
@@ -137,8 +137,8 @@ impl Standings {
         let mut cut = None;
         for block in ledger.revocations_of(&grant) {
             let higher = ledger.rank_of(&block.grant()).is_some_and(|revoker| revoker < rank);
-            if higher && self.counts(ledger, &block) {
-                tighten(ledger, &mut cut, &block);
+            if higher && self.counts(ledger, block) {
+                tighten(ledger, &mut cut, block);
             }
         }
         // A device may always leave: its own revocations count as far as it counts itself.
@@ -147,7 +147,7 @@ impl Standings {
             let standing = Standing { given: true, cut: cut.clone() };
             let forked = ledger.chain_fork(&block.chain()).is_some_and(|fork| block.seq() >= fork);
             if own && !forked && standing.allows(&block.chain().session, block.seq()) {
-                tighten(ledger, &mut cut, &block);
+                tighten(ledger, &mut cut, block);
             }
         }
         cut

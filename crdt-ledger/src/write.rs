@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::{
     authority::Role,
-    block::{Block, Parent, Reject},
+    block::{Block, Body, Parent, Reject, VERSION},
     id::{Author, BlockId, ChainId, FleetId, Session},
     ledger::{Admission, Ledger},
     limits,
@@ -105,8 +105,18 @@ impl Writer {
         let certificate = sign(admin, &Founded::certificate(&nonce, &self.author(), &recovery));
         let admin = Author(admin.verifying_key().to_bytes());
         let payload = Payload::Founded(Founded { name, label, admin, recovery, nonce, certificate });
-        let body =
-            Block::body(self.chain(), 1, BlockId::ZERO, Vec::new(), 1, now.wall, BlockId::ZERO, payload);
+        let body = Body {
+            version: VERSION,
+            author: self.author(),
+            session: self.session,
+            seq: 1,
+            prev: BlockId::ZERO,
+            parents: Vec::new(),
+            depth: 1,
+            wall_ms: now.wall.0,
+            grant: BlockId::ZERO,
+            payload,
+        };
         let block = Block::seal(body, &FleetId::ZERO, &self.key)?;
         let mut ledger = Ledger::new(FleetId(block.id().0));
         match ledger.admit(block.entry())? {
@@ -151,7 +161,18 @@ impl Writer {
         }
         let depth = depth(&parents);
         let (seq, prev) = self.last.map_or((1, BlockId::ZERO), |last| (last.seq + 1, last.id));
-        let body = Block::body(self.chain(), seq, prev, parents, depth, now.wall, grant, payload);
+        let body = Body {
+            version: VERSION,
+            author: self.author(),
+            session: self.session,
+            seq,
+            prev,
+            parents,
+            depth,
+            wall_ms: now.wall.0,
+            grant,
+            payload,
+        };
         let block = Block::seal(body, &ledger.fleet(), &self.key)?;
         let block = ledger.take_own(block)?;
         self.advance(&block);
