@@ -142,11 +142,8 @@ pub struct Block {
 }
 
 impl Block {
-    /// Reads an entry and checks all that needs no other block, but not yet the signature.
+    /// Reads an entry, of at most [`limits::ENTRY_BYTES_MAX`], and checks all that needs no other block, but not yet the signature.
     pub(crate) fn decode(entry: &[u8]) -> Result<Self, Reject> {
-        if entry.len() > limits::ENTRY_BYTES_MAX {
-            return Err(Reject::TooLarge(entry.len()));
-        }
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
             return Err(Reject::Malformed);
         };

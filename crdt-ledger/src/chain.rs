@@ -52,6 +52,15 @@ impl Chain {
         first.into_iter().chain(self.others.get(&seq).into_iter().flatten().copied())
     }
 
+    /// The block at a place whose id begins so.
+    pub(crate) fn find(&self, seq: u64, start: &[u8]) -> Option<BlockId> {
+        let first = seq.checked_sub(1).and_then(|_| self.first.get(index(seq))).copied();
+        let mut least = BlockId::ZERO;
+        least.0.get_mut(..start.len())?.copy_from_slice(start);
+        let other = || self.others.get(&seq)?.range(least..).next().copied();
+        first.filter(|id| id.0.starts_with(start)).or_else(|| other().filter(|id| id.0.starts_with(start)))
+    }
+
     /// Every block from a place on.
     pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = BlockId> + '_ {
         (seq.max(1)..=self.len()).flat_map(|seq| self.at(seq))

@@ -8,7 +8,7 @@
 //! entries. The actor is `blake3(author ‖ session)`; a block is one change, whose only dependency is
 //! the chain's previous change.
 
-use std::{collections::BTreeMap, num::NonZeroU64};
+use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc};
 
 use automerge::{ActorId, Automerge, Change, ChangeHash, ExpandedChange, ObjType, ScalarValue, legacy};
 
@@ -32,20 +32,20 @@ struct ChainState {
 pub struct Document {
     document: Option<Automerge>,
     chains: BTreeMap<ChainId, ChainState>,
-    pending: Vec<Change>,
+    /// Blocks whose changes are not derived yet, each behind its predecessor.
+    pending: Vec<Arc<Block>>,
     /// A fork came to light below what was derived: the document is built again.
     stale: bool,
     rebuilds: u64,
 }
 
 impl Document {
-    /// Derives a block's change. Blocks at or above their chain's fork have no place here.
-    pub(crate) fn add(&mut self, block: &Block, fork: Option<u64>) {
+    /// Takes a block, to be applied later. Blocks at or above their chain's fork have no place here.
+    pub(crate) fn add(&mut self, block: &Arc<Block>, fork: Option<u64>) {
         if self.stale || fork.is_some_and(|fork| block.seq() >= fork) {
             return;
         }
-        let state = self.chains.entry(block.chain()).or_default();
-        self.pending.push(derive(block, state));
+        self.pending.push(Arc::clone(block));
         if self.pending.len() >= limits::DOCUMENT_PENDING_MAX {
             self.apply_pending();
         }
@@ -56,18 +56,17 @@ impl Document {
         if self.chains.get(&chain).is_some_and(|state| state.seq >= seq) {
             self.stale = true;
         }
+        self.pending.retain(|block| block.chain() != chain || block.seq() < seq);
     }
 
     /// Applies what waits; after a fork, builds the document again from the ledger's blocks.
     pub(crate) fn flush(&mut self, ledger: &Ledger) {
         if self.stale {
             *self = Self { rebuilds: self.rebuilds + 1, ..Self::default() };
-            for (id, chain) in ledger.chains() {
+            for chain in ledger.chains().values() {
                 let end = chain.fork().unwrap_or(chain.len() + 1);
-                for block in (1..end).flat_map(|seq| chain.at(seq)).filter_map(|id| ledger.get(&id)) {
-                    let state = self.chains.entry(*id).or_default();
-                    self.pending.push(derive(block, state));
-                }
+                let blocks = (1..end).flat_map(|seq| chain.at(seq)).filter_map(|id| ledger.get(&id));
+                self.pending.extend(blocks.cloned());
             }
         }
         self.apply_pending();
@@ -80,8 +79,13 @@ impl Document {
         // `Automerge::new` draws a random actor; no transaction is ever made, so a fixed one serves.
         let document =
             self.document.get_or_insert_with(|| Automerge::new().with_actor(ActorId::from([0_u8; 32])));
+        let changes: Vec<_> = self
+            .pending
+            .drain(..)
+            .map(|block| derive(&block, self.chains.entry(block.chain()).or_default()))
+            .collect();
         document
-            .apply_changes(std::mem::take(&mut self.pending))
+            .apply_changes(changes)
             .expect("changes that this build derived apply in the order of their chain");
     }
 

@@ -1,16 +1,23 @@
 //! Blocks that arrived before one they name. Their signatures are checked; they wait, bounded.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{block::Block, id::BlockId, limits};
 
+#[derive(Debug)]
+struct Waiting {
+    block: Block,
+    arrival: u64,
+    /// The missing block under which it is listed. It is looked at again when that one comes.
+    missing: BlockId,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Early {
-    waiting: BTreeMap<BlockId, Block>,
-    /// Missing block → the blocks that wait for it. Each waiting block is listed under one missing
-    /// block only, and is looked at again when that one comes.
+    waiting: BTreeMap<BlockId, Waiting>,
     by_missing: BTreeMap<BlockId, BTreeSet<BlockId>>,
-    arrival: VecDeque<BlockId>,
+    by_arrival: BTreeMap<u64, BlockId>,
+    arrivals: u64,
     evicted: u64,
 }
 
@@ -28,37 +35,36 @@ impl Early {
         self.evicted
     }
 
+    /// Keeps a block; the one that has waited longest makes room.
     pub(crate) fn insert(&mut self, block: Block, missing: BlockId) {
-        while self.waiting.len() >= limits::EARLY_BLOCKS_MAX {
-            let Some(oldest) = self.arrival.pop_front() else { break };
-            if self.waiting.remove(&oldest).is_some() {
-                self.evicted += 1;
-            }
+        if self.waiting.len() >= limits::EARLY_BLOCKS_MAX
+            && let Some((_, oldest)) = self.by_arrival.pop_first()
+        {
+            self.remove(&oldest);
+            self.evicted += 1;
         }
         let id = block.id();
+        self.arrivals += 1;
         self.by_missing.entry(missing).or_default().insert(id);
-        if self.waiting.insert(id, block).is_none() {
-            self.arrival.push_back(id);
-        }
-        self.forget_the_gone();
+        self.by_arrival.insert(self.arrivals, id);
+        self.waiting.insert(id, Waiting { block, arrival: self.arrivals, missing });
     }
 
     /// Takes every block that waited for `id`.
     pub(crate) fn take(&mut self, id: &BlockId) -> Vec<Block> {
-        let waiting = self.by_missing.remove(id).unwrap_or_default();
-        waiting.into_iter().filter_map(|id| self.waiting.remove(&id)).collect()
+        let waiting = self.by_missing.get(id).cloned().unwrap_or_default();
+        waiting.iter().filter_map(|id| self.remove(id)).collect()
     }
 
-    /// Keeps the two indexes within a constant factor of what waits.
-    fn forget_the_gone(&mut self) {
-        if self.arrival.len() <= 2 * limits::EARLY_BLOCKS_MAX {
-            return;
+    fn remove(&mut self, id: &BlockId) -> Option<Block> {
+        let Waiting { block, arrival, missing } = self.waiting.remove(id)?;
+        self.by_arrival.remove(&arrival);
+        if let Some(ids) = self.by_missing.get_mut(&missing) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_missing.remove(&missing);
+            }
         }
-        let waiting = &self.waiting;
-        self.arrival.retain(|id| waiting.contains_key(id));
-        self.by_missing.retain(|_, blocks| {
-            blocks.retain(|id| waiting.contains_key(id));
-            !blocks.is_empty()
-        });
+        Some(block)
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Voidness travels through the grant that a block uses, never through `parents`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     block::{Block, Order},
@@ -41,8 +41,12 @@ impl Standing {
     }
 
     fn allows(&self, session: &Session, seq: u64) -> bool {
-        self.given && self.cut.as_ref().is_none_or(|cut| seq <= cut.get(session).copied().unwrap_or(0))
+        self.given && within(self.cut.as_ref(), session, seq)
     }
+}
+
+fn within(cut: Option<&BTreeMap<Session, u64>>, session: &Session, seq: u64) -> bool {
+    cut.is_none_or(|cut| seq <= cut.get(session).copied().unwrap_or(0))
 }
 
 /// What the effective blocks say of one invitation.
@@ -50,8 +54,10 @@ impl Standing {
 pub(crate) struct InvitationStanding {
     /// The smallest effective withdrawal.
     pub(crate) withdrawn: Option<Order>,
-    /// Devices in the ledger order of their first admission, surplus ones included.
-    pub(crate) devices: Vec<Author>,
+    /// Devices that it admitted, at most as many as its uses.
+    pub(crate) admitted: BTreeSet<Author>,
+    /// Devices whose admission would count, had a use been left.
+    pub(crate) surplus: BTreeSet<Author>,
 }
 
 /// The effective state of authority.
@@ -65,7 +71,6 @@ impl Standings {
     /// Evaluates all authority blocks of a ledger.
     pub(crate) fn evaluate(ledger: &Ledger) -> Self {
         let mut standings = Self::default();
-        standings.count_devices(ledger);
         for (rank, id) in ledger.grants_by_rank() {
             let given = standings.is_given(ledger, id);
             let cut = if given { standings.cut_of(ledger, id, rank) } else { None };
@@ -85,20 +90,10 @@ impl Standings {
         self.grants.get(&grant).is_some_and(|standing| standing.allows(&block.chain().session, block.seq()))
     }
 
-    /// Uses are counted over all valid admissions, so that the count depends on no verdict. Who can
-    /// redeem an invitation holds its ticket, so only they can use it up.
-    fn count_devices(&mut self, ledger: &Ledger) {
-        for block in ledger.authority_blocks() {
-            if let Payload::Admitted(op) = block.payload() {
-                let standing = self.invitations.entry(op.invitation).or_default();
-                if !standing.devices.contains(&op.device) {
-                    standing.devices.push(op.device);
-                }
-            }
-        }
-    }
-
-    fn is_given(&self, ledger: &Ledger, grant: BlockId) -> bool {
+    /// Whether the block that gives a grant counts, and so uses its invitation. Uses are spent in the
+    /// order of rank: what a void admission says spends none, so a revoked holder of a ticket cannot
+    /// crowd out others, and ledger order alone would make verdicts depend on each other in a circle.
+    fn is_given(&mut self, ledger: &Ledger, grant: BlockId) -> bool {
         let Some(block) = ledger.get(&grant) else { return false };
         let Payload::Admitted(op) = block.payload() else {
             // A genesis block counts unless its author forked at it.
@@ -106,14 +101,20 @@ impl Standings {
         };
         let Some(invitation) = ledger.get(&op.invitation) else { return false };
         let Payload::Invited(invited) = invitation.payload() else { return false };
-        let empty = InvitationStanding::default();
-        let standing = self.invitations.get(&op.invitation).unwrap_or(&empty);
-        let place = standing.devices.iter().position(|device| *device == op.device);
-        let in_time = standing.withdrawn.is_none_or(|withdrawn| block.order() < withdrawn);
-        place.is_some_and(|place| place < invited.uses as usize)
-            && in_time
-            && self.counts(ledger, invitation)
-            && self.counts(ledger, block)
+        if !self.counts(ledger, invitation) || !self.counts(ledger, block) {
+            return false;
+        }
+        let standing = self.invitations.entry(op.invitation).or_default();
+        if standing.withdrawn.is_some_and(|withdrawn| withdrawn < block.order()) {
+            return false;
+        }
+        if standing.admitted.contains(&op.device) {
+            return true;
+        }
+        let fits = standing.admitted.len() < invited.uses as usize;
+        let devices = if fits { &mut standing.admitted } else { &mut standing.surplus };
+        devices.insert(op.device);
+        fits
     }
 
     /// Withdrawals by this grant. They bind only below it, so all that they touch comes later.
@@ -142,11 +143,9 @@ impl Standings {
             }
         }
         // A device may always leave: its own revocations count as far as it counts itself.
-        for block in ledger.revocations_of(&grant) {
-            let own = block.grant() == grant;
-            let standing = Standing { given: true, cut: cut.clone() };
+        for block in ledger.revocations_of(&grant).filter(|block| block.grant() == grant) {
             let forked = ledger.chain_fork(&block.chain()).is_some_and(|fork| block.seq() >= fork);
-            if own && !forked && standing.allows(&block.chain().session, block.seq()) {
+            if !forked && within(cut.as_ref(), &block.chain().session, block.seq()) {
                 tighten(ledger, &mut cut, block);
             }
         }
@@ -170,23 +169,24 @@ fn tighten(ledger: &Ledger, cut: &mut Option<BTreeMap<Session, u64>>, block: &Bl
 }
 
 /// The pins named, and those that follow from them: a pinned session's first block cites the heads
-/// of its author's earlier sessions, which so count up to there.
+/// of its author's earlier sessions, which so count up to there. A first block that has a rival is
+/// void and cites nothing: else a revoked device could sign one that cites its later blocks.
 fn expand_pins(ledger: &Ledger, op: &Revoked) -> BTreeMap<Session, u64> {
     let named: BTreeMap<_, _> = op.pins.iter().map(|pin| (pin.session, pin.seq)).collect();
     let mut pins = named.clone();
     let Some(device) = op.grants.first().and_then(|grant| ledger.device_of(grant)) else { return pins };
     let mut open: Vec<_> = named.iter().filter(|(_, seq)| **seq > 0).map(|(session, _)| *session).collect();
+    let mut seen: BTreeSet<_> = open.iter().copied().collect();
     while let Some(session) = open.pop() {
-        for first in ledger.first_blocks(device, session) {
-            for parent in first.parents().iter().filter(|parent| parent.author == device) {
-                if named.contains_key(&parent.session) {
-                    continue;
-                }
-                let known = pins.get(&parent.session).copied().unwrap_or(0);
-                if parent.seq > known {
-                    pins.insert(parent.session, parent.seq);
-                    open.push(parent.session);
-                }
+        let Some(first) = ledger.first_block(device, session) else { continue };
+        for parent in first.parents().iter().filter(|parent| parent.author == device) {
+            if named.contains_key(&parent.session) {
+                continue;
+            }
+            let pin = pins.entry(parent.session).or_default();
+            *pin = parent.seq.max(*pin);
+            if seen.insert(parent.session) {
+                open.push(parent.session);
             }
         }
     }

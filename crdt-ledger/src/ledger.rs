@@ -16,6 +16,7 @@ use crate::{
     early::Early,
     effective::{Rank, Standing, Standings},
     id::{Author, BlockId, ChainId, FleetId, Session},
+    limits,
     op::{self, Payload},
     view::{Registers, View},
 };
@@ -122,6 +123,9 @@ impl Ledger {
     }
 
     fn take(&mut self, entry: &[u8], verify: bool) -> Result<Admission, Reject> {
+        if entry.len() > limits::ENTRY_BYTES_MAX {
+            return Err(Reject::TooLarge(entry.len()));
+        }
         let id = entry_id(entry);
         if self.blocks.contains_key(&id) {
             return Ok(Admission::Known);
@@ -340,7 +344,7 @@ impl Ledger {
     }
 
     /// Brings the standings and registers up to date with all admitted blocks.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if !self.authority_stale && !self.forks_stale {
             return;
         }
@@ -487,9 +491,10 @@ impl Ledger {
         self.chains.get(chain).and_then(Chain::fork)
     }
 
-    pub(crate) fn first_blocks(&self, author: Author, session: Session) -> impl Iterator<Item = &Arc<Block>> {
-        let chain = self.chains.get(&ChainId { author, session });
-        chain.into_iter().flat_map(|chain| chain.at(1)).filter_map(|id| self.blocks.get(&id))
+    /// The first block of a session, unless a second one makes both void.
+    pub(crate) fn first_block(&self, author: Author, session: Session) -> Option<&Arc<Block>> {
+        let chain = self.chains.get(&ChainId { author, session })?;
+        chain.at(1).next().filter(|_| chain.fork() != Some(1)).and_then(|id| self.blocks.get(&id))
     }
 
     pub(crate) fn grants_by_rank(&self) -> BTreeMap<Rank, BlockId> {
@@ -502,10 +507,6 @@ impl Ledger {
 
     pub(crate) fn device_of(&self, grant: &BlockId) -> Option<Author> {
         self.grants.get(grant).map(|grant| grant.device)
-    }
-
-    pub(crate) fn authority_blocks(&self) -> impl Iterator<Item = &Arc<Block>> {
-        self.authority.values()
     }
 
     pub(crate) fn revocations_of(&self, grant: &BlockId) -> impl Iterator<Item = &Arc<Block>> {

@@ -219,7 +219,8 @@ pub(crate) fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
 }
 
 /// Strict verification: no weak key, no malleable signature, the same answer on every node.
-pub(crate) fn verify(key: &Author, message: &[u8; 32], signature: &Signature) -> bool {
+#[must_use]
+pub fn verify(key: &Author, message: &[u8; 32], signature: &Signature) -> bool {
     usable_key(key)
         .is_some_and(|key| key.verify_strict(message, &DalekSignature::from_bytes(&signature.0)).is_ok())
 }

@@ -6,7 +6,11 @@
 //! chain whose remote tip is unknown, ask with a ladder of own ids ([`Gap`]): the answer starts at
 //! the highest rung that both hold. That finds a fork of which each side holds one half.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -106,7 +110,9 @@ impl Ledger {
         let mut named = BTreeSet::new();
         for entry in theirs.0.iter().take(limits::VECTOR_CHAINS_MAX) {
             let Ok(actor) = <[u8; 16]>::try_from(entry.chain.as_slice()) else { continue };
-            named.insert(actor);
+            if !named.insert(actor) {
+                continue;
+            }
             let Some((_, chain)) = self.chain_by_actor(&actor) else {
                 gaps.push(Gap { chain: entry.chain.clone(), ladder: Vec::new() });
                 continue;
@@ -122,16 +128,16 @@ impl Ledger {
             }
             // With no common tip the peer is ahead or on another branch; its own gap will tell.
             if !known.is_empty() {
-                lacks.extend(self.above(chain, &known.into_iter().flatten().collect::<Vec<_>>()));
+                lacks.push(self.above(chain, &known.into_iter().flatten().collect::<Vec<_>>()));
             }
         }
         for (id, chain) in self.chains() {
             let actor = id.actor();
             if !named.contains(&actor[..16]) {
-                lacks.extend(chain.from(1).filter_map(|id| self.get(&id).cloned()));
+                lacks.push(self.above(chain, &[]));
             }
         }
-        (cut(lacks, bytes_max), gaps)
+        (self.first_of(lacks, bytes_max), gaps)
     }
 
     /// Answers gaps: the blocks from the highest rung that both hold, and the chains of which this
@@ -140,25 +146,27 @@ impl Ledger {
     pub fn fill(&self, gaps: &[Gap], bytes_max: usize) -> (Batch, Vec<Gap>) {
         let mut lacks = Vec::new();
         let mut back = Vec::new();
+        let mut named = BTreeSet::new();
         for gap in gaps.iter().take(limits::VECTOR_CHAINS_MAX) {
             let Ok(actor) = <[u8; 16]>::try_from(gap.chain.as_slice()) else { continue };
-            let Some((_, chain)) = self.chain_by_actor(&actor) else { continue };
+            let Some((_, chain)) = self.chain_by_actor(&actor).filter(|_| named.insert(actor)) else {
+                continue;
+            };
             let rungs: Vec<_> = gap.ladder.iter().take(2 * 64).map(|tip| find(chain, tip)).collect();
             let known: Vec<_> = rungs.iter().copied().flatten().collect();
-            lacks.extend(self.above(chain, &known));
+            lacks.push(self.above(chain, &known));
             if rungs.iter().any(Option::is_none) {
                 back.push(Gap { chain: gap.chain.clone(), ladder: ladder(chain) });
             }
         }
-        (cut(lacks, bytes_max), back)
+        (self.first_of(lacks, bytes_max), back)
     }
 
-    /// The blocks of a chain that are neither one of `known` nor below one.
-    fn above(&self, chain: &Chain, known: &[(BlockId, u64)]) -> Vec<Arc<Block>> {
-        let get = |id: BlockId| self.get(&id).cloned();
+    /// The blocks of a chain that are neither one of `known` nor below one, in ledger order.
+    fn above<'a>(&'a self, chain: &'a Chain, known: &[(BlockId, u64)]) -> Run<'a> {
         if chain.fork().is_none() {
             let from = known.iter().map(|(_, seq)| seq + 1).max().unwrap_or(1);
-            return chain.from(from).filter_map(get).collect();
+            return Box::new(chain.from(from).filter_map(|id| self.get(&id)));
         }
         let mut held = BTreeSet::new();
         for (id, _) in known {
@@ -167,9 +175,35 @@ impl Ledger {
                 next = self.get(&block.prev());
             }
         }
-        chain.from(1).filter(|id| !held.contains(id)).filter_map(get).collect()
+        let mut lacks: Vec<_> =
+            chain.from(1).filter(|id| !held.contains(id)).filter_map(|id| self.get(&id)).collect();
+        lacks.sort_unstable_by_key(|block| block.order());
+        Box::new(lacks.into_iter())
+    }
+
+    /// The first blocks in ledger order of several runs; work grows with what fits, not with what lacks.
+    fn first_of(&self, mut runs: Vec<Run<'_>>, bytes_max: usize) -> Batch {
+        let next = |run: &mut Run<'_>, at| run.next().map(|block| Reverse((block.order(), at)));
+        let mut heap: BinaryHeap<_> =
+            runs.iter_mut().enumerate().filter_map(|(at, run)| next(run, at)).collect();
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        while let Some(Reverse((order, at))) = heap.pop() {
+            let Some(block) = self.get(&order.id) else { continue };
+            bytes += block.entry().len();
+            if bytes > bytes_max && !batch.blocks.is_empty() {
+                batch.more = true;
+                break;
+            }
+            batch.blocks.push(Arc::clone(block));
+            heap.extend(next(&mut runs[at], at));
+        }
+        batch
     }
 }
+
+/// Blocks of one chain in ledger order.
+type Run<'a> = Box<dyn Iterator<Item = &'a Arc<Block>> + 'a>;
 
 fn tip(id: BlockId, seq: u64, len: usize) -> Tip {
     Tip { seq, id: ByteBuf::from(id.0[..len].to_vec()) }
@@ -181,7 +215,7 @@ fn find(chain: &Chain, tip: &Tip) -> Option<(BlockId, u64)> {
     if wanted.len() != SHORT && wanted.len() != 32 {
         return None;
     }
-    chain.at(tip.seq).find(|id| id.0.starts_with(wanted)).map(|id| (id, tip.seq))
+    chain.find(tip.seq, wanted).map(|id| (id, tip.seq))
 }
 
 /// Own ids of a chain with their full length: the tips, then places below the longest in steps that
@@ -197,18 +231,4 @@ fn ladder(chain: &Chain) -> Vec<Tip> {
         rungs.extend(chain.at(seq).take(2).map(|id| tip(id, seq, 32)));
     }
     rungs
-}
-
-fn cut(mut blocks: Vec<Arc<Block>>, bytes_max: usize) -> Batch {
-    blocks.sort_unstable_by_key(|block| block.order());
-    blocks.dedup_by_key(|block| block.id());
-    let mut bytes = 0;
-    let fits = blocks.iter().take_while(|block| {
-        bytes += block.entry().len();
-        bytes <= bytes_max
-    });
-    let fits = fits.count().max(1).min(blocks.len());
-    let more = fits < blocks.len();
-    blocks.truncate(fits);
-    Batch { blocks, more }
 }

@@ -338,10 +338,10 @@ fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
     for (id, block) in &ledger.registers().invitations {
         let Payload::Invited(op) = block.payload() else { continue };
         let standing = ledger.standings().invitations.get(id);
-        let seen = standing.map_or(0, |standing| standing.devices.len());
-        let seen = u32::try_from(seen).unwrap_or(u32::MAX);
+        let count = |devices: usize| u32::try_from(devices).unwrap_or(u32::MAX);
+        let used = standing.map_or(0, |standing| count(standing.admitted.len()));
         let withdrawn = standing.is_some_and(|standing| standing.withdrawn.is_some());
-        let state = match (withdrawn, seen >= op.uses) {
+        let state = match (withdrawn, used >= op.uses) {
             (true, _) => InvitationState::Withdrawn,
             (false, true) => InvitationState::UsedUp,
             (false, false) => InvitationState::Open,
@@ -353,8 +353,8 @@ fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
             roles: op.roles,
             device: op.device,
             uses: op.uses,
-            used: seen.min(op.uses),
-            surplus: seen.saturating_sub(op.uses),
+            used,
+            surplus: standing.map_or(0, |standing| count(standing.surplus.len())),
             state,
             note: op.note.clone(),
         };
@@ -367,16 +367,14 @@ fn functions(ledger: &Ledger, members: &BTreeMap<Author, Member>) -> BTreeMap<St
     let registers = ledger.registers();
     let build = |(name, register): (&String, &FunctionRegister)| {
         let unreplaced = |id: &BlockId| !register.replaced.contains(id);
-        let deploy_heads: Vec<_> =
-            register.deploys.keys().map(|order| order.id).filter(&unreplaced).collect();
-        let removal_heads = register.removals.iter().map(|order| order.id).filter(&unreplaced);
-        let mut heads: Vec<_> = deploy_heads.iter().copied().chain(removal_heads).collect();
+        let orders = register.deploys.keys().chain(&register.removals);
+        let mut heads: Vec<_> = orders.map(|order| order.id).filter(&unreplaced).collect();
         heads.sort_unstable();
         let last_removal = register.removals.last();
         let mut revisions = Vec::new();
         for (block, number) in register.deploys.values().zip(1..) {
             let Payload::Deployed(op) = block.payload() else { continue };
-            let concurrent = heads.len() > 1 && deploy_heads.contains(&block.id());
+            let concurrent = heads.len() > 1 && unreplaced(&block.id());
             let serving = serving(registers, members, &block.id());
             revisions.push(Arc::new(revision(block, op, number, concurrent, serving)));
         }

@@ -31,6 +31,11 @@ pub enum AppendError {
         "this device's grant ranks below what the operation would end; ask the member that admitted it, or one above"
     )]
     Rank,
+    /// Another process signed blocks of this session: what follows them is void.
+    #[error(
+        "a copy of this device wrote in the same session; restart to open a new one, and remove the copy"
+    )]
+    Forked,
     /// The block would be invalid.
     #[error("the operation is not allowed: {0}")]
     Invalid(#[from] Reject),
@@ -96,6 +101,12 @@ impl Writer {
         ChainId { author: self.author(), session: self.session }
     }
 
+    /// The place of the last block in this session; zero before the first.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.last.map_or(0, |last| last.seq)
+    }
+
     /// Founds a fleet: the ledger that holds its genesis block, and that block.
     ///
     /// # Errors
@@ -141,7 +152,10 @@ impl Writer {
         now: Now,
         payload: Payload,
     ) -> Result<Arc<Block>, AppendError> {
-        ledger.publish();
+        ledger.settle();
+        if ledger.chain_fork(&self.chain()).is_some() {
+            return Err(AppendError::Forked);
+        }
         let grant = self.choose_grant(ledger, &payload)?;
         let own = self.last.and_then(|last| ledger.get(&last.id).cloned());
         let mut parents = self.choose_parents(ledger, grant);

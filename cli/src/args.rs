@@ -1,0 +1,520 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use osiris_fleet::manifest::Replicas;
+
+use crate::config::{parse_http, parse_mesh};
+use crate::output::{Format, human};
+
+/// WebAssembly functions on a fleet of edge nodes without a leader.
+#[derive(Debug, Parser)]
+#[command(
+    name = "osiris",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  osiris init --name home                 found a fleet on this device
+  osiris up                               run its node
+  osiris deploy hello.wasm --name hello   deploy a function to every member
+  osiris call hello '{\"name\":\"Isis\"}'     call it
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 recorded here but not yet seen
+elsewhere, 6 timed out."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Global {
+    /// Folder of the device: its key, its ledger and its components. One node uses it at a time.
+    /// Default: osiris in the XDG data folder
+    #[arg(long, global = true, env = "OSIRIS_DATA", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// How data is written: json and yaml for programs
+    #[arg(short, long, global = true, env = "OSIRIS_OUTPUT", value_name = "FORMAT", value_enum)]
+    pub(crate) output: Option<Format>,
+    /// Address or port for other members (UDP). Default: any port on all interfaces
+    #[arg(long, global = true, env = "OSIRIS_MESH", value_name = "ADDR", value_parser = parse_mesh)]
+    pub(crate) mesh: Option<SocketAddr>,
+}
+
+/// What a running node takes besides.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NodeArgs {
+    /// Address or port for function calls over HTTP; 0 takes any free port. Default: 127.0.0.1:7420
+    #[arg(long, env = "OSIRIS_HTTP", value_name = "ADDR", value_parser = parse_http)]
+    pub(crate) http: Option<SocketAddr>,
+    /// Address at which other members reach this node, where it does not see that itself
+    #[arg(long, env = "OSIRIS_ADVERTISE", value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// File with the token that HTTP callers must present
+    #[arg(long, env = "OSIRIS_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// How long a write waits for another member.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Wait {
+    /// How long to wait for another member to confirm
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Found a fleet with this device as its first member
+    #[command(after_help = "\
+Examples:
+  osiris init --name home
+  osiris init --name shop --label till-1 -o json
+
+The recovery key is printed once. Write it down and keep it away from the device.")]
+    Init(InitArgs),
+    /// Be admitted to a fleet with a join ticket
+    #[command(after_help = "\
+Examples:
+  osiris join osiris…                    with the ticket from `osiris invite`
+  osiris join @ticket.txt --label till-2
+  ssh admin osiris invite | osiris join -")]
+    Join(JoinArgs),
+    /// Run the node of this device in the foreground
+    #[command(after_help = "\
+Examples:
+  osiris up
+  osiris up --http 0 -o json             any port; one line of JSON with the addresses
+  osiris up --advertise 203.0.113.7:7421 --mesh 7421")]
+    Up(UpArgs),
+    /// Show the node, its replica and whether others have seen its blocks
+    #[command(after_help = "Examples:\n  osiris status\n  osiris status -o json")]
+    Status,
+    /// Stop the node of this device and wait until it is gone
+    #[command(after_help = "Examples:\n  osiris down\n  osiris down --timeout 1m")]
+    Down(DownArgs),
+    /// Take no more calls on this node and wait for those that run
+    #[command(after_help = "Examples:\n  osiris drain && osiris down")]
+    Drain(DrainArgs),
+    /// Leave the fleet for good
+    #[command(after_help = "Examples:\n  osiris leave --yes")]
+    Leave(LeaveArgs),
+    /// Make a ticket that admits a device, or list and revoke invitations
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Examples:
+  osiris invite                          one device, as a node
+  osiris invite --uses 20 --note 'shop tills'
+  osiris invite --device KEY --role operator    KEY is what `osiris whoami` prints there
+  osiris invite ls
+  osiris invite revoke 3f9a1c2b7d04"
+    )]
+    Invite(InviteArgs),
+    /// List the members of the fleet
+    #[command(after_help = "Examples:\n  osiris nodes\n  osiris nodes -o yaml")]
+    Nodes,
+    /// Print a ticket for applications to reach this node with
+    #[command(after_help = "Examples:\n  osiris ticket > fleet.ticket")]
+    Ticket,
+    /// Deploy a component as a function, or a new revision of it
+    #[command(after_help = "\
+Examples:
+  osiris deploy hello.wasm --name hello
+  osiris deploy hello.wasm --name hello --replicas 3 --wait
+  osiris deploy                          with ./osiris.toml
+
+Keys of osiris.toml: name, component, version, replicas and, under [limits], memory_mib, timeout_ms,
+concurrency, queue. Flags take precedence.")]
+    Deploy(DeployArgs),
+    /// List the functions
+    #[command(visible_alias = "list", after_help = "Examples:\n  osiris ls\n  osiris ls -o json")]
+    Ls,
+    /// Show a function with its revisions
+    #[command(after_help = "Examples:\n  osiris describe hello")]
+    Describe(NameArgs),
+    /// Call a function and print its answer
+    #[command(after_help = "\
+Examples:
+  osiris call hello '{\"name\":\"Isis\"}'
+  osiris call hello @input.json
+  generate | osiris call hello -
+  osiris call chart --path /chart --method POST --header 'content-type: application/json' @samples.json
+
+The exit code follows the answer's status: 404 is 3, 401 and 403 are 4, 504 is 6, other errors are 1.")]
+    Call(CallArgs),
+    /// Show what a function wrote on this node
+    #[command(after_help = "Examples:\n  osiris logs hello\n  osiris logs hello -f -o json")]
+    Logs(LogsArgs),
+    /// Remove a function from every member
+    #[command(after_help = "Examples:\n  osiris remove hello")]
+    Remove(RemoveArgs),
+    /// Exchange blocks with other members now
+    #[command(after_help = "Examples:\n  osiris sync\n  osiris sync --timeout 30s")]
+    Sync(Wait),
+    /// Read and check the ledger
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Check the machine, the data folder and the node
+    #[command(after_help = "Examples:\n  osiris doctor\n  osiris doctor --idle --seconds 60 -o json")]
+    Doctor(DoctorArgs),
+    /// Run the node as a service of the system
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Print this folder's device key, making it if there is none
+    #[command(
+        after_help = "Examples:\n  osiris whoami\n  osiris invite --device \"$(ssh laptop osiris whoami)\" --role operator"
+    )]
+    Whoami,
+    /// Print the completion script of a shell
+    #[command(after_help = "\
+Examples:
+  osiris completion bash > ~/.local/share/bash-completion/completions/osiris
+  osiris completion zsh > ~/.zfunc/_osiris
+  osiris completion fish > ~/.config/fish/completions/osiris.fish")]
+    Completion(CompletionArgs),
+    // `demo` and `bench` go here, with commands/demo.rs and commands/bench.rs.
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// What people call the fleet
+    #[arg(long, env = "OSIRIS_NAME", default_value = "home")]
+    pub(crate) name: String,
+    /// What people call this device. Default: its host name
+    #[arg(long, env = "OSIRIS_LABEL")]
+    pub(crate) label: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The ticket, @FILE with it, or - for stdin (a ticket is a secret: other users see arguments)
+    pub(crate) ticket: String,
+    /// What people call this device. Default: its host name
+    #[arg(long, env = "OSIRIS_LABEL")]
+    pub(crate) label: Option<String>,
+    /// How long to try
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug
+    #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: String,
+    /// How it is logged
+    #[arg(long, env = "OSIRIS_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// How long to wait for the node to end
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// How long to wait for running calls
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaveArgs {
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<InviteCommand>,
+    /// Devices the ticket admits
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) uses: u32,
+    /// What it gives; more than node needs --device
+    #[arg(long = "role", value_enum, default_value = "node")]
+    pub(crate) roles: Vec<Role>,
+    /// The only device that may use it: what `osiris whoami` prints there
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub(crate) device: Option<String>,
+    /// For people: who or what it is for
+    #[arg(long, default_value = "")]
+    pub(crate) note: String,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Holds a replica and serves functions.
+    Node,
+    /// Deploys and removes functions.
+    Operator,
+    /// Invites and revokes.
+    Admin,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// List the invitations
+    Ls,
+    /// Revoke an invitation: it admits nobody any more
+    #[command(after_help = "Examples:\n  osiris invite revoke 3f9a1c2b7d04")]
+    Revoke {
+        /// The invitation's id, or its start, as `osiris invite ls` prints it
+        #[arg(value_parser = parse_hex)]
+        id: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// The component (.wasm). Without it, osiris.toml names it
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// The function's name
+    #[arg(long, value_parser = parse_name)]
+    pub(crate) name: Option<String>,
+    /// How many members serve it: a number, or all
+    #[arg(long, value_name = "N|all")]
+    pub(crate) replicas: Option<Replicas>,
+    /// A manifest other than ./osiris.toml
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Also wait, within the timeout, until the revision is live
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Check everything and deploy nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) confirm: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// The function
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// The function
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// What to send: JSON, @FILE, or - for stdin
+    #[arg(value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+    pub(crate) body: Option<String>,
+    /// Path and query below the function, for http functions
+    #[arg(long)]
+    pub(crate) path: Option<String>,
+    /// Method, for http functions. Default: POST with a body, GET without
+    #[arg(long)]
+    pub(crate) method: Option<String>,
+    /// Header, for http functions; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", action = ArgAction::Append, value_parser = parse_header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// How long to wait for the answer
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The function
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Latest lines to begin with
+    #[arg(long, default_value_t = 100)]
+    pub(crate) lines: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The function
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// List blocks, newest first
+    #[command(after_help = "Examples:\n  osiris ledger log\n  osiris ledger log --limit 1000 -o json")]
+    Log {
+        /// Blocks to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        limit: u64,
+    },
+    /// Check every signature, link and rule again, and every component's hash
+    #[command(after_help = "Examples:\n  osiris ledger verify && echo sound")]
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Measure the running node: memory, CPU and bytes written a minute
+    #[arg(long)]
+    pub(crate) idle: bool,
+    /// How long to measure
+    #[arg(long, default_value_t = 60, requires = "idle", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Write a systemd unit that runs `osiris up` and starts it again whenever it ends
+    #[command(after_help = "\
+Examples:
+  osiris service install                 for the user who runs this
+  sudo osiris service install --system --data /var/lib/osiris
+  osiris service install --print")]
+    Install(ServiceArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// For the whole machine, in /etc/systemd/system
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// Print the unit and write nothing
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// The user that the node runs as, with --system
+    #[arg(long, value_name = "USER", requires = "system")]
+    pub(crate) run_as: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+fn parse_name(text: &str) -> Result<String, osiris_protocol::name::NameError> {
+    osiris_protocol::name::check_function_name(text)?;
+    Ok(text.to_owned())
+}
+
+fn parse_hex(text: &str) -> Result<String, String> {
+    let text = text.to_ascii_lowercase();
+    let sound = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if sound { Ok(text) } else { Err("an id is 4 to 64 hexadecimal digits".to_owned()) }
+}
+
+fn parse_key(text: &str) -> Result<String, String> {
+    match parse_hex(text) {
+        Ok(key) if key.len() == 64 => Ok(key),
+        _ => Err("a device key is 64 hexadecimal digits; `osiris whoami` prints it on the device".to_owned()),
+    }
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("`{text}` is no header; write 'name: value'");
+    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+    let name = name.trim().to_ascii_lowercase();
+    let value = value.trim().to_owned();
+    let sound = http::HeaderName::try_from(&name).is_ok() && http::HeaderValue::try_from(&value).is_ok();
+    if sound { Ok((name, value)) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            let leaf = command.get_subcommands().next().is_none();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            // `invite ls` has nothing to show beyond its name.
+            assert!(
+                !leaf || command.get_name() == "ls" || help.contains("Examples:"),
+                "{}",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn every_flag_that_configures_has_a_variable() {
+        let command = Cli::command();
+        let up = command.find_subcommand("up").expect("there is up");
+        let env = |command: &clap::Command, id: &str| {
+            let argument = command.get_arguments().find(|a| a.get_id() == id).expect("the argument is there");
+            argument.get_env().map(|env| env.to_string_lossy().into_owned())
+        };
+        for (id, name) in [("data", "OSIRIS_DATA"), ("output", "OSIRIS_OUTPUT"), ("mesh", "OSIRIS_MESH")] {
+            assert_eq!(env(&command, id).as_deref(), Some(name));
+        }
+        for (id, name) in
+            [("http", "OSIRIS_HTTP"), ("advertise", "OSIRIS_ADVERTISE"), ("token_file", "OSIRIS_TOKEN_FILE")]
+        {
+            assert_eq!(env(up, id).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn keys_ids_and_headers_are_checked() {
+        assert!(parse_key(&"a".repeat(64)).is_ok());
+        assert!(parse_key("abcd").is_err());
+        assert!(parse_hex("xyzw").is_err());
+        assert_eq!(parse_header("X-A:  b"), Ok(("x-a".to_owned(), "b".to_owned())));
+        assert!(parse_header("nothing").is_err());
+        assert!(parse_header("a b: c").is_err());
+    }
+}

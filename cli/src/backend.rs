@@ -1,0 +1,289 @@
+//! What commands work on: the running node, or the folder's own replica where none runs.
+//!
+//! All of `osiris_fleet::driver` that the commands use is used here.
+
+mod stub;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use osiris_fleet::api::{
+    BlobStored, BlockRow, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow, Invite, Invited,
+    NodeRow, Status, Sync, Synced, Verified, Written,
+};
+use osiris_fleet::manifest::Manifest;
+pub(crate) use stub as driver;
+
+use crate::client::{Answer, Client, GRACE, QUICK};
+use crate::config::Settings;
+use crate::exit::Failure;
+use crate::output::{human, progress::Progress};
+
+/// How long a command that finds unseen blocks tries to hand them on.
+const CONTACT: Duration = Duration::from_secs(2);
+/// How long a whole ledger may take to be checked.
+const VERIFY: Duration = Duration::from_secs(600);
+
+/// Where the node of a data folder listens.
+pub(crate) fn socket_path(data: &Path, xdg_runtime: Option<&Path>) -> PathBuf {
+    driver::socket_path(data, xdg_runtime)
+}
+
+impl From<driver::DriverError> for Failure {
+    fn from(error: driver::DriverError) -> Self {
+        Self::of_code(error.code, error.message, error.next)
+    }
+}
+
+/// The node, or the replica.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// A node runs and has the folder.
+    Node(Client),
+    /// No node runs; this process has the folder.
+    Replica(Box<Replica>),
+}
+
+/// The folder's replica.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    offline: driver::Offline,
+    mesh: Option<SocketAddr>,
+}
+
+impl Replica {
+    /// Tries for a moment to reach another member. That nobody answers is no failure: it is why the
+    /// command works without.
+    async fn try_contact(&mut self) -> Option<Synced> {
+        let _progress = Progress::spinner("looking for other members");
+        self.offline.contact(CONTACT, self.mesh).await.ok()
+    }
+
+    /// After a write: hands it on if somebody is there.
+    async fn hand_on(&mut self, written: &mut Written) {
+        if written.others > 0
+            && written.seen_by == 0
+            && let Some(synced) = self.try_contact().await
+            && synced.unseen == 0
+        {
+            written.seen_by = synced.agreed.max(1);
+        }
+    }
+}
+
+impl Replica {
+    /// Calls a native function on the nearest member that serves it.
+    pub(crate) async fn call(
+        &mut self,
+        name: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Answer, Failure> {
+        let body = self.offline.call(name, body, timeout).await?;
+        Ok(Answer { status: 200, headers: http::HeaderMap::new(), body })
+    }
+}
+
+impl Backend {
+    /// The node or the replica, to write with.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, Failure> {
+        if let Some(client) = Client::find(&settings.socket).await? {
+            return Ok(Self::Node(client));
+        }
+        must_be_member(&settings.data)?;
+        let offline = driver::Offline::open(&settings.data)?;
+        Ok(Self::Replica(Box::new(Replica { offline, mesh: settings.mesh })))
+    }
+
+    /// The same to read with: what nobody has seen yet is handed on first.
+    pub(crate) async fn open_to_read(settings: &Settings) -> Result<Self, Failure> {
+        let mut backend = Self::open(settings).await?;
+        if let Self::Replica(replica) = &mut backend {
+            let status = replica.offline.status();
+            if status.unseen > 0 && status.members > 1 {
+                replica.try_contact().await;
+            }
+        }
+        Ok(backend)
+    }
+
+    /// Whether no node runs.
+    pub(crate) fn is_offline(&self) -> bool {
+        matches!(self, Self::Replica(_))
+    }
+
+    pub(crate) async fn status(&mut self) -> Result<Status, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/status").await,
+            Self::Replica(replica) => Ok(replica.offline.status()),
+        }
+    }
+
+    pub(crate) async fn nodes(&mut self) -> Result<Vec<NodeRow>, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/nodes").await,
+            Self::Replica(replica) => Ok(replica.offline.nodes()),
+        }
+    }
+
+    pub(crate) async fn functions(&mut self) -> Result<Vec<FunctionRow>, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/functions").await,
+            Self::Replica(replica) => Ok(replica.offline.functions()),
+        }
+    }
+
+    pub(crate) async fn function(&mut self, name: &str) -> Result<FunctionDetail, Failure> {
+        match self {
+            Self::Node(client) => client.get(&format!("/v1/functions/{name}")).await,
+            Self::Replica(replica) => Ok(replica.offline.function(name)?),
+        }
+    }
+
+    pub(crate) async fn invitations(&mut self) -> Result<Vec<InvitationRow>, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/invitations").await,
+            Self::Replica(replica) => Ok(replica.offline.invitations()),
+        }
+    }
+
+    pub(crate) async fn ledger(&mut self, limit: u64) -> Result<Vec<BlockRow>, Failure> {
+        match self {
+            Self::Node(client) => client.get(&format!("/v1/ledger?limit={limit}")).await,
+            Self::Replica(replica) => {
+                Ok(replica.offline.ledger(usize::try_from(limit).unwrap_or(usize::MAX)))
+            }
+        }
+    }
+
+    pub(crate) async fn verify(&mut self) -> Result<Verified, Failure> {
+        let progress = Progress::spinner("checking the ledger");
+        match self {
+            Self::Node(client) => {
+                client.json(Method::GET, "/v1/ledger/verify", Bytes::new(), VERIFY, progress).await
+            }
+            Self::Replica(replica) => Ok(replica.offline.verify()?),
+        }
+    }
+
+    pub(crate) async fn deploy(
+        &mut self,
+        component: Vec<u8>,
+        manifest: Manifest,
+        timeout: Duration,
+        wait: bool,
+    ) -> Result<Deployed, Failure> {
+        match self {
+            Self::Node(client) => {
+                let upload = Progress::bytes(component.len() as u64, "handing over the component");
+                let path = "/v1/blobs?kind=component";
+                let stored: BlobStored =
+                    client.json(Method::POST, path, component.into(), QUICK * 3, upload).await?;
+                let _progress =
+                    Progress::spinner(format!("waiting for other members ({})", human::span(timeout)));
+                let deploy = Deploy { component: stored.hash, manifest, timeout_ms: millis(timeout), wait };
+                client.post("/v1/functions", &deploy, timeout + GRACE).await
+            }
+            Self::Replica(replica) => {
+                let mut deployed = replica.offline.deploy(&component, manifest)?;
+                replica.hand_on(&mut deployed.written).await;
+                Ok(deployed)
+            }
+        }
+    }
+
+    pub(crate) async fn remove(&mut self, name: &str, timeout: Duration) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => delete(client, &format!("/v1/functions/{name}"), timeout).await,
+            Self::Replica(replica) => {
+                let mut written = replica.offline.remove(name)?;
+                replica.hand_on(&mut written).await;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn invite(&mut self, invite: Invite) -> Result<Invited, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(invite.timeout_ms) + GRACE;
+                client.post("/v1/invitations", &invite, wait).await
+            }
+            Self::Replica(replica) => {
+                let mut invited = replica.offline.invite(invite)?;
+                replica.hand_on(&mut invited.written).await;
+                Ok(invited)
+            }
+        }
+    }
+
+    pub(crate) async fn withdraw(&mut self, id: &str, timeout: Duration) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => delete(client, &format!("/v1/invitations/{id}"), timeout).await,
+            Self::Replica(replica) => {
+                let mut written = replica.offline.withdraw(id)?;
+                replica.hand_on(&mut written).await;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn leave(&mut self) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => client.post("/v1/leave", &NOTHING, QUICK).await,
+            Self::Replica(replica) => {
+                let mut written = replica.offline.leave()?;
+                replica.hand_on(&mut written).await;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn sync(&mut self, timeout: Duration) -> Result<Synced, Failure> {
+        let _progress = Progress::spinner(format!("looking for other members ({})", human::span(timeout)));
+        match self {
+            Self::Node(client) => {
+                let sync = Sync { timeout_ms: millis(timeout) };
+                client.post("/v1/sync", &sync, timeout + GRACE).await
+            }
+            Self::Replica(replica) => Ok(replica.offline.contact(timeout, replica.mesh).await?),
+        }
+    }
+}
+
+/// An empty JSON object.
+pub(crate) const NOTHING: std::collections::BTreeMap<(), ()> = std::collections::BTreeMap::new();
+
+async fn delete(client: &Client, path: &str, timeout: Duration) -> Result<Written, Failure> {
+    let _progress = Progress::spinner(format!("waiting for other members ({})", human::span(timeout)));
+    let path = format!("{path}?timeout_ms={}", millis(timeout));
+    client.json(Method::DELETE, &path, Bytes::new(), timeout + GRACE, Progress::none()).await
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The running node, for what only a node can do.
+pub(crate) async fn node(settings: &Settings) -> Result<Client, Failure> {
+    match Client::find(&settings.socket).await? {
+        Some(client) => Ok(client),
+        None => {
+            must_be_member(&settings.data)?;
+            Err(Failure::failed(format!("No node runs for the data folder {}.", settings.data.display()))
+                .next("start it with `osiris up`, or give the --data DIR of the one that runs"))
+        }
+    }
+}
+
+/// A folder that belongs to no fleet is refused before anything is made in it.
+pub(crate) fn must_be_member(data: &Path) -> Result<(), Failure> {
+    if data.join("journal").exists() {
+        return Ok(());
+    }
+    Err(Failure::not_found(format!("The data folder {} belongs to no fleet yet.", data.display()))
+        .next("found one with `osiris init`, or be admitted to one with `osiris join TICKET`"))
+}

@@ -1,0 +1,208 @@
+//! `osiris call`.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use http::Method;
+use osiris_protocol::limits::CALL_BODY_BYTES_MAX;
+
+use crate::args::CallArgs;
+use crate::backend::{Backend, Replica};
+use crate::client::{Answer, Client, QUICK, refusal};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::{Format, Out, human, progress::Progress};
+
+pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let body = args.body.as_deref().map(read).transpose()?;
+    let request = Request::new(args, body)?;
+    let answer = match Backend::open(settings).await? {
+        Backend::Node(client) => call(&client, args, request).await?,
+        Backend::Replica(mut replica) => far(&mut replica, args, request).await?,
+    };
+    let exit = Exit::of_status(answer.status);
+    if exit != Exit::Done {
+        return Err(refusal(&answer));
+    }
+    print(&answer, out)?;
+    Ok(exit)
+}
+
+/// What is to be sent.
+struct Request {
+    method: Option<Method>,
+    path: String,
+    body: Option<Vec<u8>>,
+    /// Whether the command line says that it is for an http function.
+    is_http: bool,
+    /// Why the body is not JSON.
+    not_json: Option<String>,
+}
+
+impl Request {
+    fn new(args: &CallArgs, body: Option<Vec<u8>>) -> Result<Self, Failure> {
+        let method = match &args.method {
+            None => None,
+            Some(text) => Some(Method::from_bytes(text.to_ascii_uppercase().as_bytes()).map_err(|_| {
+                Failure::usage(format!("`{text}` is no method.")).next("give GET, POST, PUT, PATCH or DELETE")
+            })?),
+        };
+        let path = match args.path.as_deref() {
+            None => String::new(),
+            Some(path) if path.starts_with(['/', '?']) => path.to_owned(),
+            Some(path) => format!("/{path}"),
+        };
+        if !path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Failure::usage("The path has characters that a URL cannot have.")
+                .next("escape them: a space is %20"));
+        }
+        let not_json = body.as_deref().and_then(|body| {
+            serde_json::from_slice::<serde::de::IgnoredAny>(body).err().map(|error| error.to_string())
+        });
+        let is_http = method.is_some() || args.path.is_some() || !args.headers.is_empty();
+        Ok(Self { method, path, body, is_http, not_json })
+    }
+
+    /// A native function takes JSON; this is found out here, with its line and column.
+    fn check_native(&self, name: &str) -> Result<(), Failure> {
+        match (&self.body, &self.not_json) {
+            (None, _) => Err(Failure::usage(format!("`{name}` is a native function and takes JSON."))
+                .next(format!("give it: osiris call {name} '{{}}'"))),
+            (_, Some(error)) => Err(Failure::usage(format!("What to send is not JSON: {error}."))
+                .next("correct it; text needs its own double quotes: '\"text\"'")),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
+    // JSON suits every function. Anything else depends on what the function is.
+    if !request.is_http && (request.body.is_none() || request.not_json.is_some()) {
+        let detail: osiris_fleet::api::FunctionDetail =
+            client.get(&format!("/v1/functions/{}", args.name)).await?;
+        if detail.function.world == "native" {
+            request.check_native(&args.name)?;
+        }
+    }
+    let method = match (&request.method, &request.body) {
+        (Some(method), _) => method.clone(),
+        (None, Some(_)) => Method::POST,
+        (None, None) => Method::GET,
+    };
+    let mut headers = args.headers.clone();
+    if request.body.is_some() && !headers.iter().any(|(name, _)| name == "content-type") {
+        let kind = if request.not_json.is_some() { "application/octet-stream" } else { "application/json" };
+        headers.push(("content-type".to_owned(), kind.to_owned()));
+    }
+    let path = format!("/function/{}{}", args.name, request.path);
+    let _progress = Progress::spinner(format!("calling {}", args.name));
+    let body = Bytes::from(request.body.unwrap_or_default());
+    client.call(&method, &path, &headers, body, args.timeout).await
+}
+
+/// With no node here, another member is asked.
+async fn far(replica: &mut Replica, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
+    if request.is_http {
+        return Err(Failure::failed("Without a node here, only native functions can be called.")
+            .next("start the node with `osiris up`"));
+    }
+    request.check_native(&args.name)?;
+    let _progress = Progress::spinner(format!("calling {} on another member", args.name));
+    let body = Bytes::from(request.body.unwrap_or_default());
+    replica.call(&args.name, body, args.timeout.max(QUICK / 20)).await
+}
+
+/// The body as it is; in YAML where that was asked for and it is JSON.
+fn print(answer: &Answer, out: Out) -> Result<(), Failure> {
+    if out.format == Format::Yaml
+        && let Ok(value) = serde_json::from_slice::<serde_json::Value>(&answer.body)
+    {
+        return out.document(&value);
+    }
+    out.raw(&answer.body)?;
+    let text = answer.headers.get(http::header::CONTENT_TYPE).is_none_or(|kind| {
+        let kind = kind.to_str().unwrap_or_default();
+        kind.starts_with("application/json") || kind.starts_with("text/")
+    });
+    // So that the prompt comes on a line of its own.
+    if out.terminal && text && !answer.body.is_empty() && !answer.body.ends_with(b"\n") {
+        out.raw(b"\n")?;
+    }
+    Ok(())
+}
+
+/// What to send: the argument, a file or stdin.
+fn read(argument: &str) -> Result<Vec<u8>, Failure> {
+    let limit = CALL_BODY_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    match argument.strip_prefix('@') {
+        _ if argument == "-" => {
+            std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|e| {
+                Failure::failed(format!("stdin cannot be read: {e}.")).next("pipe in what to send")
+            })?;
+        }
+        Some(path) => {
+            let file = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+            file.map_err(|e| {
+                let exit =
+                    if e.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
+                Failure::new(exit, format!("The file {path} cannot be read: {e}."))
+                    .next("check its name and permissions")
+            })?;
+        }
+        None => bytes.extend_from_slice(argument.as_bytes()),
+    }
+    if bytes.len() > CALL_BODY_BYTES_MAX {
+        let most = human::bytes(CALL_BODY_BYTES_MAX as u64);
+        return Err(Failure::failed(format!("What to send is larger than {most}, the most a call takes."))
+            .next("send it in parts"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn request(arguments: &[&str]) -> Result<Request, Failure> {
+        let line = ["osiris", "call", "f"].iter().chain(arguments);
+        let cli = crate::args::Cli::try_parse_from(line).expect("the command line parses");
+        let crate::args::Command::Call(args) = cli.command else { panic!("it is call") };
+        let body = args.body.as_deref().map(read).transpose()?;
+        Request::new(&args, body)
+    }
+
+    #[test]
+    fn json_that_does_not_parse_is_found_with_its_place() {
+        let bad = request(&["{\"a\":\n 1,}"]).expect("a request");
+        let failure = bad.check_native("f").expect_err("not JSON");
+        assert!(failure.message.contains("line 2 column 4"), "{}", failure.message);
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(request(&["[1, 2]"]).expect("a request").check_native("f").is_ok());
+        assert!(request(&["-5"]).expect("a request").check_native("f").is_ok());
+        assert!(request(&[]).expect("a request").check_native("f").is_err());
+    }
+
+    #[test]
+    fn a_path_a_method_or_a_header_is_for_http() {
+        let chart = request(&["--path", "chart?a=1", "--method", "put"]).expect("a request");
+        assert!(chart.is_http);
+        assert_eq!((chart.path.as_str(), chart.method), ("/chart?a=1", Some(Method::PUT)));
+        assert!(!request(&["1"]).expect("a request").is_http);
+        assert!(request(&["--path", "/a b"]).is_err());
+        assert!(request(&["--method", "a b"]).is_err());
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_before_it_is_sent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("big");
+        let file = std::fs::File::create(&path).expect("made");
+        file.set_len(CALL_BODY_BYTES_MAX as u64 + 1).expect("grown");
+        let failure = read(&format!("@{}", path.display())).expect_err("too large");
+        assert!(failure.message.contains("4.0 MiB"), "{}", failure.message);
+        assert_eq!(read("@/no/such/file").expect_err("missing").exit, Exit::NotFound);
+    }
+}

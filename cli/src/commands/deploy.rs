@@ -1,0 +1,115 @@
+//! `osiris deploy`.
+
+use std::io::Read;
+use std::path::Path;
+
+use osiris_fleet::manifest::Manifest;
+use osiris_runtime::limits::COMPONENT_BYTES_MAX;
+use osiris_runtime::{Inspection, World, inspect};
+use serde::Serialize;
+
+use super::seen;
+use crate::args::DeployArgs;
+use crate::backend::Backend;
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{Cell, Tone};
+use crate::output::{Out, human};
+use crate::project;
+
+#[derive(Serialize)]
+struct Plan<'a> {
+    manifest: &'a Manifest,
+    component: String,
+    #[serde(flatten)]
+    inspection: &'a Inspection,
+}
+
+pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let folder = std::env::current_dir().map_err(|e| {
+        Failure::failed(format!("The current folder cannot be used: {e}.")).next("cd elsewhere")
+    })?;
+    let (path, manifest) = project::resolve(args, &folder)?;
+    let component = read(&path)?;
+    let inspection = inspect(&component).map_err(|error| {
+        Failure::failed(format!("{}: {error}", path.display()))
+            .next("build a component for wasm32-wasip2, and give that file")
+    })?;
+    if args.dry_run {
+        return plan(&manifest, &component, &inspection, out);
+    }
+    let mut backend = Backend::open(settings).await?;
+    let (timeout, wait) = (args.confirm.timeout, args.wait);
+    let deployed = backend.deploy(component, manifest, timeout, wait).await?;
+    let live = if deployed.live { Cell::state("live") } else { Cell::state("pending") };
+    let facts = vec![
+        ("function", Cell::new(format!("{}@{}", deployed.name, deployed.revision))),
+        ("world", Cell::new(&deployed.world)),
+        ("state", live),
+        ("held by", Cell::new(holders(deployed.component_held_by))),
+        ("block", Cell::dim(human::short(&deployed.written.block))),
+    ];
+    out.facts(&deployed, facts)?;
+    let exit = seen(&deployed.written, backend.is_offline(), out);
+    if backend.is_offline() {
+        out.note("no node runs here; the component is kept beside the ledger");
+    } else if wait && !deployed.live && exit == Exit::Done {
+        out.note(&format!("the revision is not live after {}", human::span(timeout)));
+        out.note(&format!("next: `osiris describe {}` says why", deployed.name));
+        return Ok(Exit::TimedOut);
+    }
+    Ok(exit)
+}
+
+fn holders(others: u64) -> String {
+    match others {
+        0 => "this device".to_owned(),
+        _ => format!("this device and {}", human::count(others, "other")),
+    }
+}
+
+fn plan(manifest: &Manifest, component: &[u8], inspection: &Inspection, out: Out) -> Result<Exit, Failure> {
+    let plan = Plan { manifest, component: blake3::hash(component).to_string(), inspection };
+    let facts = vec![
+        ("function", Cell::new(&manifest.name)),
+        ("world", Cell::new(world(inspection.world))),
+        ("size", Cell::new(human::bytes(inspection.size))),
+        ("replicas", Cell::new(manifest.replicas.to_string())),
+        ("component", Cell::dim(human::short(&plan.component))),
+        ("imports", Cell::new(human::list(&inspection.imports)).tone(Tone::Dim)),
+    ];
+    out.facts(&plan, facts)?;
+    out.note("nothing was deployed (--dry-run)");
+    Ok(Exit::Done)
+}
+
+fn world(world: World) -> &'static str {
+    match world {
+        World::Native => "native",
+        World::Http => "http",
+    }
+}
+
+/// The component's bytes, and not one more than is accepted.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| {
+        let exit = match error.kind() {
+            std::io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, format!("The component {} cannot be read: {error}.", path.display()))
+            .next("check the path; your build may write it elsewhere")
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(COMPONENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > COMPONENT_BYTES_MAX {
+        return Err(Failure::failed(format!(
+            "The component {} is larger than {}, which is the most that is accepted.",
+            path.display(),
+            human::bytes(COMPONENT_BYTES_MAX)
+        ))
+        .next("build it in release mode and strip it"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,131 @@
+//! `osiris ls`, `describe` and `remove`.
+
+use osiris_fleet::api::{FunctionDetail, FunctionRow};
+
+use super::seen;
+use crate::args::RemoveArgs;
+use crate::backend::Backend;
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{self, Cell, Tone};
+use crate::output::{Format, Out, human};
+
+/// `osiris ls`.
+pub(crate) async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let rows = Backend::open_to_read(settings).await?.functions().await?;
+    let headers = ["NAME", "STATE", "WORLD", "REVISION", "NODES", "RUNNING", "WAITING", "DONE", "FAILED"];
+    out.rows(&rows, &headers, "no functions; `osiris deploy` deploys one", |row| {
+        vec![
+            Cell::new(&row.name),
+            Cell::state(&row.state),
+            Cell::new(&row.world),
+            Cell::right(revision(row)),
+            Cell::right(row.replicas),
+            Cell::right(row.in_flight),
+            Cell::right(row.backlog),
+            Cell::right(row.done),
+            match row.failed {
+                0 => Cell::right(0),
+                failed => Cell::right(failed).tone(Tone::Warning),
+            },
+        ]
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `3`, `3 (4 pending)`, and `*` where revisions were deployed side by side.
+fn revision(row: &FunctionRow) -> String {
+    let mark = if row.concurrent { "*" } else { "" };
+    match (row.revision, row.newest) {
+        (0, newest) => format!("-{mark} ({newest} pending)"),
+        (live, newest) if live < newest => format!("{live}{mark} ({newest} pending)"),
+        (live, _) => format!("{live}{mark}"),
+    }
+}
+
+/// `osiris describe`.
+pub(crate) async fn describe(name: &str, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let detail = Backend::open_to_read(settings).await?.function(name).await?;
+    if out.format != Format::Table {
+        out.document(&detail)?;
+        return Ok(Exit::Done);
+    }
+    out.raw(table::facts(facts(&detail), out).as_bytes())?;
+    let rows = detail.revisions.iter().map(|row| {
+        let mark = if row.concurrent { "*" } else { "" };
+        vec![
+            Cell::right(format!("{}{mark}", row.number)),
+            Cell::state(&row.state),
+            Cell::dim(human::short(&row.component)),
+            Cell::right(human::bytes(row.size)),
+            Cell::new(&row.by),
+            Cell::new(human::date(row.wall_ms)),
+            Cell::new(human::list(&row.serving)),
+        ]
+    });
+    let headers = ["REVISION", "STATE", "COMPONENT", "SIZE", "BY", "WHEN", "SERVING"];
+    out.raw(format!("\n{}", table::render(&headers, rows.collect(), out)).as_bytes())?;
+    if detail.revisions.iter().any(|row| row.concurrent) {
+        out.note("* deployed by devices that did not know of each other; the newest is the same everywhere");
+    }
+    Ok(Exit::Done)
+}
+
+fn facts(detail: &FunctionDetail) -> Vec<(&'static str, Cell)> {
+    let row = &detail.function;
+    let mut facts = vec![
+        ("function", Cell::new(&row.name)),
+        ("state", Cell::state(&row.state)),
+        ("world", Cell::new(&row.world)),
+        ("revision", Cell::new(revision(row))),
+        ("calls", Cell::new(format!("{} running, {} waiting here", row.in_flight, row.backlog))),
+        ("since start", Cell::new(format!("{} done, {} failed here", row.done, row.failed))),
+    ];
+    if let Some(manifest) = &detail.manifest {
+        let limit = |value: Option<u64>, unit: &str| match value {
+            Some(value) => Cell::new(format!("{value}{unit}")),
+            None => Cell::dim("default"),
+        };
+        let limits = &manifest.limits;
+        facts.extend([
+            ("replicas", Cell::new(manifest.replicas.to_string())),
+            ("memory", limit(limits.memory_mib, " MiB")),
+            ("timeout", limit(limits.timeout_ms, " ms")),
+            ("concurrency", limit(limits.concurrency.map(u64::from), "")),
+            ("queue", limit(limits.queue.map(u64::from), "")),
+        ]);
+        if let Some(version) = &manifest.version {
+            facts.insert(1, ("version", Cell::new(version)));
+        }
+    }
+    if let Some(problem) = &detail.problem {
+        facts.push(("problem", Cell::new(problem).tone(Tone::Bad)));
+    }
+    facts
+}
+
+/// `osiris remove`.
+pub(crate) async fn remove(args: &RemoveArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let mut backend = Backend::open(settings).await?;
+    let written = backend.remove(&args.name, args.wait.timeout).await?;
+    out.line(&written, &format!("removed {}", args.name))?;
+    Ok(seen(&written, backend.is_offline(), out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_says_what_is_still_to_come() {
+        let row = |revision, newest, concurrent| FunctionRow {
+            revision,
+            newest,
+            concurrent,
+            ..FunctionRow::default()
+        };
+        assert_eq!(revision(&row(2, 2, false)), "2");
+        assert_eq!(revision(&row(2, 3, true)), "2* (3 pending)");
+        assert_eq!(revision(&row(0, 1, false)), "- (1 pending)");
+    }
+}

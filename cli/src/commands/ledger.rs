@@ -1,0 +1,58 @@
+//! `osiris ledger log` and `ledger verify`.
+
+use crate::args::LedgerCommand;
+use crate::backend::Backend;
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{Cell, Tone, printable};
+use crate::output::{Out, human};
+
+pub(crate) async fn run(command: &LedgerCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    match command {
+        LedgerCommand::Log { limit } => log(*limit, settings, out).await,
+        LedgerCommand::Verify => verify(settings, out).await,
+    }
+}
+
+async fn log(limit: u64, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let rows = Backend::open_to_read(settings).await?.ledger(limit).await?;
+    let headers = ["DEPTH", "BLOCK", "WHEN", "WHO", "OP", "SAYS", "COUNTS"];
+    out.rows(&rows, &headers, "no blocks", |row| {
+        vec![
+            Cell::right(row.depth),
+            Cell::dim(human::short(&row.id)),
+            Cell::new(human::date(row.wall_ms)),
+            Cell::new(&row.author),
+            Cell::new(&row.op),
+            Cell::new(&row.says),
+            Cell::state(if row.effective { "effective" } else { "void" }),
+        ]
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn verify(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let verified = Backend::open_to_read(settings).await?.verify().await?;
+    let sound = verified.problems.is_empty();
+    let verdict = if sound {
+        Cell::new("all is well").tone(Tone::Good)
+    } else {
+        Cell::new(human::count(verified.problems.len() as u64, "problem")).tone(Tone::Bad)
+    };
+    let facts = vec![
+        ("blocks", Cell::new(verified.blocks.to_string())),
+        ("chains", Cell::new(verified.chains.to_string())),
+        ("components", Cell::new(verified.components.to_string())),
+        ("view", Cell::new(&verified.view)),
+        ("result", verdict),
+    ];
+    out.facts(&verified, facts)?;
+    for problem in &verified.problems {
+        out.note(&printable(problem));
+    }
+    if sound {
+        return Ok(Exit::Done);
+    }
+    out.note("next: what other members hold is whole; join again with a new folder, and keep this one to look into");
+    Ok(Exit::Failed)
+}

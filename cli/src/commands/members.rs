@@ -1,0 +1,204 @@
+//! Founding, joining and leaving a fleet, and who is in it.
+
+use std::io::{BufRead, IsTerminal, Read};
+
+use osiris_fleet::api::TicketReply;
+use osiris_protocol::limits::TICKET_CHARS_MAX;
+use osiris_protocol::ticket::Ticket;
+use serde::Serialize;
+
+use super::{label, seen};
+use crate::args::{InitArgs, JoinArgs, LeaveArgs};
+use crate::backend::{self, Backend, driver};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{Cell, Tone};
+use crate::output::{Format, Out, human, progress::Progress};
+
+#[derive(Serialize)]
+struct Founded {
+    fleet: String,
+    fleet_name: String,
+    device: String,
+    label: String,
+    recovery_key: String,
+    data_dir: String,
+}
+
+/// `osiris init`.
+pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    osiris_protocol::name::check_fleet_name(&args.name)
+        .map_err(|e| Failure::usage(format!("{e}.")).next("give another --name"))?;
+    let label = label(args.label.as_deref());
+    let options = driver::InitOptions { name: args.name.clone(), label: label.clone() };
+    let inited = driver::init(&settings.data, options)?;
+    let founded = Founded {
+        fleet: inited.fleet,
+        fleet_name: args.name.clone(),
+        device: inited.device,
+        label,
+        recovery_key: inited.recovery_secret,
+        data_dir: settings.data.display().to_string(),
+    };
+    let facts = vec![
+        ("fleet", Cell::new(format!("{} ({})", founded.fleet_name, human::short(&founded.fleet)))),
+        ("device", Cell::new(format!("{} ({})", founded.label, human::short(&founded.device)))),
+        ("data", Cell::new(&founded.data_dir)),
+        ("recovery key", Cell::new(&founded.recovery_key).tone(Tone::Warning)),
+    ];
+    out.facts(&founded, facts)?;
+    if out.format == Format::Table {
+        out.note("");
+        out.note("The recovery key is shown this once. Write it down and keep it away from this device:");
+        out.note("it is what can still admit and revoke devices when this one is lost or stolen.");
+    }
+    out.note("next: `osiris up` runs the node, `osiris invite` makes a ticket for another device");
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Admitted {
+    fleet: String,
+    fleet_name: String,
+    device: String,
+    label: String,
+    roles: Vec<String>,
+    blocks: u64,
+    data_dir: String,
+}
+
+/// `osiris join`.
+pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let text = ticket_text(&args.ticket)?;
+    let ticket: Ticket = text
+        .parse()
+        .map_err(|e| Failure::usage(format!("{e}.")).next("`osiris invite` on a member makes a new one"))?;
+    if let Ticket::Dial(_) = ticket {
+        return Err(Failure::usage("This ticket lets applications call functions; it admits no device.")
+            .next("ask for a ticket made by `osiris invite`"));
+    }
+    let label = label(args.label.as_deref());
+    let options = driver::JoinOptions {
+        ticket: text.trim().to_owned(),
+        label: label.clone(),
+        mesh: settings.mesh,
+        timeout: args.timeout,
+    };
+    let name = ticket.fleet_name().to_owned();
+    let progress = Progress::spinner(format!("asking for admission to {name}"));
+    let joined = driver::join(&settings.data, options).await?;
+    drop(progress);
+    let admitted = Admitted {
+        fleet: joined.fleet,
+        fleet_name: joined.fleet_name,
+        device: joined.device,
+        label,
+        roles: joined.roles,
+        blocks: joined.blocks,
+        data_dir: settings.data.display().to_string(),
+    };
+    let facts = vec![
+        ("fleet", Cell::new(format!("{} ({})", admitted.fleet_name, human::short(&admitted.fleet)))),
+        ("device", Cell::new(format!("{} ({})", admitted.label, human::short(&admitted.device)))),
+        ("roles", Cell::new(human::list(&admitted.roles))),
+        ("blocks", Cell::new(admitted.blocks.to_string())),
+        ("data", Cell::new(&admitted.data_dir)),
+    ];
+    out.facts(&admitted, facts)?;
+    out.note("next: `osiris up` runs the node");
+    Ok(Exit::Done)
+}
+
+/// The ticket itself, from the argument, a file or stdin.
+fn ticket_text(argument: &str) -> Result<String, Failure> {
+    // White space may surround it, so a little more than a ticket is read, and never a whole disk.
+    let limit = 2 * TICKET_CHARS_MAX as u64;
+    let mut text = String::new();
+    match argument.strip_prefix('@') {
+        _ if argument == "-" => {
+            std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(|e| {
+                Failure::failed(format!("The ticket cannot be read from stdin: {e}."))
+                    .next("pipe the ticket in")
+            })?;
+        }
+        Some(path) => {
+            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(
+                |e| {
+                    Failure::usage(format!("The ticket file {path} cannot be read: {e}."))
+                        .next("check its name and permissions")
+                },
+            )?;
+        }
+        None => argument.clone_into(&mut text),
+    }
+    Ok(text)
+}
+
+/// `osiris leave`.
+pub(crate) async fn leave(args: &LeaveArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let mut backend = Backend::open(settings).await?;
+    if !args.yes {
+        let status = backend.status().await?;
+        if !std::io::stdin().is_terminal() {
+            return Err(
+                Failure::usage("Leaving is for good, and nobody is here to be asked.").next("give --yes")
+            );
+        }
+        out.note(&format!(
+            "{} leaves the fleet {} for good. To come back it needs a new folder and a new invitation.",
+            status.label, status.fleet_name
+        ));
+        out.note("Type `leave` to go on:");
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        if read.is_err() || answer.trim() != "leave" {
+            return Err(Failure::failed("Nothing was done."));
+        }
+    }
+    let written = backend.leave().await?;
+    out.line(&written, &format!("left (block {})", human::short(&written.block)))?;
+    Ok(seen(&written, backend.is_offline(), out))
+}
+
+/// `osiris nodes`.
+pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let rows = Backend::open_to_read(settings).await?.nodes().await?;
+    let headers = ["LABEL", "DEVICE", "STATE", "ROLES", "RTT", "SERVING", "ADDRESSES", "TROUBLE"];
+    out.rows(&rows, &headers, "no members", |row| {
+        let trouble = match (row.forks, row.rejected) {
+            (0, 0) => Cell::dim("-"),
+            (0, rejected) => Cell::new(human::count(rejected, "invalid block")).tone(Tone::Warning),
+            (forks, _) => Cell::new(human::count(forks, "forked chain")).tone(Tone::Bad),
+        };
+        vec![
+            Cell::new(&row.label),
+            Cell::dim(human::short(&row.device)),
+            Cell::state(&row.state),
+            Cell::new(human::list(&row.roles)),
+            Cell::new(row.rtt_us.map_or_else(|| "-".to_owned(), human::micros)),
+            Cell::new(human::list(&row.serving)),
+            Cell::new(human::list(&row.addresses)),
+            trouble,
+        ]
+    })?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Device {
+    device: String,
+}
+
+/// `osiris whoami`.
+pub(crate) fn whoami(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let device = Device { device: driver::device(&settings.data)? };
+    out.line(&device, &device.device)?;
+    Ok(Exit::Done)
+}
+
+/// `osiris ticket`.
+pub(crate) async fn ticket(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let reply: TicketReply = backend::node(settings).await?.get("/v1/ticket").await?;
+    out.line(&reply, &reply.ticket)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,218 @@
+//! Running the node, looking at it and stopping it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use osiris_fleet::api::{Drained, Status};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{DownArgs, DrainArgs, LogFormat, UpArgs, Wait};
+use crate::backend::{self, Backend, NOTHING, driver};
+use crate::client::{Client, QUICK};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{Cell, Tone};
+use crate::output::{Format, Out, human, progress::Progress};
+
+/// How often `down` looks whether the node is gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Serialize)]
+struct Addresses {
+    http: String,
+    socket: String,
+    mesh: Vec<String>,
+    device: String,
+    fleet: String,
+    data_dir: String,
+    pid: u32,
+}
+
+/// `osiris up`.
+pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    backend::must_be_member(&settings.data)?;
+    let node = settings.node(&args.node)?;
+    start_log(args, out)?;
+    let options = driver::RunOptions {
+        data: settings.data.clone(),
+        socket: settings.socket.clone(),
+        http: node.http,
+        mesh: settings.mesh,
+        advertise: node.advertise,
+        token_file: node.token_file,
+    };
+    let data_dir = settings.data.display().to_string();
+    driver::run(options, |addresses| {
+        let addresses = Addresses {
+            http: format!("http://{}", addresses.http),
+            socket: addresses.socket.display().to_string(),
+            mesh: addresses.mesh.iter().map(ToString::to_string).collect(),
+            device: addresses.device.clone(),
+            fleet: addresses.fleet.clone(),
+            data_dir,
+            pid: std::process::id(),
+        };
+        let told = match out.format {
+            Format::Table => out.facts(&addresses, facts(&addresses)),
+            _ => out.item(&addresses),
+        };
+        // Whoever started the node may have closed stdout; that is no reason to stop.
+        if let Err(failure) = told {
+            out.failure(&failure);
+        }
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+fn facts(addresses: &Addresses) -> Vec<(&'static str, Cell)> {
+    vec![
+        ("http", Cell::new(&addresses.http)),
+        ("mesh", Cell::new(human::list(&addresses.mesh))),
+        ("socket", Cell::new(&addresses.socket)),
+        ("device", Cell::new(human::short(&addresses.device))),
+        ("fleet", Cell::new(human::short(&addresses.fleet))),
+        ("data", Cell::new(&addresses.data_dir)),
+    ]
+}
+
+/// What goes to stderr while the node runs.
+fn start_log(args: &UpArgs, out: Out) -> Result<(), Failure> {
+    // A level alone is about this program; what its libraries say at `info` is of no use to people.
+    let filter = match args.log.as_str() {
+        level @ ("error" | "warn" | "info" | "debug" | "trace") => {
+            let base = if level == "error" { "error" } else { "warn" };
+            ["cli", "fleet", "mesh", "runtime", "ledger"]
+                .iter()
+                .fold(base.to_owned(), |filter, name| format!("{filter},osiris_{name}={level}"))
+        }
+        other => other.to_owned(),
+    };
+    let filter = EnvFilter::builder().parse(&filter).map_err(|e| {
+        Failure::usage(format!("The log filter `{}` cannot be used: {e}.", args.log))
+            .next("give error, warn, info, debug or trace, or a filter such as osiris_mesh=debug")
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with_target(false).with_ansi(out.color_messages).init(),
+    }
+    Ok(())
+}
+
+/// `osiris status`.
+pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let mut backend = Backend::open_to_read(settings).await?;
+    let status = backend.status().await?;
+    let others = status.members.saturating_sub(1);
+    let unseen = match status.unseen {
+        0 => Cell::new("none"),
+        some => Cell::new(format!("{} not confirmed by another member", human::count(some, "block")))
+            .tone(if others == 0 { Tone::Plain } else { Tone::Warning }),
+    };
+    let offline = backend.is_offline();
+    let state =
+        if offline { Cell::new("no node runs").tone(Tone::Warning) } else { Cell::state(&status.state) };
+    let mut facts = vec![
+        ("fleet", Cell::new(format!("{} ({})", status.fleet_name, human::short(&status.fleet)))),
+        ("device", Cell::new(format!("{} ({})", status.label, human::short(&status.device)))),
+        ("roles", Cell::new(human::list(&status.roles))),
+        ("state", state),
+        ("members", Cell::new(format!("{}, {} connected", status.members, status.connected))),
+        ("functions", Cell::new(status.functions.to_string())),
+        ("blocks", Cell::new(blocks(&status))),
+        ("unseen", unseen),
+        ("view", Cell::dim(human::short(&status.view))),
+        ("data", Cell::new(&status.data_dir)),
+    ];
+    if !offline {
+        facts.extend([
+            ("calls", Cell::new(format!("{} running, {} waiting", status.in_flight, status.backlog))),
+            ("http", Cell::new(&status.http)),
+            ("mesh", Cell::new(human::list(&status.mesh))),
+            ("up for", Cell::new(human::seconds(status.uptime_s))),
+        ]);
+    }
+    facts.push(("version", Cell::new(&status.version)));
+    out.facts(&status, facts)?;
+    Ok(Exit::Done)
+}
+
+fn blocks(status: &Status) -> String {
+    match status.early {
+        0 => status.blocks.to_string(),
+        early => format!("{}, and {early} that wait for others", status.blocks),
+    }
+}
+
+/// `osiris sync`.
+pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let synced = Backend::open(settings).await?.sync(wait.timeout).await?;
+    let facts = vec![
+        ("other members", Cell::new(synced.others.to_string())),
+        ("connected", Cell::new(synced.connected.to_string())),
+        ("agreed", Cell::new(synced.agreed.to_string())),
+        ("unseen blocks", Cell::new(synced.unseen.to_string())),
+    ];
+    out.facts(&synced, facts)?;
+    Ok(match (synced.others, synced.agreed, synced.unseen) {
+        (0, ..) => Exit::Done,
+        (_, _, unseen) if unseen > 0 => {
+            out.note(&format!("{} recorded here, seen by 0 nodes", human::count(unseen, "block")));
+            Exit::Unseen
+        }
+        (_, 0, _) => {
+            out.note(&format!("no other member could be reached within {}", human::span(wait.timeout)));
+            out.note("next: check the network, and that other members run; `osiris nodes` lists them");
+            Exit::TimedOut
+        }
+        _ => Exit::Done,
+    })
+}
+
+/// `osiris drain`.
+pub(crate) async fn drain(args: &DrainArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let client = backend::node(settings).await?;
+    let progress = Progress::spinner("waiting for running calls");
+    let drained: Drained = client.post("/v1/drain", &NOTHING, args.timeout).await?;
+    drop(progress);
+    let stopped = human::count(drained.stopped, "function");
+    out.line(&drained, &format!("drained: {stopped} no longer served here"))?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Stopped {
+    stopped: bool,
+}
+
+/// `osiris down`.
+pub(crate) async fn down(args: &DownArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let Some(client) = Client::find(&settings.socket).await? else {
+        backend::must_be_member(&settings.data)?;
+        // What was asked for is so already.
+        out.line(&Stopped { stopped: false }, "no node runs")?;
+        return Ok(Exit::Done);
+    };
+    let until = Instant::now() + args.timeout;
+    let progress = Progress::spinner("waiting for the node to end");
+    let _: serde_json::Value = client.post("/v1/shutdown", &NOTHING, QUICK.min(args.timeout)).await?;
+    while settings.socket.exists() {
+        // A node that was killed meanwhile leaves a socket that nobody listens at.
+        if Client::find(&settings.socket).await?.is_none() {
+            break;
+        }
+        if Instant::now() >= until {
+            return Err(Failure::timed_out(format!(
+                "The node still ends after {}; calls may be running.",
+                human::span(args.timeout)
+            ))
+            .next("look at `osiris status`, or give it longer with --timeout"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    drop(progress);
+    out.line(&Stopped { stopped: true }, "stopped")?;
+    Ok(Exit::Done)
+}

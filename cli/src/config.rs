@@ -1,0 +1,230 @@
+//! Settings: flags over environment over `DATA/config.toml` over defaults.
+//!
+//! clap already puts flags over the environment, so what arrives here is one layer above the file.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::args::{Global, NodeArgs};
+use crate::exit::Failure;
+use crate::output::Format;
+
+/// Where function calls are taken unless told otherwise.
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+
+/// What applies to every command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// The data folder, absolute.
+    pub(crate) data: PathBuf,
+    /// The node's socket.
+    pub(crate) socket: PathBuf,
+    /// How data is written.
+    pub(crate) output: Format,
+    /// Where to listen for other members.
+    pub(crate) mesh: Option<SocketAddr>,
+    file: File,
+}
+
+/// What applies to a running node besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeSettings {
+    /// Where function calls are taken.
+    pub(crate) http: SocketAddr,
+    /// Addresses told to other members.
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// File with the token of HTTP callers.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// `DATA/config.toml`: the flags' names as keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct File {
+    http: Option<String>,
+    mesh: Option<String>,
+    advertise: Vec<SocketAddr>,
+    token_file: Option<PathBuf>,
+    output: Option<Format>,
+}
+
+/// What the environment says about folders.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Folders {
+    /// `XDG_DATA_HOME`.
+    pub(crate) xdg_data: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub(crate) xdg_runtime: Option<PathBuf>,
+    /// `HOME`.
+    pub(crate) home: Option<PathBuf>,
+}
+
+impl Folders {
+    /// Those of this process. The XDG base directory specification has relative ones ignored.
+    pub(crate) fn here() -> Self {
+        let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        Self {
+            xdg_data: folder("XDG_DATA_HOME"),
+            xdg_runtime: folder("XDG_RUNTIME_DIR"),
+            home: folder("HOME"),
+        }
+    }
+}
+
+impl Settings {
+    /// The settings that result.
+    pub(crate) fn new(flags: &Global, folders: &Folders) -> Result<Self, Failure> {
+        let data = match (&flags.data, &folders.xdg_data, &folders.home) {
+            (Some(data), ..) if data.as_os_str().is_empty() => {
+                return Err(Failure::usage("The data folder's name is empty.").next("give --data DIR"));
+            }
+            (Some(data), ..) => std::path::absolute(data).map_err(|e| {
+                Failure::usage(format!("The data folder {} has no place: {e}.", data.display()))
+            })?,
+            (None, Some(xdg), _) => xdg.join("osiris"),
+            (None, None, Some(home)) => home.join(".local/share/osiris"),
+            (None, None, None) => {
+                return Err(Failure::usage("There is no home folder to keep data in.")
+                    .next("give --data DIR, or set OSIRIS_DATA"));
+            }
+        };
+        let path = data.join("config.toml");
+        let file: File = read_toml(&path)?.unwrap_or_default();
+        let mesh = match (flags.mesh, &file.mesh) {
+            (None, Some(text)) => Some(parse_mesh(text).map_err(|e| bad_key(&path, "mesh", &e))?),
+            (flag, _) => flag,
+        };
+        if let Some(text) = &file.http {
+            parse_http(text).map_err(|e| bad_key(&path, "http", &e))?;
+        }
+        let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
+        let output = flags.output.or(file.output).unwrap_or_default();
+        Ok(Self { data, socket, output, mesh, file })
+    }
+
+    /// The settings of a node.
+    pub(crate) fn node(&self, flags: &NodeArgs) -> Result<NodeSettings, Failure> {
+        let from_file = self.file.http.as_deref().and_then(|text| parse_http(text).ok());
+        let advertise =
+            if flags.advertise.is_empty() { self.file.advertise.clone() } else { flags.advertise.clone() };
+        let token_file = match (&flags.token_file, &self.file.token_file) {
+            (Some(flag), _) => Some(std::path::absolute(flag).map_err(|e| {
+                Failure::usage(format!("The token file {} has no place: {e}.", flag.display()))
+            })?),
+            // Beside the configuration file, where it is relative.
+            (None, Some(file)) => Some(self.data.join(file)),
+            (None, None) => None,
+        };
+        Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file })
+    }
+}
+
+fn bad_key(path: &Path, key: &str, error: &str) -> Failure {
+    Failure::usage(format!("{}: `{key}` cannot be used: {error}.", path.display()))
+        .next("correct it in the file")
+}
+
+/// Reads a TOML file; `None` where there is none.
+pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // Where the data folder is no folder, whoever opens it says so better.
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
+        Err(error) => {
+            return Err(Failure::usage(format!("{} cannot be read: {error}.", path.display()))
+                .next("check the file and its permissions"));
+        }
+    };
+    toml::from_str(&text).map(Some).map_err(|error| {
+        let line = error.span().map_or(1, |span| {
+            text.get(..span.start.min(text.len())).map_or(1, |before| before.matches('\n').count() + 1)
+        });
+        Failure::usage(format!("{}, line {line}: {}.", path.display(), error.message().trim_end_matches('.')))
+            .next("correct the line or remove it")
+    })
+}
+
+/// `HOST:PORT`, or a port on the loopback interface.
+pub(crate) fn parse_http(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text, Ipv4Addr::LOCALHOST)
+}
+
+/// `HOST:PORT`, or a port on all interfaces.
+pub(crate) fn parse_mesh(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text, Ipv4Addr::UNSPECIFIED)
+}
+
+fn parse_address(text: &str, host: Ipv4Addr) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse() {
+        return Ok(SocketAddr::new(IpAddr::V4(host), port));
+    }
+    text.parse().map_err(|_| format!("`{text}` is no address; write IP:PORT, such as {host}:7420, or a port"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(config: &str, flags: &Global) -> Result<Settings, Failure> {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("config.toml"), config).expect("written");
+        let flags = Global { data: Some(folder.path().to_owned()), ..flags.clone() };
+        Settings::new(&flags, &Folders::default())
+    }
+
+    #[test]
+    fn the_default_folder_follows_xdg() {
+        let home = Some(PathBuf::from("/home/a"));
+        let folders = Folders { home: home.clone(), ..Folders::default() };
+        let data = |folders: &Folders| Settings::new(&Global::default(), folders).map(|s| s.data);
+        assert_eq!(data(&folders).expect("data"), Path::new("/home/a/.local/share/osiris"));
+        let folders = Folders { home, xdg_data: Some(PathBuf::from("/x")), ..Folders::default() };
+        assert_eq!(data(&folders).expect("data"), Path::new("/x/osiris"));
+        assert!(data(&Folders::default()).is_err());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = "http = \"9000\"\nmesh = \"10.0.0.1:1\"\nadvertise = [\"10.0.0.2:2\"]\ntoken-file = \"token\"\noutput = \"yaml\"";
+        let from_file = settings(file, &Global::default()).expect("settings");
+        assert_eq!(from_file.output, Format::Yaml);
+        assert_eq!(from_file.mesh, Some(SocketAddr::from(([10, 0, 0, 1], 1))));
+        let node = from_file.node(&NodeArgs::default()).expect("node");
+        assert_eq!(node.http, SocketAddr::from(([127, 0, 0, 1], 9000)));
+        assert_eq!(node.advertise, [SocketAddr::from(([10, 0, 0, 2], 2))]);
+        assert_eq!(node.token_file, Some(from_file.data.join("token")));
+
+        let flags = Global { output: Some(Format::Json), mesh: parse_mesh("7").ok(), data: None };
+        let from_flags = settings(file, &flags).expect("settings");
+        assert_eq!(from_flags.output, Format::Json);
+        assert_eq!(from_flags.mesh, Some(SocketAddr::from(([0, 0, 0, 0], 7))));
+        let node =
+            NodeArgs { http: parse_http("0").ok(), token_file: Some("/t".into()), ..NodeArgs::default() };
+        let node = from_flags.node(&node).expect("node");
+        assert_eq!(node.http, SocketAddr::from(([127, 0, 0, 1], 0)));
+        assert_eq!(node.token_file, Some("/t".into()));
+
+        let defaults = settings("", &Global::default()).expect("settings");
+        assert_eq!((defaults.output, defaults.mesh), (Format::Table, None));
+        assert_eq!(defaults.node(&NodeArgs::default()).expect("node").http, HTTP);
+    }
+
+    #[test]
+    fn what_the_file_should_not_say_is_named_with_its_line() {
+        for (config, words) in [
+            ("http = \"1\"\nhtpp = \"2\"", "line 2: unknown field `htpp`"),
+            ("output = \"xml\"", "line 1: unknown variant `xml`"),
+            ("http = \"nowhere\"", "`http` cannot be used"),
+            ("mesh = \"nowhere\"", "`mesh` cannot be used"),
+            ("http = ", "line 1"),
+        ] {
+            let failure = settings(config, &Global::default()).expect_err(config);
+            assert!(failure.message.contains(words), "{config}: {}", failure.message);
+            assert_eq!(failure.exit, crate::exit::Exit::Usage);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The `osiris` command.
+
+mod args;
+mod backend;
+mod client;
+mod commands;
+mod config;
+mod exit;
+mod output;
+mod project;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::config::{Folders, Settings};
+use crate::exit::{Exit, Failure};
+use crate::output::{Format, Out};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = Settings::new(&cli.global, &Folders::here()).and_then(|settings| run(cli, settings));
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            Out::new(Format::Table).failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, settings: Settings) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("No threads can be started: {e}.")).next("raise ulimit -u"))?;
+    let exit = runtime.block_on(commands::run(cli.command, &settings));
+    // What still runs is nobody's concern any more, such as a read of stdin.
+    runtime.shutdown_background();
+    exit
+}

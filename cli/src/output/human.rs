@@ -1,0 +1,144 @@
+//! Sizes, spans and times as people read them, and back.
+
+use std::time::Duration;
+
+/// `512 B`, `1.5 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be printed as 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
+pub(crate) fn seconds(count: u64) -> String {
+    let (minutes, hours, days) = (count / 60, count / 3600, count / 86_400);
+    match count {
+        0..60 => format!("{count} s"),
+        60..3600 => format!("{minutes} min {} s", count % 60),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// `850 µs`, `12.3 ms`, `1.20 s`.
+pub(crate) fn micros(count: u64) -> String {
+    match count {
+        0..1_000 => format!("{count} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", count as f64 / 1e3),
+        _ => format!("{:.2} s", count as f64 / 1e6),
+    }
+}
+
+/// `5 s`, `1500 ms`.
+pub(crate) fn span(span: Duration) -> String {
+    match span.subsec_millis() {
+        0 => seconds(span.as_secs()),
+        _ => format!("{} ms", span.as_millis()),
+    }
+}
+
+/// `2026-11-23 17:32:46Z` of milliseconds since 1970. The date follows Howard Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>).
+pub(crate) fn date(wall_ms: u64) -> String {
+    let second = wall_ms / 1000;
+    let (days, time) = (second / 86_400, second % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
+}
+
+/// The start of a hexadecimal id: enough to tell apart, short enough to read.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// `1 node`, `2 nodes`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `a, b`, or `-` where there is none.
+pub(crate) fn list(items: &[String]) -> String {
+    if items.is_empty() { "-".to_owned() } else { items.join(", ") }
+}
+
+/// Reads `500ms`, `5s`, `2m`, `1h`, or a number of seconds.
+pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("`{}` is no unit of time; use ms, s, m or h", unit.trim())),
+    };
+    let wrong = || format!("`{text}` is no span of time; write for example 500ms, 5s or 2m");
+    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    if span.is_zero() || span > Duration::from_secs(86_400) {
+        return Err(format!("`{text}` is out of range; give 1ms to 24h"));
+    }
+    Ok(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (3 << 29, "1.5 GiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+    }
+
+    #[test]
+    fn dates_are_right() {
+        for (ms, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_400_000, "2000-02-29 00:00:00Z"),
+            (1_795_455_166_999, "2026-11-23 15:32:46Z"),
+        ] {
+            assert_eq!(date(ms), text);
+        }
+        assert!(date(u64::MAX).ends_with('Z'));
+    }
+
+    #[test]
+    fn spans_read_well_both_ways() {
+        assert_eq!(seconds(59), "59 s");
+        assert_eq!(seconds(200), "3 min 20 s");
+        assert_eq!(seconds(100_000), "1 d 3 h");
+        assert_eq!(micros(12_345), "12.3 ms");
+        for (text, ms) in [("500ms", 500), ("5s", 5_000), ("5", 5_000), ("1.5s", 1_500), ("2m", 120_000)] {
+            assert_eq!(parse_span(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "s", "5 years", "-1s", "0", "1e9", "1..2s", "25h"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,624 @@
+//! What a hostile author can send, and the typed answer to each.
+
+mod support;
+
+use std::sync::Arc;
+
+use osiris_ledger::{
+    Admission, Author, BlobHash, BlockId, FleetId, Ledger, Parent, Payload, Reject, Role, Roles, Session,
+    Signature, join_proof, limits, op,
+};
+use support::{
+    ADMIN, FOUNDER, FOUNDER_ADMIN, Fixture, NODE, OPERATOR, TICKET, admitted, append, as_parent, author,
+    deploy, deployed, fingerprint, forge, found, invited, is_new, key, replica, revoked, serving, session,
+    some_signature,
+};
+
+/// The eight points of small order, as ed25519 encodes them.
+const WEAK: [&str; 8] = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+];
+
+fn weak_keys() -> impl Iterator<Item = Author> {
+    WEAK.iter().map(|hex| hex.parse().expect("hexadecimal"))
+}
+
+#[test]
+fn drafts_are_valid_until_something_is_wrong_with_them() {
+    let fixture = Fixture::new();
+    let answers = [
+        fixture.answer(NODE, &fixture.draft(NODE, serving(&fixture.revision))),
+        fixture.answer(OPERATOR, &fixture.draft(OPERATOR, deploy("hello", 2, &[fixture.revision]))),
+        fixture.answer(ADMIN, &fixture.draft(ADMIN, invited(9, 2, &[Role::Node], None))),
+        fixture.answer(NODE, &fixture.draft(NODE, revoked(&[fixture.node], &[]))),
+    ];
+    for answer in answers {
+        assert!(is_new(&answer), "{answer:?}");
+    }
+}
+
+#[test]
+fn an_altered_byte_anywhere_is_refused() {
+    let fixture = Fixture::new();
+    let mut cases = 0;
+    // The genesis block, an invitation, an admission and a deploy.
+    for (at, block) in fixture.blocks.iter().enumerate() {
+        if ![0, 1, 2, fixture.blocks.len() - 1].contains(&at) {
+            continue;
+        }
+        let mut ledger = replica(fixture.fleet, &fixture.blocks[..at]);
+        let before = fingerprint(&mut ledger);
+        for byte in 0..block.entry().len() {
+            for flip in [0x01, 0x20, 0x80, 0xff] {
+                let mut entry = block.entry().to_vec();
+                entry[byte] ^= flip;
+                let answer = ledger.admit(&entry);
+                assert!(answer.is_err(), "block {at} byte {byte} flip {flip}: {answer:?}");
+                cases += 1;
+            }
+        }
+        for len in 0..block.entry().len() {
+            assert!(ledger.admit(&block.entry()[..len]).is_err(), "block {at} cut at {len}");
+        }
+        assert_eq!(ledger.early(), (0, 0));
+        assert_eq!(fingerprint(&mut ledger), before);
+        assert!(is_new(&ledger.admit(block.entry())));
+    }
+    assert!(cases > 4_000, "only {cases} alterations were tried");
+}
+
+#[test]
+fn any_other_spelling_of_a_body_is_refused() {
+    let fixture = Fixture::new();
+    let body = fixture.draft(NODE, serving(&fixture.revision)).body();
+    assert_eq!(body[..2], [0x8a, 0x01], "an array of ten, then version 1");
+    let spelled = |spelling: &[&[u8]]| {
+        let entry = forge::seal(&spelling.concat(), &fixture.fleet, &key(NODE));
+        fixture.ledger().admit(&entry).map(|_| ())
+    };
+    assert_eq!(spelled(&[&body]), Ok(()));
+    let other: [(&str, &[&[u8]]); 7] = [
+        ("a version in two bytes", &[&[0x8a, 0x18, 0x01], &body[2..]]),
+        ("a version in nine bytes", &[&[0x8a, 0x1b, 0, 0, 0, 0, 0, 0, 0, 1], &body[2..]]),
+        ("a length in two bytes", &[&[0x98, 0x0a], &body[1..]]),
+        ("an array without length", &[&[0x9f], &body[1..], &[0xff]]),
+        ("a tag before the array", &[&[0xd9, 0xd9, 0xf7], &body]),
+        ("an author in chunks", &[&body[..2], &[0x5f], &body[2..36], &[0xff], &body[36..]]),
+        ("a trailing byte", &[&body, &[0]]),
+    ];
+    for (what, spelling) in other {
+        let answer = spelled(spelling);
+        assert!(matches!(answer, Err(Reject::NotCanonical | Reject::Malformed)), "{what}: {answer:?}");
+    }
+    assert_eq!(spelled(other[0].1), Err(Reject::NotCanonical));
+    assert_eq!(spelled(other[3].1), Err(Reject::NotCanonical));
+    assert_eq!(spelled(other[6].1), Err(Reject::NotCanonical));
+}
+
+#[test]
+fn bytes_that_are_no_block_are_refused() {
+    let fixture = Fixture::new();
+    let mut ledger = fixture.ledger();
+    assert_eq!(ledger.admit(&[]).err(), Some(Reject::Malformed));
+    assert_eq!(ledger.admit(&[0; 63]).err(), Some(Reject::Malformed));
+    let nested = forge::seal(&[0x81; 2_000], &fixture.fleet, &key(NODE));
+    assert_eq!(ledger.admit(&nested).err(), Some(Reject::Malformed));
+    // An array that claims 2^60 elements.
+    let huge = forge::seal(&[0x9b, 0x10, 0, 0, 0, 0, 0, 0, 0], &fixture.fleet, &key(NODE));
+    assert_eq!(ledger.admit(&huge).err(), Some(Reject::Malformed));
+    let unknown = fixture.draft(NODE, std::collections::BTreeMap::from([("erased", [0])]));
+    assert_eq!(fixture.answer(NODE, &unknown).err(), Some(Reject::Malformed));
+}
+
+#[test]
+fn an_entry_above_the_limit_is_refused_unread() {
+    let fixture = Fixture::new();
+    let mut draft = fixture.draft(NODE, serving(&fixture.revision));
+    draft.parents = vec![draft.parents[0].clone(); 40];
+    let entry = draft.seal(&fixture.fleet, &key(NODE));
+    assert!(entry.len() > limits::ENTRY_BYTES_MAX);
+    assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::TooLarge(entry.len())));
+    let zeros = vec![0; limits::ENTRY_BYTES_MAX + 1];
+    assert_eq!(fixture.ledger().admit(&zeros).err(), Some(Reject::TooLarge(zeros.len())));
+}
+
+#[test]
+fn an_unknown_version_is_refused() {
+    let fixture = Fixture::new();
+    for version in [0, 2, 255] {
+        let mut draft = fixture.draft(NODE, serving(&fixture.revision));
+        draft.version = version;
+        let expected = Reject::Version(u8::try_from(version).expect("small"));
+        assert_eq!(fixture.answer(NODE, &draft).err(), Some(expected));
+    }
+}
+
+#[test]
+fn another_key_cannot_sign_for_an_author() {
+    let fixture = Fixture::new();
+    let draft = fixture.draft(NODE, serving(&fixture.revision));
+    for other in [OPERATOR, ADMIN, FOUNDER_ADMIN, 77] {
+        let entry = draft.seal(&fixture.fleet, &key(other));
+        assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::BadSignature), "key {other}");
+    }
+    let mut unsigned = draft.body();
+    unsigned.extend_from_slice(&some_signature().0);
+    assert_eq!(fixture.ledger().admit(&unsigned).err(), Some(Reject::BadSignature));
+}
+
+#[test]
+fn a_weak_key_is_refused_wherever_it_stands() {
+    let fixture = Fixture::new();
+    for weak in weak_keys() {
+        let mut draft = fixture.draft(NODE, serving(&fixture.revision));
+        draft.author = weak;
+        let mut entry = draft.body();
+        // R the neutral element, s zero: holds for every message under a key of small order.
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        entry.extend_from_slice(&signature);
+        assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::WeakKey), "{weak}");
+
+        let ticket =
+            op::Invited { key: weak, uses: 1, roles: Roles::NODE, device: None, note: String::new() };
+        let as_ticket = fixture.draft(ADMIN, Payload::Invited(ticket.clone()));
+        let as_device = fixture
+            .draft(ADMIN, Payload::Invited(op::Invited { key: author(9), device: Some(weak), ..ticket }));
+        let join = op::Admitted { device: weak, ..admitted(&fixture.fleet, &fixture.bearer, 0, 9) };
+        let as_member = fixture.draft(NODE, Payload::Admitted(join));
+        for (device, draft) in [(ADMIN, as_ticket), (ADMIN, as_device), (NODE, as_member)] {
+            let answer = fixture.answer(device, &draft);
+            assert!(matches!(answer, Err(Reject::Field(_))), "{weak}: {answer:?}");
+        }
+    }
+    // Bytes that are no point of the curve.
+    let mut draft = fixture.draft(NODE, serving(&fixture.revision));
+    draft.author = Author([2; 32]);
+    assert_eq!(fixture.answer(NODE, &draft).err(), Some(Reject::WeakKey));
+}
+
+#[test]
+fn a_block_of_another_fleet_is_refused() {
+    let fixture = Fixture::new();
+    let (mut other, mut founder) = found(1);
+    assert_ne!(other.fleet(), fixture.fleet);
+    let theirs = append(&mut other, &mut founder, invited(0, 1, &[Role::Node], None));
+    assert_eq!(fixture.ledger().admit(theirs.entry()).err(), Some(Reject::BadSignature));
+    let genesis = other.get(&BlockId(other.fleet().0)).expect("founded");
+    assert_eq!(fixture.ledger().admit(genesis.entry()).err(), Some(Reject::OtherFleet));
+    assert_eq!(Ledger::new(FleetId([9; 32])).admit(genesis.entry()).err(), Some(Reject::OtherFleet));
+}
+
+#[test]
+fn a_second_genesis_is_refused() {
+    let fixture = Fixture::new();
+    let (second, _) = found(7);
+    let Some(Payload::Founded(founded)) = second.in_order().first().map(|block| block.payload().clone())
+    else {
+        panic!("a genesis block")
+    };
+    // For this fleet, by a member, in the founder's chain and in any other place.
+    let mut draft = fixture.draft(FOUNDER, Payload::Founded(founded));
+    draft.session = session(FOUNDER);
+    assert_eq!(fixture.answer(FOUNDER, &draft).err(), Some(Reject::Parents));
+    draft.parents.clear();
+    assert_eq!(fixture.answer(FOUNDER, &draft).err(), Some(Reject::Malformed));
+    draft.depth = 1;
+    draft.grant = BlockId::ZERO;
+    assert_eq!(fixture.answer(FOUNDER, &draft).err(), Some(Reject::BadSignature));
+    let entry = draft.seal(&FleetId::ZERO, &key(FOUNDER));
+    assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::OtherFleet));
+}
+
+#[test]
+fn a_founding_needs_the_admin_keys_certificate() {
+    let fixture = Fixture::new();
+    let Payload::Founded(founded) = fixture.blocks[0].payload().clone() else { panic!("a genesis block") };
+    let mut draft =
+        fixture.draft(FOUNDER, Payload::Founded(op::Founded { certificate: some_signature(), ..founded }));
+    draft.parents.clear();
+    draft.depth = 1;
+    draft.grant = BlockId::ZERO;
+    let entry = draft.seal(&FleetId::ZERO, &key(FOUNDER));
+    let fleet = FleetId(*blake3::hash(&entry).as_bytes());
+    assert_eq!(Ledger::new(fleet).admit(&entry).err(), Some(Reject::Proof));
+}
+
+#[test]
+fn a_chain_is_only_continued_by_its_author_at_its_end() {
+    let fixture = Fixture::new();
+    let first = fixture.draft(NODE, serving(&fixture.revision));
+    let first_entry = first.seal(&fixture.fleet, &key(NODE));
+    let mut ledger = fixture.ledger();
+    let Ok(Admission::New { admitted, .. }) = ledger.admit(&first_entry) else { panic!("valid") };
+    let first_id = admitted[0].id();
+    let mut second = first.clone();
+    (second.seq, second.prev, second.depth) = (2, first_id, first.depth + 1);
+    second.parents.clear();
+    let mut answer = |draft: &forge::Forged<Payload>, device| {
+        ledger.admit(&draft.seal(&fixture.fleet, &key(device))).map(|_| ())
+    };
+
+    let mut gap = second.clone();
+    gap.seq = 3;
+    assert_eq!(answer(&gap, NODE), Err(Reject::Seq { expected: 2, got: 3 }));
+    gap.seq = u64::MAX;
+    assert_eq!(answer(&gap, NODE), Err(Reject::Seq { expected: 2, got: u64::MAX }));
+    let mut no_prev = second.clone();
+    no_prev.prev = BlockId::ZERO;
+    assert_eq!(answer(&no_prev, NODE), Err(Reject::Seq { expected: 1, got: 2 }));
+    let mut zeroth = first.clone();
+    zeroth.seq = 0;
+    assert_eq!(answer(&zeroth, NODE), Err(Reject::Seq { expected: 1, got: 0 }));
+    let mut first_with_prev = second.clone();
+    first_with_prev.seq = 1;
+    first_with_prev.parents = first.parents.clone();
+    assert_eq!(answer(&first_with_prev, NODE), Err(Reject::Seq { expected: 1, got: 1 }));
+
+    let mut other_session = second.clone();
+    other_session.session = session(201);
+    assert_eq!(answer(&other_session, NODE), Err(Reject::OtherChain));
+    // Another author's chain: its own key, but a predecessor of NODE's.
+    let mut others_chain = second.clone();
+    (others_chain.author, others_chain.grant) = (author(OPERATOR), fixture.operator);
+    assert_eq!(answer(&others_chain, OPERATOR), Err(Reject::OtherChain));
+
+    for depth in [0, first.depth, first.depth + 2, u64::MAX] {
+        let mut draft = second.clone();
+        draft.depth = depth;
+        assert_eq!(answer(&draft, NODE), Err(Reject::Depth { expected: first.depth + 1, got: depth }));
+    }
+    assert_eq!(answer(&second, NODE), Ok(()));
+}
+
+#[test]
+fn parents_are_few_distinct_and_where_the_block_says() {
+    let fixture = Fixture::new();
+    let base = fixture.draft(NODE, serving(&fixture.revision));
+    let answer = |parents: Vec<Parent>| {
+        let mut draft = base.clone();
+        draft.parents = parents;
+        fixture.answer(NODE, &draft).map(|_| ())
+    };
+    let all: Vec<_> = fixture.blocks.iter().map(|block| as_parent(block)).collect();
+    let last = base.parents[0].clone();
+    assert_eq!(answer(vec![]), Err(Reject::Parents));
+    assert_eq!(answer(vec![last.clone(), last.clone()]), Err(Reject::Parents));
+    // The same block at two places.
+    assert_eq!(answer(vec![last.clone(), Parent { seq: 9, ..last.clone() }]), Err(Reject::Parents));
+    let many: Vec<_> = (0..9).map(|n| Parent { id: BlockId([n; 32]), ..last.clone() }).collect();
+    assert_eq!(many.len(), limits::PARENTS_MAX + 1);
+    assert_eq!(answer(many), Err(Reject::Parents));
+    let wrong = [
+        Parent { seq: last.seq + 1, ..last.clone() },
+        Parent { session: session(99), ..last.clone() },
+        Parent { author: author(NODE), ..last.clone() },
+        Parent { seq: 0, ..last.clone() },
+    ];
+    for parent in wrong {
+        assert_eq!(answer(vec![parent]), Err(Reject::ParentPlace));
+    }
+    let mut shallow = base.clone();
+    shallow.parents = vec![all[0].clone()];
+    let expected = Reject::Depth { expected: 2, got: base.depth };
+    assert_eq!(fixture.answer(NODE, &shallow).err(), Some(expected));
+}
+
+#[test]
+fn the_grant_must_be_the_authors_and_allow_the_operation() {
+    let fixture = Fixture::new();
+    let answer = |device, grant, payload| {
+        let mut draft = fixture.draft(device, payload);
+        draft.grant = grant;
+        fixture.answer(device, &draft).map(|_| ())
+    };
+    let serves = || serving(&fixture.revision);
+    // Another device's grant; a block that is no grant; none.
+    for grant in [fixture.admin, fixture.genesis, fixture.revision, fixture.bearer, BlockId::ZERO] {
+        assert_eq!(answer(NODE, grant, serves()), Err(Reject::Grant), "{grant:?}");
+    }
+    // A stranger with a key of its own.
+    assert_eq!(answer(77, fixture.node, serves()), Err(Reject::Grant));
+
+    let denied: [(u8, Payload); 8] = [
+        (NODE, deploy("hello", 2, &[])),
+        (NODE, Payload::Removed(op::Removed { name: "hello".to_owned(), replaces: vec![fixture.revision] })),
+        (NODE, invited(5, 1, &[Role::Node], None)),
+        (NODE, Payload::Withdrawn(op::Withdrawn { invitation: fixture.bearer })),
+        (NODE, revoked(&[fixture.operator], &[])),
+        (OPERATOR, revoked(&[fixture.node], &[])),
+        (OPERATOR, revoked(&[fixture.node, fixture.operator], &[])),
+        (OPERATOR, invited(5, 1, &[Role::Node], None)),
+    ];
+    for (device, payload) in denied {
+        let name = payload.name();
+        assert_eq!(answer(device, fixture.grant(device), payload), Err(Reject::Role), "{device} {name}");
+    }
+    // A device may leave; that ends its own grant and no other.
+    assert_eq!(answer(NODE, fixture.node, revoked(&[fixture.node], &[])), Ok(()));
+}
+
+#[test]
+fn nobody_grants_what_they_do_not_hold() {
+    // A device that is admin without being operator.
+    let (mut ledger, mut founder) = found(3);
+    let grant = support::enrol(&mut ledger, &mut founder, 1, 9, &[Role::Node, Role::Admin]);
+    let head = ledger.in_order().pop().expect("blocks");
+    let fixture = Fixture::new();
+    let mut draft = fixture.draft(9, invited(2, 1, &[Role::Operator], Some(10)));
+    (draft.grant, draft.parents, draft.depth) = (grant, vec![as_parent(&head)], head.order().depth + 1);
+    let entry = draft.seal(&ledger.fleet(), &key(9));
+    assert_eq!(ledger.admit(&entry).err(), Some(Reject::Role));
+    draft.payload = invited(2, 1, &[Role::Node], Some(10));
+    assert!(is_new(&ledger.admit(&draft.seal(&ledger.fleet(), &key(9)))));
+}
+
+#[test]
+fn an_admission_needs_the_tickets_proof_for_this_device_and_fleet() {
+    let fixture = Fixture::new();
+    let good = admitted(&fixture.fleet, &fixture.bearer, 0, 9);
+    let answer = |op: op::Admitted| fixture.answer(NODE, &fixture.draft(NODE, Payload::Admitted(op)));
+    assert!(is_new(&answer(good.clone())));
+    let ticket = key(TICKET);
+    let wrong = [
+        some_signature(),
+        Signature([0; 64]),
+        admitted(&fixture.fleet, &fixture.bearer, 1, 9).proof,
+        admitted(&fixture.fleet, &fixture.bearer, 0, 10).proof,
+        admitted(&fixture.fleet, &fixture.named, 0, 9).proof,
+        join_proof(&ticket, &FleetId([1; 32]), &fixture.bearer, &author(9)),
+    ];
+    for proof in wrong {
+        assert_eq!(answer(op::Admitted { proof, ..good.clone() }).err(), Some(Reject::Proof));
+    }
+    // An invitation for OPERATOR, redeemed with its own ticket for another device.
+    let stolen = admitted(&fixture.fleet, &fixture.named, 1, 9);
+    assert_eq!(answer(stolen).err(), Some(Reject::Proof));
+}
+
+#[test]
+fn references_are_of_the_right_kind() {
+    let fixture = Fixture::new();
+    let answer = |device, payload| fixture.answer(device, &fixture.draft(device, payload)).map(|_| ());
+    let wrong: [(u8, Payload); 11] = [
+        (NODE, serving(&fixture.bearer)),
+        (NODE, serving(&fixture.genesis)),
+        (NODE, Payload::Stopped(op::Stopped { revision: fixture.node })),
+        (OPERATOR, deploy("other", 1, &[fixture.revision])),
+        (OPERATOR, deploy("hello", 1, &[fixture.bearer])),
+        (
+            OPERATOR,
+            Payload::Removed(op::Removed { name: "other".to_owned(), replaces: vec![fixture.revision] }),
+        ),
+        (ADMIN, Payload::Withdrawn(op::Withdrawn { invitation: fixture.node })),
+        (ADMIN, revoked(&[fixture.bearer], &[])),
+        (ADMIN, revoked(&[fixture.node, fixture.operator], &[])),
+        (NODE, Payload::Admitted(admitted(&fixture.fleet, &fixture.node, 0, 9))),
+        (NODE, Payload::Admitted(admitted(&fixture.fleet, &fixture.revision, 0, 9))),
+    ];
+    for (device, payload) in wrong {
+        let what = format!("{payload:?}");
+        assert_eq!(answer(device, payload), Err(Reject::ReferenceKind), "{what}");
+    }
+}
+
+#[test]
+fn references_lie_below() {
+    let fixture = Fixture::new();
+    let at = |device, payload, parent: usize| {
+        let mut draft = fixture.draft(device, payload);
+        let parent = &fixture.blocks[parent];
+        draft.parents = vec![as_parent(parent)];
+        draft.depth = parent.order().depth + 1;
+        fixture.answer(device, &draft).map(|_| ())
+    };
+    // A grant, a revision and an invitation that are not below the genesis block's first child.
+    assert_eq!(at(NODE, serving(&fixture.revision), 0), Err(Reject::ReferenceDepth));
+    let before_revision = fixture.blocks.len() - 2;
+    assert_eq!(at(NODE, serving(&fixture.revision), before_revision), Err(Reject::ReferenceDepth));
+    let join = Payload::Admitted(admitted(&fixture.fleet, &fixture.bearer, 0, 9));
+    assert_eq!(at(FOUNDER, join, 0), Err(Reject::ReferenceDepth));
+}
+
+#[test]
+fn fields_out_of_range_are_refused() {
+    let fixture = Fixture::new();
+    let refused = |device, payload: Payload| {
+        let what = format!("{payload:?}");
+        let answer = fixture.answer(device, &fixture.draft(device, payload));
+        assert!(matches!(answer, Err(Reject::Field(_))), "{what}: {answer:?}");
+    };
+    let long = "a".repeat(limits::NAME_CHARS_MAX + 1);
+    for name in
+        ["", "Hello", "1st", "-a", "a-", "a_b", "a.b", "a/b", "../a", "a b", "a\0", "ä", "a\u{202e}", &long]
+    {
+        refused(OPERATOR, deploy(name, 1, &[]));
+        let replaces = vec![fixture.revision];
+        refused(OPERATOR, Payload::Removed(op::Removed { name: name.to_owned(), replaces }));
+    }
+    let good = deployed("hello", 1, &[]);
+    let with = |size, manifest_size| Payload::Deployed(op::Deployed { size, manifest_size, ..good.clone() });
+    for (size, manifest_size) in [
+        (0, 1),
+        (1, 0),
+        (limits::COMPONENT_BYTES_MAX + 1, 1),
+        (1, limits::MANIFEST_BYTES_MAX + 1),
+        (u64::MAX, 1),
+    ] {
+        refused(OPERATOR, with(size, manifest_size));
+    }
+    let mut many: Vec<_> = (0..9).map(|n| BlockId([n; 32])).collect();
+    refused(OPERATOR, Payload::Deployed(op::Deployed { replaces: many.clone(), ..good.clone() }));
+    many.truncate(2);
+    many.reverse();
+    refused(OPERATOR, Payload::Deployed(op::Deployed { replaces: many, ..good.clone() }));
+    let twice = vec![fixture.revision; 2];
+    refused(OPERATOR, Payload::Deployed(op::Deployed { replaces: twice, ..good }));
+    refused(OPERATOR, Payload::Removed(op::Removed { name: "hello".to_owned(), replaces: vec![] }));
+    refused(NODE, Payload::Serving(op::Serving { revision: fixture.revision, concurrency: 0 }));
+
+    let label_long = "a".repeat(limits::LABEL_BYTES_MAX + 1);
+    for label in
+        ["", "a\nb", "\u{1b}[2J", "a\u{7f}", "a\u{85}", "\u{202e}exe", "a\u{200b}", "\u{feff}a", &label_long]
+    {
+        let join = admitted(&fixture.fleet, &fixture.bearer, 0, 9);
+        refused(NODE, Payload::Admitted(op::Admitted { label: label.to_owned(), ..join }));
+    }
+    let invitation = op::Invited {
+        key: author(9),
+        uses: 1,
+        roles: Roles::NODE,
+        device: None,
+        note: "for the roof".to_owned(),
+    };
+    for uses in [0, limits::INVITATION_USES_MAX + 1, u32::MAX] {
+        refused(ADMIN, Payload::Invited(op::Invited { uses, ..invitation.clone() }));
+    }
+    for roles in [Roles::NONE, Roles::ALL, Roles::of(&[Role::Operator]), Roles::of(&[Role::Admin])] {
+        // The higher ones without a named device.
+        refused(ADMIN, Payload::Invited(op::Invited { roles, ..invitation.clone() }));
+    }
+    refused(ADMIN, Payload::Invited(op::Invited { note: "\u{1b}]0;".to_owned(), ..invitation }));
+
+    refused(ADMIN, revoked(&[], &[]));
+    let grants: Vec<_> = (0..9).map(|n| BlockId([n; 32])).collect();
+    refused(ADMIN, revoked(&grants, &[]));
+    refused(ADMIN, revoked(&[fixture.node, fixture.node], &[]));
+    let pins: Vec<_> = (0..65).map(|n| (session(n), 1)).collect();
+    let fits = forge::Forged { parents: vec![], ..fixture.draft(ADMIN, revoked(&[fixture.node], &pins)) };
+    assert!(fits.body().len() < limits::ENTRY_BYTES_MAX, "the pins' limit must be what refuses it");
+    refused(ADMIN, revoked(&[fixture.node], &pins));
+    refused(ADMIN, revoked(&[fixture.node], &[(session(1), 1), (session(1), 2)]));
+}
+
+/// Roles that no version of this format knows: the type cannot hold them, so the CBOR is made here.
+#[test]
+fn unknown_roles_and_worlds_are_refused() {
+    let fixture = Fixture::new();
+    for roles in [8_u8, 9, 255] {
+        let payload =
+            std::collections::BTreeMap::from([("invited", (author(9), 1, roles, Some(author(10)), "note"))]);
+        let answer = fixture.answer(ADMIN, &fixture.draft(ADMIN, payload));
+        assert!(matches!(answer, Err(Reject::Field(_))), "{roles}: {answer:?}");
+    }
+    let hash = BlobHash([1; 32]);
+    let with = |world: &'static str| {
+        let fields = ("hello", hash, 1, world, hash, 1, Vec::<BlockId>::new());
+        fixture.answer(
+            OPERATOR,
+            &fixture.draft(OPERATOR, std::collections::BTreeMap::from([("deployed", fields)])),
+        )
+    };
+    assert!(is_new(&with("http")));
+    assert_eq!(with("kernel").err(), Some(Reject::Malformed));
+}
+
+#[test]
+fn replays_change_nothing() {
+    let fixture = Fixture::new();
+    let mut ledger = fixture.ledger();
+    let before = fingerprint(&mut ledger);
+    for _ in 0..2 {
+        for block in fixture.blocks.iter().rev() {
+            assert!(matches!(ledger.admit(block.entry()), Ok(Admission::Known)));
+        }
+    }
+    assert_eq!(fingerprint(&mut ledger), before);
+    assert_eq!(ledger.len(), fixture.blocks.len() as u64);
+}
+
+#[test]
+fn early_blocks_wait_bounded_and_are_released_once() {
+    let fixture = Fixture::new();
+    let mut ledger = Ledger::new(fixture.fleet);
+    for block in fixture.blocks.iter().rev().filter(|block| block.id() != fixture.genesis) {
+        let first = ledger.admit(block.entry());
+        assert!(matches!(&first, Ok(Admission::Early { missing }) if !missing.is_empty()), "{first:?}");
+        assert!(matches!(ledger.admit(block.entry()), Ok(Admission::Early { .. })));
+    }
+    assert_eq!(ledger.early(), (fixture.blocks.len() - 1, 0));
+    let Ok(Admission::New { admitted, rejected }) = ledger.admit(fixture.blocks[0].entry()) else {
+        panic!("the genesis block")
+    };
+    assert_eq!((admitted.len(), rejected.len()), (fixture.blocks.len(), 0));
+    assert_eq!(ledger.early(), (0, 0));
+    assert_eq!(fingerprint(&mut ledger), fingerprint(&mut fixture.ledger()));
+}
+
+#[test]
+fn an_early_block_that_turns_out_invalid_is_dropped_and_named() {
+    let fixture = Fixture::new();
+    let (last, below) = fixture.blocks.split_last().expect("blocks");
+    let mut ledger = replica(fixture.fleet, below);
+    let mut draft = fixture.draft(NODE, serving(&fixture.revision));
+    draft.depth += 1;
+    let entry = draft.seal(&fixture.fleet, &key(NODE));
+    assert!(matches!(ledger.admit(&entry), Ok(Admission::Early { .. })));
+    let Ok(Admission::New { admitted, rejected }) = ledger.admit(last.entry()) else { panic!("valid") };
+    assert_eq!(admitted.len(), 1);
+    let expected = Reject::Depth { expected: draft.depth - 1, got: draft.depth };
+    assert_eq!(rejected.iter().map(|(_, reject)| reject).collect::<Vec<_>>(), [&expected]);
+    assert_eq!(ledger.admit(&entry).err(), Some(expected));
+}
+
+/// A flood of signed blocks that name what nobody has: the room is bounded, the oldest go first, and
+/// what was given up is counted. Anti-entropy would bring an honest one again.
+#[test]
+fn a_flood_of_early_blocks_is_bounded() {
+    let fixture = Fixture::new();
+    let mut ledger = fixture.ledger();
+    let before = fingerprint(&mut ledger);
+    let extra = 300;
+    let mut draft = fixture.draft(77, serving(&fixture.revision));
+    for n in 0..(limits::EARLY_BLOCKS_MAX + extra) as u64 {
+        let mut grant = [0xee; 32];
+        grant[..8].copy_from_slice(&n.to_le_bytes());
+        draft.grant = BlockId(grant);
+        let answer = ledger.admit(&draft.seal(&fixture.fleet, &key(77)));
+        assert!(matches!(answer, Ok(Admission::Early { .. })), "{answer:?}");
+        assert!(ledger.early().0 <= limits::EARLY_BLOCKS_MAX);
+    }
+    assert_eq!(ledger.early(), (limits::EARLY_BLOCKS_MAX, extra as u64));
+    assert_eq!(fingerprint(&mut ledger), before);
+    let good = fixture.draft(NODE, serving(&fixture.revision)).seal(&fixture.fleet, &key(NODE));
+    assert!(is_new(&ledger.admit(&good)), "a full buffer stops no block whose parents are here");
+}
+
+/// Early blocks are looked at again for each block that they miss, in any order of arrival.
+#[test]
+fn an_early_block_that_misses_many_is_admitted_with_the_last() {
+    let fixture = Fixture::new();
+    let mut blocks: Vec<_> = (0..8_u8)
+        .map(|n| {
+            let mut draft = fixture.draft(NODE, serving(&fixture.revision));
+            draft.session = Session([n; 16]);
+            draft.seal(&fixture.fleet, &key(NODE))
+        })
+        .collect();
+    let mut all = fixture.ledger();
+    let mut parents = Vec::new();
+    for entry in &blocks {
+        let Ok(Admission::New { admitted, .. }) = all.admit(entry) else { panic!("valid") };
+        parents.push(as_parent(&admitted[0]));
+    }
+    let mut child = fixture.draft(NODE, serving(&fixture.revision));
+    (child.parents, child.depth) = (parents, child.depth + 1);
+    let child = child.seal(&fixture.fleet, &key(NODE));
+    let mut ledger = fixture.ledger();
+    assert!(matches!(ledger.admit(&child), Ok(Admission::Early { missing }) if missing.len() == 8));
+    let last = blocks.remove(3);
+    for entry in blocks.iter().rev() {
+        assert!(matches!(ledger.admit(entry), Ok(Admission::New { admitted, .. }) if admitted.len() == 1));
+    }
+    assert_eq!(ledger.early(), (1, 0));
+    let Ok(Admission::New { admitted, .. }) = ledger.admit(&last) else { panic!("valid") };
+    assert_eq!(admitted.iter().map(Arc::as_ref).map(osiris_ledger::Block::seq).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(ledger.early(), (0, 0));
+}

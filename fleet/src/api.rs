@@ -1,0 +1,413 @@
+//! The management interface: what `/v1/…` on the node's Unix socket takes and gives, as JSON.
+//!
+//! | method and path | body → answer |
+//! |---|---|
+//! | `GET /v1/status` | → [`Status`] |
+//! | `GET /v1/nodes` | → [`NodeRow`]s |
+//! | `GET /v1/functions` | → [`FunctionRow`]s |
+//! | `GET /v1/functions/{name}` | → [`FunctionDetail`] |
+//! | `POST /v1/blobs` | component or manifest bytes → [`BlobStored`] |
+//! | `POST /v1/functions` | [`Deploy`] → [`Deployed`] |
+//! | `DELETE /v1/functions/{name}?timeout_ms=` | → [`Written`] |
+//! | `GET /v1/functions/{name}/logs?lines=&follow=` | → [`LogRow`]s, one JSON object a line |
+//! | `POST /v1/invitations` | [`Invite`] → [`Invited`] |
+//! | `GET /v1/invitations` | → [`InvitationRow`]s |
+//! | `DELETE /v1/invitations/{id}?timeout_ms=` | → [`Written`] |
+//! | `GET /v1/ticket` | → [`TicketReply`] (dial ticket) |
+//! | `POST /v1/sync` | [`Sync`] → [`Synced`] |
+//! | `POST /v1/drain` | → [`Drained`] once no invocation runs here |
+//! | `POST /v1/leave` | → [`Written`] |
+//! | `POST /v1/shutdown` | → `{}`; the node drains and ends |
+//! | `GET /v1/ledger?limit=` | → [`BlockRow`]s, newest first |
+//! | `GET /v1/ledger/verify` | → [`Verified`] |
+//! | `GET /v1/doctor` | → [`Doctor`] |
+//!
+//! An error is an [`osiris_protocol::error::ErrorBody`] with the status that its code has in [`codes`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Machine-readable error codes of the management interface and of function calls, each with its
+/// HTTP status.
+pub mod codes {
+    /// 400: the request does not parse or breaks a rule.
+    pub const BAD_REQUEST: (&str, u16) = ("bad-request", 400);
+    /// 401: a token is needed.
+    pub const UNAUTHORIZED: (&str, u16) = ("unauthorized", 401);
+    /// 403: not allowed.
+    pub const DENIED: (&str, u16) = ("denied", 403);
+    /// 404: there is no such thing.
+    pub const NOT_FOUND: (&str, u16) = ("not-found", 404);
+    /// 405: wrong method.
+    pub const METHOD: (&str, u16) = ("method-not-allowed", 405);
+    /// 409: the state does not allow it.
+    pub const CONFLICT: (&str, u16) = ("conflict", 409);
+    /// 413: a body is over its limit.
+    pub const TOO_LARGE: (&str, u16) = ("too-large", 413);
+    /// 422: the function answered with an error of its own.
+    pub const FUNCTION_ERROR: (&str, u16) = ("function-error", 422);
+    /// 500: the node is at fault.
+    pub const INTERNAL: (&str, u16) = ("internal", 500);
+    /// 502: the function trapped, or the node that ran it was lost.
+    pub const FAILED: (&str, u16) = ("failed", 502);
+    /// 503: full, draining or not ready. With `Retry-After`.
+    pub const UNAVAILABLE: (&str, u16) = ("unavailable", 503);
+    /// 504: the deadline passed.
+    pub const TIMEOUT: (&str, u16) = ("timeout", 504);
+    /// 507: the disk or a quota is full.
+    pub const STORAGE: (&str, u16) = ("storage-full", 507);
+    /// All of them.
+    pub const ALL: [(&str, u16); 13] = [
+        BAD_REQUEST,
+        UNAUTHORIZED,
+        DENIED,
+        NOT_FOUND,
+        METHOD,
+        CONFLICT,
+        TOO_LARGE,
+        FUNCTION_ERROR,
+        INTERNAL,
+        FAILED,
+        UNAVAILABLE,
+        TIMEOUT,
+        STORAGE,
+    ];
+}
+
+/// The node and its replica.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this build.
+    pub version: String,
+    /// Fleet's name.
+    pub fleet_name: String,
+    /// Fleet's id, hex.
+    pub fleet: String,
+    /// This device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// Its roles, lowest first.
+    pub roles: Vec<String>,
+    /// `starting`, `serving`, `draining` or `read-only` (the disk refused a write).
+    pub state: String,
+    /// The data folder.
+    pub data_dir: String,
+    /// Seconds since the process started.
+    pub uptime_s: u64,
+    /// Where the loopback HTTP interface listens.
+    pub http: String,
+    /// Mesh addresses.
+    pub mesh: Vec<String>,
+    /// Hash of the view, hex: equal on nodes that agree.
+    pub view: String,
+    /// Heads of the automerge document, hex.
+    pub document_heads: Vec<String>,
+    /// Admitted blocks.
+    pub blocks: u64,
+    /// Blocks that wait for others.
+    pub early: u64,
+    /// Active members of the fleet.
+    pub members: u64,
+    /// Members connected now.
+    pub connected: u64,
+    /// Functions with a live revision.
+    pub functions: u64,
+    /// Own blocks that no other member has confirmed.
+    pub unseen: u64,
+    /// Invocations accepted here and not started.
+    pub backlog: u64,
+    /// Invocations running here.
+    pub in_flight: u64,
+}
+
+/// One member.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Device key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// `this`, `connected`, `unreachable` or `revoked`.
+    pub state: String,
+    /// Round trip in microseconds, where connected.
+    pub rtt_us: Option<u64>,
+    /// Known addresses.
+    pub addresses: Vec<String>,
+    /// Revisions it has ready, as `name@number`.
+    pub serving: Vec<String>,
+    /// Invalid blocks it sent since this node started.
+    pub rejected: u64,
+    /// Forked chains proven against it.
+    pub forks: u64,
+}
+
+/// One function.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FunctionRow {
+    /// Its name.
+    pub name: String,
+    /// `live`, `pending` (no node has it ready yet) or `removed`.
+    pub state: String,
+    /// `native` or `http`.
+    pub world: String,
+    /// The live revision's number; 0 when none is live.
+    pub revision: u64,
+    /// The newest revision's number.
+    pub newest: u64,
+    /// Members that serve the live revision.
+    pub replicas: u64,
+    /// Whether revisions were deployed side by side.
+    pub concurrent: bool,
+    /// Backlog on this node.
+    pub backlog: u64,
+    /// Running on this node.
+    pub in_flight: u64,
+    /// Finished well on this node since it started.
+    pub done: u64,
+    /// Failed on this node since it started.
+    pub failed: u64,
+}
+
+/// One revision.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RevisionRow {
+    /// Its number.
+    pub number: u64,
+    /// Its block id, hex.
+    pub id: String,
+    /// `live`, `newest`, `old` or `removed`.
+    pub state: String,
+    /// Whether it stands beside another that did not know it.
+    pub concurrent: bool,
+    /// blake3 of the component, hex.
+    pub component: String,
+    /// Bytes of the component.
+    pub size: u64,
+    /// Who deployed it (label or key).
+    pub by: String,
+    /// When, by the author's clock, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Members that have it ready (labels).
+    pub serving: Vec<String>,
+}
+
+/// A function with its revisions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FunctionDetail {
+    /// As in the list.
+    pub function: FunctionRow,
+    /// The manifest of the newest revision, where this node has it.
+    pub manifest: Option<crate::manifest::Manifest>,
+    /// Why this node does not have the newest revision ready, where it should.
+    pub problem: Option<String>,
+    /// Newest first.
+    pub revisions: Vec<RevisionRow>,
+}
+
+/// Stored bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlobStored {
+    /// blake3, hex.
+    pub hash: String,
+    /// Bytes.
+    pub size: u64,
+    /// For a component: `native` or `http`.
+    pub world: Option<String>,
+}
+
+/// Deploys stored bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Deploy {
+    /// The component, stored by `POST /v1/blobs?kind=component`.
+    pub component: String,
+    /// The manifest.
+    pub manifest: crate::manifest::Manifest,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+    /// Also wait until the revision is live.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// What a write to the ledger came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Written {
+    /// The block, hex.
+    pub block: String,
+    /// Other members that confirmed to hold it.
+    pub seen_by: u64,
+    /// Other active members.
+    pub others: u64,
+}
+
+/// A deployed revision.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The function.
+    pub name: String,
+    /// The revision's number.
+    pub revision: u64,
+    /// `native` or `http`.
+    pub world: String,
+    /// Other members that hold the component: those that have the revision ready.
+    pub component_held_by: u64,
+    /// Whether the revision is live.
+    pub live: bool,
+}
+
+/// One line of a function's output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogRow {
+    /// Which call wrote it.
+    pub call: u64,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Asks for an invitation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Invite {
+    /// Devices it may admit; 1 by default.
+    pub uses: u32,
+    /// `node`, `operator`, `admin`.
+    pub roles: Vec<String>,
+    /// The only device it is for, hex. Needed for more than `node`.
+    pub device: Option<String>,
+    /// For people.
+    pub note: String,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A new invitation. The ticket is a secret.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Invited {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The join ticket.
+    pub ticket: String,
+}
+
+/// One invitation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct InvitationRow {
+    /// Its block, hex.
+    pub id: String,
+    /// `open`, `used-up` or `withdrawn`.
+    pub state: String,
+    /// Devices admitted and allowed.
+    pub used: u32,
+    /// Devices allowed.
+    pub uses: u32,
+    /// Void admissions beyond that.
+    pub surplus: u32,
+    /// What it gives.
+    pub roles: Vec<String>,
+    /// Who invited (label or key).
+    pub by: String,
+    /// For people.
+    pub note: String,
+}
+
+/// A ticket to dial this node with. Not a secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TicketReply {
+    /// The text.
+    pub ticket: String,
+}
+
+/// Asks for contact with other members.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sync {
+    /// How long to try, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What contact came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Synced {
+    /// Other active members.
+    pub others: u64,
+    /// Those connected.
+    pub connected: u64,
+    /// Those that hold exactly the same blocks.
+    pub agreed: u64,
+    /// Own blocks that no other member has confirmed.
+    pub unseen: u64,
+}
+
+/// The node takes no more calls.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Drained {
+    /// Revisions that are no longer served here.
+    pub stopped: u64,
+}
+
+/// One block, for people.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BlockRow {
+    /// Its id, hex.
+    pub id: String,
+    /// Its depth.
+    pub depth: u64,
+    /// Author's label or key.
+    pub author: String,
+    /// Its author's key, hex.
+    pub device: String,
+    /// Session, hex.
+    pub session: String,
+    /// Place in the chain.
+    pub seq: u64,
+    /// The operation's name.
+    pub op: String,
+    /// What it says, in a sentence.
+    pub says: String,
+    /// The author's clock, milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Whether it counts.
+    pub effective: bool,
+    /// Bytes of the entry.
+    pub bytes: u64,
+}
+
+/// What a verification came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Verified {
+    /// Blocks whose signature, links and rules were checked again.
+    pub blocks: u64,
+    /// Chains they form.
+    pub chains: u64,
+    /// Hash of the view, hex.
+    pub view: String,
+    /// Components whose bytes were hashed again.
+    pub components: u64,
+    /// What does not hold, in sentences. Empty: all is well.
+    pub problems: Vec<String>,
+}
+
+/// What `osiris doctor` prints of a running node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Doctor {
+    /// Name → what was found, in a sentence.
+    pub facts: BTreeMap<String, String>,
+    /// What is wrong, in sentences.
+    pub problems: Vec<String>,
+    /// Resident memory of the process in bytes.
+    pub memory_bytes: u64,
+    /// CPU time used since start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Bytes written to disk since start.
+    pub written_bytes: u64,
+    /// Seconds since start.
+    pub uptime_s: u64,
+}

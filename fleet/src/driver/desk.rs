@@ -1,0 +1,375 @@
+//! The desk: what people ask of a node, whether it runs or not.
+//!
+//! A running node answers its management interface from here; an offline command makes the same
+//! desk over an engine without a network. So both say and do the same.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use arc_swap::ArcSwap;
+use osiris_ledger::{Author, BlobHash, BlockId, FleetId, Role, Roles, SigningKey, View, World};
+use osiris_mesh::{Mesh, PeerStatus};
+use osiris_protocol::{
+    PeerAddr,
+    limits::{TICKET_HEADS_MAX, TICKET_PEERS_MAX},
+    ticket::{DialTicket, InvitationSecret, JoinTicket, Ticket},
+};
+use osiris_runtime::{ComponentHash, Library, LibraryError};
+use tokio::sync::Notify;
+
+use super::{
+    answer::ApiError, engine::NodeHandle, folder, hosting::Hosting, metrics::Metrics, open::Clock, rows,
+    serve::{NodeState, State, manage::BlobKind},
+};
+use crate::{
+    api,
+    manifest::Manifest,
+    node::{Facts, Query, Refusal, Reply, Request},
+};
+
+/// Answers people's requests.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) handle: NodeHandle,
+    pub(crate) views: Arc<ArcSwap<View>>,
+    pub(crate) library: Library,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) me: Author,
+    pub(crate) fleet: FleetId,
+    pub(crate) data: PathBuf,
+    pub(crate) clock: Clock,
+    /// Members' addresses from the last run, for tickets made offline.
+    pub(crate) known: Vec<PeerAddr>,
+    pub(crate) mesh: OnceLock<Mesh>,
+    pub(crate) hosting: OnceLock<Arc<Hosting>>,
+    pub(crate) http: OnceLock<String>,
+    pub(crate) state: Arc<NodeState>,
+    pub(crate) stop: Arc<Notify>,
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let error = Self::new(refusal.code, refusal.message);
+        match refusal.next {
+            Some(next) => error.with_next(next),
+            None => error,
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+impl Desk {
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.views.load_full()
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply> {
+        Ok(self.handle.ask(request).await?)
+    }
+
+    pub(crate) async fn facts(&self) -> Result<Facts> {
+        match self.ask(Request::Query(Query::Facts)).await? {
+            Reply::Facts(facts) => Ok(*facts),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        self.mesh.get().map(Mesh::peers).unwrap_or_default()
+    }
+
+    pub(crate) async fn status(&self) -> Result<api::Status> {
+        let facts = self.facts().await?;
+        let view = self.view();
+        let me = view.members().get(&self.me);
+        let state = match (&facts.read_only, facts.draining) {
+            (Some(_), _) => State::ReadOnly,
+            (None, true) => State::Draining,
+            (None, false) => self.state.get(),
+        };
+        let (backlog, in_flight) = self.hosting.get().map(|hosting| hosting.load()).unwrap_or_default();
+        Ok(api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            fleet_name: view.name().to_owned(),
+            fleet: self.fleet.to_string(),
+            device: self.me.to_string(),
+            label: rows::label(&view, &self.me),
+            roles: me.map(|member| rows::role_names(member.roles)).unwrap_or_default(),
+            state: state.word().to_owned(),
+            data_dir: self.data.display().to_string(),
+            uptime_s: self.clock.uptime().as_secs(),
+            http: self.http.get().cloned().unwrap_or_default(),
+            mesh: self.mesh.get().map(|mesh| mesh.addresses().iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            view: BlockId(view.hash()).to_string(),
+            document_heads: facts.document_heads.iter().map(|head| BlockId(*head).to_string()).collect(),
+            blocks: view.blocks(),
+            early: facts.early,
+            members: view.members().values().filter(|member| member.active).count() as u64,
+            connected: facts.connected,
+            functions: view.functions().values().filter(|function| function.live.is_some()).count() as u64,
+            unseen: facts.unseen,
+            backlog,
+            in_flight,
+        })
+    }
+
+    pub(crate) async fn nodes(&self) -> Result<Vec<api::NodeRow>> {
+        let facts = self.facts().await?;
+        Ok(rows::nodes(&self.view(), &self.me, &facts, &self.peers()))
+    }
+
+    pub(crate) fn functions(&self) -> Vec<api::FunctionRow> {
+        let view = self.view();
+        let standing = view.functions().values().filter(|function| !function.removed);
+        standing.map(|function| self.function_row(function)).collect()
+    }
+
+    fn function_row(&self, function: &osiris_ledger::Function) -> api::FunctionRow {
+        let live = function.live.as_ref();
+        let load = live.and_then(|live| self.hosting.get()?.function(&live.id)).map(|ready| ready.figures());
+        rows::function(function, &self.metrics, load.map_or((0, 0), |figures| (figures.backlog, figures.in_flight)))
+    }
+
+    pub(crate) async fn function(&self, name: &str) -> Result<api::FunctionDetail> {
+        let facts = self.facts().await?;
+        let view = self.view();
+        let function = view.function(name).ok_or_else(|| unknown_function(name))?;
+        let newest = function.newest.as_ref().or(function.revisions.last());
+        let manifest = newest.and_then(|newest| {
+            let bytes = self.library.read(ComponentHash(newest.manifest.0)).ok()?;
+            Manifest::from_bytes(&bytes).ok()
+        });
+        Ok(api::FunctionDetail {
+            function: self.function_row(function),
+            manifest,
+            problem: newest.and_then(|newest| facts.problems.get(&newest.id).cloned()),
+            revisions: rows::revisions(&view, function),
+        })
+    }
+
+    /// Checks bytes and keeps them in the library, durably.
+    pub(crate) async fn store(&self, kind: BlobKind, bytes: bytes::Bytes) -> Result<api::BlobStored> {
+        let library = self.library.clone();
+        let stored = tokio::task::spawn_blocking(move || {
+            let world = match kind {
+                BlobKind::Component => Some(inspect(&bytes)?),
+                BlobKind::Manifest => {
+                    Manifest::from_bytes(&bytes).map_err(|error| ApiError::bad_request(format!("{error}.")))?;
+                    None
+                }
+            };
+            let hash = library.put(&bytes).map_err(|error| library_error(&error))?;
+            Ok(api::BlobStored { hash: hash.to_string(), size: bytes.len() as u64, world: world.map(rows::world_name) })
+        });
+        stored.await.map_err(|_| ApiError::internal("Checking the bytes failed inside the node."))?
+    }
+
+    pub(crate) async fn deploy(&self, deploy: api::Deploy) -> Result<api::Deployed> {
+        let hash: ComponentHash = deploy.component.parse().map_err(|_| {
+            ApiError::bad_request(format!("`{}` is not the hash of a component.", deploy.component))
+        })?;
+        let manifest_bytes = deploy.manifest.to_bytes().map_err(|error| ApiError::bad_request(format!("{error}.")))?;
+        let library = self.library.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let component = library.read(hash).map_err(|error| library_error(&error))?;
+            let world = inspect(&component)?;
+            let manifest = library.put(&manifest_bytes).map_err(|error| library_error(&error))?;
+            Ok::<_, ApiError>((component.len() as u64, world, manifest, manifest_bytes.len() as u64))
+        });
+        let read = read.await.map_err(|_| ApiError::internal("Checking the component failed inside the node."))?;
+        let (size, world, manifest, manifest_size) = read?;
+        let name = deploy.manifest.name.clone();
+        let reply = self
+            .ask(Request::Deploy {
+                component: BlobHash(hash.0),
+                size,
+                world,
+                manifest: (BlobHash(manifest.0), manifest_size),
+                name: name.clone(),
+                timeout_ms: deploy.timeout_ms,
+                live: deploy.wait,
+            })
+            .await?;
+        let written = self.written(reply)?;
+        let view = self.view();
+        let revisions = view.function(&name).map(|function| function.revisions.clone()).unwrap_or_default();
+        let revision = revisions.iter().find(|revision| revision.id.to_string() == written.block);
+        let live = view.function(&name).and_then(|function| function.live.clone());
+        let others = revision.map(|r| r.serving.iter().filter(|s| s.device != self.me).count()).unwrap_or(0);
+        Ok(api::Deployed {
+            name,
+            revision: revision.map_or(0, |revision| revision.number),
+            world: rows::world_name(world),
+            component_held_by: others as u64,
+            live: live.is_some_and(|live| live.id.to_string() == written.block),
+            written,
+        })
+    }
+
+    fn written(&self, reply: Reply) -> Result<api::Written> {
+        match reply {
+            Reply::Written { block, seen_by, others } => {
+                Ok(api::Written { block: block.id().to_string(), seen_by, others })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn remove(&self, name: String, timeout_ms: u64) -> Result<api::Written> {
+        let reply = self.ask(Request::Remove { name, timeout_ms }).await?;
+        self.written(reply)
+    }
+
+    pub(crate) async fn invite(&self, invite: api::Invite) -> Result<api::Invited> {
+        let mut roles = Vec::new();
+        for name in &invite.roles {
+            roles.push(name.parse::<Role>().map_err(|error| ApiError::bad_request(format!("{error}.")))?);
+        }
+        // Whoever runs a device is a node; other roles come on top.
+        let roles = Roles::of(&roles).with(Roles::NODE);
+        let device = invite.device.as_deref().map(str::parse::<Author>).transpose();
+        let device = device.map_err(|error| {
+            ApiError::bad_request(format!("The device's key is not valid: {error}.")).with_next("`osiris whoami` on that device prints it.")
+        })?;
+        if device.is_none() && !Roles::NODE.covers(roles) {
+            return Err(ApiError::bad_request("An invitation for a role above node must name the device.")
+                .with_next("Run `osiris whoami` on the device and pass its key: `osiris invite --role operator --device KEY`."));
+        }
+        let peers = self.ticket_peers()?;
+        let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
+        let key = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
+        let uses = invite.uses.max(1);
+        let request = Request::Invite { key, uses, roles, device, note: invite.note, timeout_ms: invite.timeout_ms };
+        let written = self.written(self.ask(request).await?)?;
+        let invitation: BlockId = written.block.parse().map_err(|_| ApiError::internal("The block's id is not an id."))?;
+        let facts = self.facts().await?;
+        // The invitation's own chain head comes with every other head; the newest matter most.
+        let heads = facts.heads.iter().rev().take(TICKET_HEADS_MAX).map(|head| head.0).collect();
+        let ticket = Ticket::Join(JoinTicket {
+            fleet: self.fleet.0,
+            fleet_name: self.view().name().to_owned(),
+            peers,
+            invitation: invitation.0,
+            secret: InvitationSecret::new(secret),
+            heads,
+            device: device.map(|device| device.0),
+        });
+        let ticket = ticket.encode().map_err(|error| ApiError::internal(format!("{error}.")))?;
+        Ok(api::Invited { written, ticket })
+    }
+
+    pub(crate) fn invitations(&self) -> Vec<api::InvitationRow> {
+        rows::invitations(&self.view())
+    }
+
+    pub(crate) async fn withdraw(&self, id: BlockId, timeout_ms: u64) -> Result<api::Written> {
+        let reply = self.ask(Request::Withdraw { invitation: id, timeout_ms }).await?;
+        self.written(reply)
+    }
+
+    pub(crate) fn ticket(&self) -> Result<api::TicketReply> {
+        let ticket = Ticket::Dial(DialTicket {
+            fleet: self.fleet.0,
+            fleet_name: self.view().name().to_owned(),
+            peers: self.ticket_peers()?,
+        });
+        let ticket = ticket.encode().map_err(|error| ApiError::internal(format!("{error}.")))?;
+        Ok(api::TicketReply { ticket })
+    }
+
+    /// This node where it runs, then other members.
+    fn ticket_peers(&self) -> Result<Vec<PeerAddr>> {
+        let mut peers = Vec::new();
+        let mut others = self.known.clone();
+        if let Some(mesh) = self.mesh.get() {
+            peers.push(PeerAddr { peer: self.me.0, addrs: mesh.addresses() });
+            others = mesh.address_book();
+        }
+        let view = self.view();
+        others.retain(|peer| peer.peer != self.me.0 && view.is_member(&Author(peer.peer)));
+        peers.extend(others);
+        peers.truncate(TICKET_PEERS_MAX);
+        if peers.is_empty() {
+            return Err(ApiError::conflict("A ticket must say where a node can be reached, and this folder's node does not run.")
+                .with_next("Start it with `osiris up`, then ask again."));
+        }
+        Ok(peers)
+    }
+
+    pub(crate) async fn sync(&self, timeout_ms: u64) -> Result<api::Synced> {
+        match self.ask(Request::Sync { timeout_ms }).await? {
+            Reply::Synced { others, connected, agreed, unseen } => Ok(api::Synced { others, connected, agreed, unseen }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn drain(&self) -> Result<api::Drained> {
+        let reply = self.ask(Request::Drain).await?;
+        self.state.set(State::Draining);
+        if let Some(hosting) = self.hosting.get() {
+            hosting.drain(super::limits::DRAIN_TIMEOUT).await;
+        }
+        match reply {
+            Reply::Drained(stopped) => Ok(api::Drained { stopped }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn leave(&self, timeout_ms: u64) -> Result<api::Written> {
+        let reply = self.ask(Request::Leave { timeout_ms }).await?;
+        self.written(reply)
+    }
+
+    pub(crate) async fn ledger(&self, limit: usize) -> Result<Vec<api::BlockRow>> {
+        match self.ask(Request::Query(Query::Log(limit))).await? {
+            Reply::Blocks(blocks) => {
+                let view = self.view();
+                Ok(blocks.iter().map(|(block, effective)| rows::block(&view, block, *effective)).collect())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Checks everything again, as if it came from a stranger.
+    pub(crate) async fn verify(&self) -> Result<api::Verified> {
+        let Reply::Blocks(blocks) = self.ask(Request::Query(Query::Blocks)).await? else {
+            return Err(ApiError::internal("The ledger did not give its blocks."));
+        };
+        let (fleet, library, view) = (self.fleet, self.library.clone(), self.view());
+        let journal = self.data.join("journal");
+        let verified = tokio::task::spawn_blocking(move || super::verify::verify(fleet, &blocks, &library, &view, &journal));
+        verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
+    }
+}
+
+pub(crate) fn unknown_function(name: &str) -> ApiError {
+    ApiError::not_found(format!("There is no function `{name}`.")).with_next("`osiris ls` lists the functions.")
+}
+
+fn unexpected(reply: &Reply) -> ApiError {
+    ApiError::internal(format!("The node gave an answer to another question: {reply:?}."))
+}
+
+fn inspect(bytes: &[u8]) -> Result<World> {
+    let inspection = osiris_runtime::inspect(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok(match inspection.world {
+        osiris_runtime::World::Native => World::Native,
+        osiris_runtime::World::Http => World::Http,
+    })
+}
+
+fn library_error(error: &LibraryError) -> ApiError {
+    match error {
+        LibraryError::Missing { .. } => ApiError::not_found(error.to_string()),
+        LibraryError::Quota { .. } | LibraryError::DiskFull { .. } => ApiError::storage(error.to_string()),
+        _ => ApiError::internal(error.to_string()),
+    }
+}
+
+/// The folder's path as people gave it, made absolute.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,339 @@
+//! Runs the core: takes what happens, performs what it decides.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use osiris_ledger::{Author, BlobHash};
+use osiris_mesh::{Mesh, MeshEvent};
+use osiris_runtime::{ComponentHash, Library};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{hosting::Hosting, open::Clock, store::Group};
+use crate::{
+    api::codes,
+    manifest::Manifest,
+    node::{Effect, Input, Node, Refusal, Reply, Request, Token},
+};
+
+/// Requests that wait for the core.
+const REQUESTS: usize = 256;
+/// Results of tasks that wait for the core.
+const INPUTS: usize = 256;
+
+type Answer = oneshot::Sender<Result<Reply, Refusal>>;
+
+/// Asks the core. Clones ask the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeHandle {
+    requests: mpsc::Sender<(Request, Answer)>,
+}
+
+impl NodeHandle {
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || Refusal::new(codes::UNAVAILABLE, "The node is stopping.", "Try another node.");
+        self.requests.send((request, answer)).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+/// The engine of one process.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) node: Node,
+    clock: Clock,
+    requests: mpsc::Receiver<(Request, Answer)>,
+    inputs: mpsc::Receiver<Input>,
+    to_core: mpsc::Sender<Input>,
+    answers: BTreeMap<Token, Answer>,
+    next_token: Token,
+    groups: mpsc::Sender<Group>,
+    acknowledged: mpsc::Receiver<Result<u64, String>>,
+    /// Groups handed to the journal, and the last one that is durable.
+    written: u64,
+    durable: u64,
+    /// Effects behind a write, each with the group it waits for.
+    held: VecDeque<(u64, Effect)>,
+    store_failed: bool,
+    library: Library,
+    /// What the outside world offers, once it is there.
+    pub(crate) mesh: Option<Mesh>,
+    pub(crate) hosting: Option<Arc<Hosting>>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        node: Node,
+        clock: Clock,
+        library: Library,
+        (groups, acknowledged): (mpsc::Sender<Group>, mpsc::Receiver<Result<u64, String>>),
+    ) -> (Self, NodeHandle) {
+        let (to_handle, requests) = mpsc::channel(REQUESTS);
+        let (to_core, inputs) = mpsc::channel(INPUTS);
+        let engine = Self {
+            node,
+            clock,
+            requests,
+            inputs,
+            to_core,
+            answers: BTreeMap::new(),
+            next_token: 0,
+            groups,
+            acknowledged,
+            written: 0,
+            durable: 0,
+            held: VecDeque::new(),
+            store_failed: false,
+            library,
+            mesh: None,
+            hosting: None,
+        };
+        (engine, NodeHandle { requests: to_handle })
+    }
+
+    /// Tells the core what the library holds, and that effects can be performed.
+    pub(crate) async fn start(&mut self) {
+        for (hash, _) in self.library.list() {
+            self.handle(Input::BlobHeld(BlobHash(hash.0))).await;
+        }
+        self.handle(Input::Start).await;
+    }
+
+    /// Handles what happens until `until` resolves.
+    pub(crate) async fn run<T>(
+        &mut self,
+        events: &mut mpsc::Receiver<MeshEvent>,
+        until: impl Future<Output = T>,
+    ) -> T {
+        tokio::pin!(until);
+        loop {
+            let deadline = self.node.deadline().map(|deadline| self.clock.instant(deadline));
+            let due = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = &mut until => return ended,
+                Some(acknowledged) = self.acknowledged.recv() => self.acknowledge(acknowledged).await,
+                Some((request, answer)) = self.requests.recv() => self.request(request, answer).await,
+                Some(event) = events.recv() => self.event(event).await,
+                Some(input) = self.inputs.recv() => self.handle(input).await,
+                () = due => self.handle(Input::Tick).await,
+            }
+        }
+    }
+
+    async fn event(&mut self, event: MeshEvent) {
+        let input = match event {
+            MeshEvent::PeerUp { peer } => Input::PeerUp(peer),
+            MeshEvent::PeerDown { peer, .. } => Input::PeerDown(peer),
+            MeshEvent::Frame { peer, bytes } => Input::Frame(peer, bytes.to_vec()),
+            MeshEvent::Hint { bytes } => Input::Hint(bytes.to_vec()),
+            MeshEvent::HintsLagged => Input::HintsLagged,
+            _ => return,
+        };
+        self.handle(input).await;
+    }
+
+    async fn request(&mut self, request: Request, answer: Answer) {
+        self.next_token += 1;
+        self.answers.insert(self.next_token, answer);
+        self.handle(Input::Request(self.next_token, request)).await;
+    }
+
+    async fn handle(&mut self, input: Input) {
+        self.node.handle(self.clock.now(), input);
+        self.drain().await;
+    }
+
+    async fn drain(&mut self) {
+        while let Some(effect) = self.node.poll_effect() {
+            match effect {
+                Effect::Persist(blocks) => self.persist(blocks).await,
+                effect if self.written > self.durable => self.held.push_back((self.written, effect)),
+                effect => self.perform(effect),
+            }
+        }
+    }
+
+    async fn persist(&mut self, blocks: Vec<Arc<osiris_ledger::Block>>) {
+        if self.store_failed {
+            return;
+        }
+        self.written += 1;
+        let mut group = Group { number: self.written, blocks };
+        // The journal's queue is bounded; while it is full, acknowledgements make room.
+        while let Err(error) = self.groups.try_send(group) {
+            group = match error {
+                mpsc::error::TrySendError::Full(group) => group,
+                mpsc::error::TrySendError::Closed(_) => return self.fail("the journal's thread has ended".to_owned()),
+            };
+            match self.acknowledged.recv().await {
+                Some(Ok(number)) => self.release(number),
+                Some(Err(why)) => return self.fail(why),
+                None => return self.fail("the journal's thread has ended".to_owned()),
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, acknowledged: Result<u64, String>) {
+        match acknowledged {
+            Ok(number) => self.release(number),
+            Err(why) => {
+                self.fail(why.clone());
+                self.handle(Input::StoreFailed(why)).await;
+            }
+        }
+    }
+
+    fn release(&mut self, number: u64) {
+        self.durable = number;
+        while self.held.front().is_some_and(|(group, _)| *group <= number) {
+            if let Some((_, effect)) = self.held.pop_front() {
+                self.perform(effect);
+            }
+        }
+    }
+
+    /// The journal failed: what waited for it must not happen, and its requests are refused.
+    fn fail(&mut self, why: String) {
+        tracing::error!(%why, "the journal takes no more writes; calls go on");
+        self.store_failed = true;
+        self.durable = self.written;
+        for (_, effect) in std::mem::take(&mut self.held) {
+            match effect {
+                Effect::Reply(token, _) => self.reply(token, Err(Refusal::storage(&why))),
+                Effect::Published(_) => self.perform(effect),
+                _ => {}
+            }
+        }
+        // Where the failure was found while the core was being drained, it learns of it next.
+        let _ = self.to_core.try_send(Input::StoreFailed(why));
+    }
+
+    fn reply(&mut self, token: Token, reply: Result<Reply, Refusal>) {
+        if let Some(answer) = self.answers.remove(&token) {
+            // Who asked may have gone; nobody else wants the answer.
+            let _ = answer.send(reply);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            // Written already, in order; only effects behind it come here.
+            Effect::Persist(_) => {}
+            Effect::Send(peer, frame) => {
+                if let Some(mesh) = &self.mesh
+                    && let Err(error) = mesh.send(peer, Bytes::from(frame))
+                {
+                    tracing::debug!(%error, "a frame was not sent; the next digest repairs it");
+                }
+            }
+            Effect::Hint(entry) => {
+                if let Some(mesh) = &self.mesh {
+                    mesh.hint(Bytes::from(entry));
+                }
+            }
+            Effect::Reply(token, reply) => self.reply(token, reply),
+            Effect::Published(view) => {
+                if let Some(mesh) = &self.mesh {
+                    mesh.roster_changed();
+                }
+                if let Some(hosting) = &self.hosting {
+                    hosting.publish(view);
+                }
+            }
+            Effect::Fetch { hash, size, from } => self.fetch(hash, size, from),
+            Effect::ReadManifest(hash) => self.read_manifest(hash),
+            Effect::Prepare { revision, component, manifest } => {
+                if let Some(hosting) = &self.hosting {
+                    let (hosting, to_core) = (Arc::clone(hosting), self.to_core.clone());
+                    tokio::spawn(async move {
+                        let input = match hosting.prepare(revision, component, &manifest).await {
+                            Ok(concurrency) => Input::Prepared(revision, concurrency),
+                            Err(why) => {
+                                tracing::warn!(function = %manifest.name, %why, "a revision cannot run here");
+                                Input::PrepareFailed(revision, why)
+                            }
+                        };
+                        let _ = to_core.send(input).await;
+                    });
+                }
+            }
+            Effect::Retire(revision) => {
+                if let Some(hosting) = &self.hosting {
+                    hosting.retire(revision);
+                }
+            }
+        }
+    }
+
+    fn fetch(&self, hash: BlobHash, size: u64, from: Vec<Author>) {
+        let (library, to_core, mesh) = (self.library.clone(), self.to_core.clone(), self.mesh.clone());
+        tokio::spawn(async move {
+            let input = match fetch_blob(mesh, &library, hash, size, &from).await {
+                Ok(()) => Input::BlobHeld(hash),
+                Err(why) => {
+                    tracing::info!(hash = %hash.short(), %why, "bytes could not be fetched yet");
+                    Input::FetchFailed(hash, why)
+                }
+            };
+            let _ = to_core.send(input).await;
+        });
+    }
+
+    fn read_manifest(&self, hash: BlobHash) {
+        let (library, to_core) = (self.library.clone(), self.to_core.clone());
+        tokio::task::spawn_blocking(move || {
+            let bytes = library.read(ComponentHash(hash.0)).map_err(|error| error.to_string());
+            let manifest = bytes.and_then(|bytes| Manifest::from_bytes(&bytes).map_err(|error| error.to_string()));
+            let _ = to_core.blocking_send(Input::Manifest(hash, manifest));
+        });
+    }
+
+    /// Makes every write durable and performs what waited for it.
+    pub(crate) async fn settle(&mut self) {
+        while self.written > self.durable && !self.store_failed {
+            match self.acknowledged.recv().await {
+                Some(acknowledged) => self.acknowledge(acknowledged).await,
+                None => break,
+            }
+        }
+    }
+}
+
+async fn fetch_blob(
+    mesh: Option<Mesh>,
+    library: &Library,
+    hash: BlobHash,
+    size: u64,
+    from: &[Author],
+) -> Result<(), String> {
+    let mesh = mesh.ok_or("this process has no network")?;
+    let mut failures = Vec::new();
+    for member in from {
+        let temporary = library.fetch_path(ComponentHash(hash.0));
+        match mesh.fetch(Node::peer(member), hash.0, &temporary, size).await {
+            Ok(_) => {
+                let library = library.clone();
+                let adopted =
+                    tokio::task::spawn_blocking(move || library.adopt(ComponentHash(hash.0), &temporary)).await;
+                return match adopted {
+                    Ok(adopted) => adopted.map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+            }
+            Err(error) => failures.push(format!("{}: {error}", member.short())),
+        }
+    }
+    if failures.is_empty() {
+        return Err("no member is known to hold it".to_owned());
+    }
+    Err(failures.join("; "))
+}

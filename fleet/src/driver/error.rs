@@ -1,0 +1,35 @@
+//! The driver's one error: a code, a sentence, a next step.
+
+use crate::{api::codes, node::Refusal};
+
+/// Why the driver could not do something. `code` is one of [`codes`].
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct DriverError {
+    /// The first half of one of [`codes`].
+    pub code: &'static str,
+    /// A sentence for people.
+    pub message: String,
+    /// What to do next.
+    pub next: Option<String>,
+}
+
+impl DriverError {
+    pub(crate) fn new(code: (&'static str, u16), message: impl Into<String>, next: &str) -> Self {
+        Self { code: code.0, message: message.into(), next: (!next.is_empty()).then(|| next.to_owned()) }
+    }
+
+    /// A file or folder that cannot be used.
+    pub(crate) fn io(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let code = if full { codes::STORAGE } else { codes::INTERNAL };
+        let next = if full { "Free some space on that disk and try again." } else { "Check the path and its permissions." };
+        Self::new(code, format!("{what} {}: {error}.", path.display()), next)
+    }
+}
+
+impl From<Refusal> for DriverError {
+    fn from(refusal: Refusal) -> Self {
+        Self { code: refusal.code.0, message: refusal.message, next: refusal.next }
+    }
+}

@@ -1,0 +1,258 @@
+//! The data folder: one device key, one lock, one journal.
+//!
+//! ```text
+//! DATA/device.key     the device's secret key, hex, mode 0600
+//! DATA/admin.key      the founder's secret key, hex, mode 0600; on the founding device only
+//! DATA/lock           held by the one process that uses the folder
+//! DATA/journal        the ledger's blocks (osiris_ledger::journal)
+//! DATA/peers.json     where members were last known to listen
+//! DATA/seen           digest of the ledger when another member last held the same
+//! DATA/library/       components and manifests by hash
+//! DATA/cache/         compiled components, of this build and machine alone
+//! DATA/osiris.sock    the management socket of the running node
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use osiris_ledger::{Author, Session, SigningKey};
+use osiris_protocol::PeerAddr;
+
+use super::error::DriverError;
+use crate::api::codes;
+
+/// Longest path of a Unix socket that every system takes, in bytes.
+const SOCKET_PATH_MAX: usize = 100;
+/// How long to wait for a process that is about to let go of the folder.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Where the management socket of a data folder is: `DATA/osiris.sock`, or under `XDG_RUNTIME_DIR`
+/// where that path is too long for a socket.
+#[must_use]
+pub fn socket_path(data: &Path, xdg_runtime_dir: Option<&Path>) -> PathBuf {
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    let plain = data.join("osiris.sock");
+    match xdg_runtime_dir {
+        Some(runtime) if plain.as_os_str().len() > SOCKET_PATH_MAX => {
+            let name = blake3::hash(data.as_os_str().as_encoded_bytes()).to_hex();
+            runtime.join(format!("osiris-{}.sock", &name[..16]))
+        }
+        _ => plain,
+    }
+}
+
+/// An open data folder. The lock is held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens the folder, making it where it is missing, and takes its lock.
+    pub(crate) fn open(path: &Path) -> Result<Self, DriverError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| DriverError::io("The data folder cannot be made at", path, &error))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(|error| DriverError::io("The data folder cannot be used:", &lock_path, &error))?;
+        let patience = std::time::Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(fs::TryLockError::WouldBlock) if std::time::Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(DriverError::new(
+                        codes::CONFLICT,
+                        format!("The data folder {} is in use by another osiris process.", path.display()),
+                        "Stop it with `osiris down`, or give this one its own folder with `--data DIR`.",
+                    ));
+                }
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(DriverError::io("The data folder cannot be locked:", &lock_path, &error));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    pub(crate) fn library(&self) -> PathBuf {
+        self.path.join("library")
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+
+    /// The device's key, made at first use.
+    pub(crate) fn device_key(&self) -> Result<SigningKey, DriverError> {
+        read_key(&self.path.join("device.key"))
+    }
+
+    /// The founder's key, made at first use.
+    pub(crate) fn admin_key(&self) -> Result<SigningKey, DriverError> {
+        read_key(&self.path.join("admin.key"))
+    }
+
+    /// Where members were last known to listen; nothing where the file is missing or damaged,
+    /// because connections from members bring it back.
+    pub(crate) fn peers(&self) -> Vec<PeerAddr> {
+        let bytes = fs::read(self.path.join("peers.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn save_peers(&self, peers: &[PeerAddr]) -> Result<(), DriverError> {
+        let bytes = serde_json::to_vec(peers).unwrap_or_default();
+        self.save("peers.json", &bytes)
+    }
+
+    /// The digest that another member last agreed on.
+    pub(crate) fn seen(&self) -> Option<[u8; 32]> {
+        let text = fs::read_to_string(self.path.join("seen")).ok()?;
+        text.trim().parse::<osiris_ledger::BlockId>().ok().map(|digest| digest.0)
+    }
+
+    pub(crate) fn save_seen(&self, digest: &[u8; 32]) -> Result<(), DriverError> {
+        if self.seen() == Some(*digest) {
+            return Ok(());
+        }
+        self.save("seen", osiris_ledger::BlockId(*digest).to_string().as_bytes())
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DriverError> {
+        let path = self.path.join(name);
+        write_durably(&path, bytes).map_err(|error| DriverError::io("A file cannot be written:", &path, &error))
+    }
+}
+
+/// This folder's device, as hex; its key is made where there is none. Needs no lock: the key file
+/// appears whole or not at all.
+///
+/// # Errors
+/// [`DriverError`] where the folder cannot be used.
+pub fn device(data: &Path) -> Result<String, DriverError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.map_err(|error| DriverError::io("The data folder cannot be made at", data, &error))?;
+    let key = read_key(&data.join("device.key"))?;
+    Ok(Author(key.verifying_key().to_bytes()).to_string())
+}
+
+/// Random bytes from the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], DriverError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        DriverError::new(codes::INTERNAL, format!("The system gives no random bytes: {error}."), "")
+    })?;
+    Ok(bytes)
+}
+
+/// A session that no process used before.
+pub(crate) fn fresh_session() -> Result<Session, DriverError> {
+    Ok(Session(random()?))
+}
+
+fn read_key(path: &Path) -> Result<SigningKey, DriverError> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let secret: osiris_ledger::BlobHash = text.trim().parse().map_err(|_| {
+                DriverError::new(
+                    codes::INTERNAL,
+                    format!("The key file {} is damaged: it must hold 64 hexadecimal digits.", path.display()),
+                    "Restore it from a backup, or join again with a new folder.",
+                )
+            })?;
+            Ok(SigningKey::from_bytes(&secret.0))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret: [u8; 32] = random()?;
+            let text = format!("{}\n", osiris_ledger::BlobHash(secret));
+            match create_durably(path, text.as_bytes()) {
+                Ok(()) => Ok(SigningKey::from_bytes(&secret)),
+                // Another process made it in the meantime.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_key(path),
+                Err(error) => Err(DriverError::io("The key cannot be written to", path, &error)),
+            }
+        }
+        Err(error) => Err(DriverError::io("The key cannot be read from", path, &error)),
+    }
+}
+
+/// Writes a file that appears whole or not at all, readable by its owner only.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = write_temporary(path, bytes)?;
+    fs::rename(&temporary, path)?;
+    sync_parent(path)
+}
+
+/// The same, unless the file exists.
+fn create_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = write_temporary(path, bytes)?;
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary)?;
+    linked?;
+    sync_parent(path)
+}
+
+fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let temporary = path.with_extension(format!("{}.part", std::process::id()));
+    let write = || {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    if let Err(error) = write() {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    Ok(temporary)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_user_and_one_key() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = dir.path().join("data");
+        let folder = Folder::open(&data).expect("a new folder");
+        let refused = Folder::open(&data).expect_err("a second user");
+        assert_eq!(refused.code, codes::CONFLICT.0);
+        let key = folder.device_key().expect("a key").to_bytes();
+        drop(folder);
+        let again = Folder::open(&data).expect("free again");
+        assert_eq!(again.device_key().expect("the key").to_bytes(), key);
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(data.join("device.key")).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_long_path_moves_the_socket() {
+        let long = Path::new("/").join("x".repeat(120));
+        let runtime = Path::new("/run/user/1000");
+        assert!(socket_path(&long, Some(runtime)).starts_with(runtime));
+        assert_eq!(socket_path(Path::new("/d"), Some(runtime)), Path::new("/d/osiris.sock"));
+    }
+}

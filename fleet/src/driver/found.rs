@@ -1,0 +1,255 @@
+//! Founding a fleet, and joining one.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use osiris_ledger::{Author, BlockId, FleetId, Founding, Session, SigningKey, Writer};
+use osiris_mesh::{JoinError, MeshConfig};
+use osiris_protocol::ticket::{JoinTicket, Ticket};
+
+use super::{
+    error::DriverError,
+    folder::{Folder, fresh_session, random},
+    open::{Clock, Opened},
+    rows,
+    run::{LOOK, Process, mesh_error},
+    store::Journal,
+};
+use crate::api::codes;
+
+/// What a fleet is founded with.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// The fleet's name.
+    pub name: String,
+    /// This device's name.
+    pub label: String,
+}
+
+/// A founded fleet.
+#[derive(Debug)]
+pub struct Inited {
+    /// Its id, hex.
+    pub fleet: String,
+    /// This device's key, hex.
+    pub device: String,
+    /// Secret half of the recovery key, hex. It is stored nowhere.
+    pub recovery_secret: String,
+}
+
+/// Founds a fleet in a folder that belongs to none.
+///
+/// # Errors
+/// [`DriverError`] where the folder belongs to a fleet already, or a name is not allowed.
+pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
+    let folder = Folder::open(data)?;
+    refuse_a_second_fleet(&folder)?;
+    let key = folder.device_key()?;
+    let admin = folder.admin_key()?;
+    let recovery_secret: [u8; 32] = random()?;
+    let recovery = Author(SigningKey::from_bytes(&recovery_secret).verifying_key().to_bytes());
+    let mut writer = Writer::new(key, fresh_session()?);
+    let founding = Founding {
+        name: options.name,
+        label: options.label,
+        admin: &admin,
+        recovery,
+        nonce: Session(random()?),
+    };
+    let (ledger, genesis) = writer.found(Clock::start().now(), founding).map_err(|reject| {
+        DriverError::new(
+            codes::BAD_REQUEST,
+            format!("The fleet cannot be founded: {reject}."),
+            "Names have 1 to 64 bytes of printable text: `--name NAME`, `--label LABEL`.",
+        )
+    })?;
+    Journal::create(&folder.journal(), &ledger.fleet(), &[genesis.entry()])?;
+    Ok(Inited {
+        fleet: ledger.fleet().to_string(),
+        device: writer.author().to_string(),
+        recovery_secret: BlockId(recovery_secret).to_string(),
+    })
+}
+
+fn refuse_a_second_fleet(folder: &Folder) -> Result<(), DriverError> {
+    if !folder.journal().exists() {
+        return Ok(());
+    }
+    Err(DriverError::new(
+        codes::CONFLICT,
+        format!("The data folder {} already belongs to a fleet.", folder.path().display()),
+        "Use another folder with `--data DIR`; `osiris status` shows this one's fleet.",
+    ))
+}
+
+/// What a device joins with.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// The join ticket.
+    pub ticket: String,
+    /// This device's name.
+    pub label: String,
+    /// Where the mesh will listen.
+    pub mesh: Option<SocketAddr>,
+    /// How long to try.
+    pub timeout: Duration,
+}
+
+/// A membership.
+#[derive(Debug)]
+pub struct Joined {
+    /// The fleet's id, hex.
+    pub fleet: String,
+    /// Its name.
+    pub fleet_name: String,
+    /// This device's key, hex.
+    pub device: String,
+    /// What it may write.
+    pub roles: Vec<String>,
+    /// Blocks received.
+    pub blocks: u64,
+}
+
+/// Joins a fleet: is admitted by one of the ticket's nodes, then receives the ledger until it holds
+/// everything that the inviter held, and its own admission.
+///
+/// # Errors
+/// [`DriverError`] where the ticket is not valid, is refused, or no node can be reached.
+pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverError> {
+    let ticket = read_ticket(&options.ticket)?;
+    let folder = Folder::open(data)?;
+    let fleet = FleetId(ticket.fleet);
+    let key = folder.device_key()?;
+    let device = Author(key.verifying_key().to_bytes());
+    if folder.journal().exists() {
+        refuse_unless_interrupted(&folder, &fleet, &device)?;
+    }
+    let invitation = BlockId(ticket.invitation);
+    let secret = SigningKey::from_bytes(ticket.secret.expose());
+    let proof = osiris_ledger::join_proof(&secret, &fleet, &invitation, &device);
+    let mut config = MeshConfig::new(key.to_bytes(), ticket.fleet);
+    config.bind = options.mesh;
+    let joining = osiris_mesh::join(config, &ticket, proof.0, &options.label);
+    let welcome = tokio::time::timeout(options.timeout, joining).await.map_err(|_| unreachable_fleet())?;
+    let welcome = welcome.map_err(|error| join_error(&error))?;
+    if !folder.journal().exists() {
+        Journal::create(&folder.journal(), &fleet, &[])?;
+    }
+    let mut peers = welcome.addrs.clone();
+    peers.extend(ticket.peers.iter().cloned());
+    folder.save_peers(&peers)?;
+    drop(folder);
+    let mut needed: Vec<_> = ticket.heads.iter().map(|head| BlockId(*head)).collect();
+    needed.push(BlockId(welcome.grant));
+    let mut process = Process::new(Opened::open(data)?, false)?;
+    let mut events = process.connect(options.mesh, Vec::new(), true, peers, None).await?;
+    process.engine.start().await;
+    let received = process.receive(&mut events, &needed, options.timeout).await;
+    let view = process.desk.view();
+    let joined = Joined {
+        fleet: fleet.to_string(),
+        fleet_name: view.name().to_owned(),
+        device: device.to_string(),
+        roles: view.members().get(&device).map(|member| rows::role_names(member.roles)).unwrap_or_default(),
+        blocks: view.blocks(),
+    };
+    process.close().await?;
+    if received {
+        return Ok(joined);
+    }
+    Err(DriverError::new(
+        codes::TIMEOUT,
+        "This device was admitted, but did not receive the fleet's whole ledger in time.",
+        "Run the same `osiris join` again: the admission stands, and what was received is kept.",
+    ))
+}
+
+impl Process {
+    /// Runs until these blocks are here, durably.
+    async fn receive(
+        &mut self,
+        events: &mut tokio::sync::mpsc::Receiver<osiris_mesh::MeshEvent>,
+        needed: &[BlockId],
+        patience: Duration,
+    ) -> bool {
+        let until = tokio::time::Instant::now() + patience;
+        while !self.engine.node.ledger().contains_all(needed) {
+            if tokio::time::Instant::now() >= until {
+                return false;
+            }
+            self.engine.run(events, tokio::time::sleep(LOOK)).await;
+        }
+        self.engine.settle().await;
+        true
+    }
+}
+
+fn read_ticket(text: &str) -> Result<JoinTicket, DriverError> {
+    let ticket: Ticket = text.trim().parse().map_err(|error: osiris_protocol::ticket::TicketError| {
+        DriverError::new(
+            codes::BAD_REQUEST,
+            format!("The ticket cannot be used: {error}."),
+            "Copy the whole ticket again, or ask for a new one: `osiris invite` prints it.",
+        )
+    })?;
+    match ticket {
+        Ticket::Join(ticket) => Ok(ticket),
+        Ticket::Dial(_) => Err(DriverError::new(
+            codes::BAD_REQUEST,
+            "This ticket says where the fleet is, but invites nobody.",
+            "Ask an admin for a join ticket: `osiris invite` prints it.",
+        )),
+    }
+}
+
+/// A join that was cut off after its admission may be run again; a member may not.
+fn refuse_unless_interrupted(folder: &Folder, fleet: &FleetId, device: &Author) -> Result<(), DriverError> {
+    let (held, found) = Journal::inspect(&folder.journal())?;
+    if held != *fleet {
+        return Err(DriverError::new(
+            codes::CONFLICT,
+            format!("The data folder {} belongs to another fleet than the ticket.", folder.path().display()),
+            "Use another folder with `--data DIR`.",
+        ));
+    }
+    let mut ledger = osiris_ledger::Ledger::new(held);
+    for entry in &found.entries {
+        // What does not fit is reported when the folder is opened.
+        let _ = ledger.replay(entry);
+    }
+    if ledger.publish().is_member(device) {
+        return Err(DriverError::new(
+            codes::CONFLICT,
+            format!("The data folder {} is a member of this fleet already.", folder.path().display()),
+            "Start it with `osiris up`.",
+        ));
+    }
+    Ok(())
+}
+
+fn unreachable_fleet() -> DriverError {
+    DriverError::new(
+        codes::TIMEOUT,
+        "No node of the ticket answered in time.",
+        "Check that one of them runs and that its UDP port can be reached, then try again.",
+    )
+}
+
+fn join_error(error: &JoinError) -> DriverError {
+    match error {
+        JoinError::Refused { message, .. } => {
+            DriverError::new(codes::DENIED, format!("The fleet refused this device. {message}"), "")
+        }
+        JoinError::OtherDevice { .. } => DriverError::new(
+            codes::DENIED,
+            format!("The ticket cannot be used here: {error}."),
+            "`osiris whoami` prints this device's key.",
+        ),
+        JoinError::Local(error) => mesh_error(error),
+        other => DriverError::new(
+            codes::FAILED,
+            format!("This device did not join: {other}."),
+            "Check that one of the ticket's nodes runs and that its UDP port can be reached, then try again.",
+        ),
+    }
+}
+

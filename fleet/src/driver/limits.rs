@@ -1,0 +1,61 @@
+//! Every limit of the driver, in one place.
+
+use std::time::Duration;
+
+/// Connections that one listener keeps open; more are answered with 503 and closed.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Connections that wait in the kernel to be accepted.
+pub const LISTEN_BACKLOG: u32 = 1_024;
+/// Longest wait for a request's whole head, and for the next request on an idle connection.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request: request line and headers, bytes.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Longest wait for a request's whole body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bodies up to this size are read without asking the budget, bytes. All connections together hold
+/// 64 MiB of them at most.
+pub const BODY_FREE_BYTES: usize = 64 << 10;
+/// Bytes that all larger bodies may take together while they are read and worked on; a request that
+/// finds no room is answered with 503.
+pub const BODIES_BYTES_MAX: usize = 192 << 20;
+/// Largest body of a management request, stored bytes apart, bytes.
+pub const MANAGE_BODY_BYTES_MAX: u64 = 1 << 20;
+/// Largest body of `POST /v1/blobs`, bytes.
+pub const BLOB_BYTES_MAX: u64 = osiris_runtime::limits::COMPONENT_BYTES_MAX;
+
+/// Longest wait for another member's confirmation that a request may ask for.
+pub const CONFIRM_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// The wait where a request does not say.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Log lines given where a request does not say.
+pub const LOG_LINES: usize = 100;
+/// Most log lines that are given at once.
+pub const LOG_LINES_MAX: usize = osiris_runtime::limits::LOG_RING_LINES;
+/// Blocks listed where a request does not say.
+pub const LEDGER_ROWS: usize = 50;
+/// Most blocks that are listed at once.
+pub const LEDGER_ROWS_MAX: usize = 10_000;
+
+/// Members that one call may try, one after the other; only one of them may start it.
+pub const RELAY_TRIES_MAX: usize = 3;
+/// Round trip that a member is ranked with while none has been measured.
+pub const RTT_UNKNOWN: Duration = Duration::from_secs(10);
+/// How long a call may take from end to end where its caller does not say. The function's own limit is
+/// shorter by default.
+pub const CALL_DEADLINE: Duration =
+    Duration::from_millis(osiris_protocol::limits::CALL_DEADLINE_MS_MAX as u64);
+
+/// Shortest token that is accepted, characters.
+pub const TOKEN_CHARS_MIN: usize = 16;
+/// Longest token that is accepted, characters.
+pub const TOKEN_CHARS_MAX: usize = 1_024;
+
+/// Pause after a connection could not be accepted, for example because no file descriptor was left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes that all components and manifests of a node may take.
+pub const LIBRARY_QUOTA_BYTES: u64 = 4 << 30;
+/// Longest wait for running calls when the node is stopped.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Least time between two writes of the file with members' addresses.
+pub const PEERS_SAVE_INTERVAL: Duration = Duration::from_secs(60);

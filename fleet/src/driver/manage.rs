@@ -1,0 +1,213 @@
+//! The management interface of a running node, answered at the desk.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use osiris_ledger::BlockId;
+use osiris_runtime::{LogLine, Stream};
+use tokio::sync::{broadcast, mpsc};
+
+use super::{
+    answer::ApiError,
+    desk::{Desk, unknown_function},
+    metrics::{Gauges, NodeGauges, ProcessUse},
+    serve::manage::{Answer, BlobKind, Logs, Manage},
+};
+use crate::api;
+
+/// Followed lines that wait for a slow reader.
+const FOLLOW_LINES: usize = 256;
+
+/// Answers `/v1/…`.
+#[derive(Debug)]
+pub(crate) struct Management {
+    desk: Arc<Desk>,
+}
+
+impl Management {
+    pub(crate) fn new(desk: Arc<Desk>) -> Self {
+        Self { desk }
+    }
+
+    async fn function_logs(&self, name: &str, lines: usize, follow: bool) -> Result<Logs, ApiError> {
+        let view = self.desk.view();
+        let function = view.function(name).filter(|function| !function.removed).ok_or_else(|| unknown_function(name))?;
+        let hosted = function.live.as_ref().and_then(|live| self.desk.hosting.get()?.function(&live.id));
+        let Some(hosted) = hosted else {
+            return Err(ApiError::conflict(format!("`{name}` is not served on this node, so it has no output here."))
+                .with_next("`osiris describe` shows which nodes serve it; ask there."));
+        };
+        let followed = follow.then(|| hosted.follow_logs());
+        let lines = hosted.logs(lines).into_iter().map(row).collect();
+        Ok(Logs { lines, follow: followed.map(forward) })
+    }
+}
+
+fn row(line: LogLine) -> api::LogRow {
+    let stream = match line.stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    api::LogRow { call: line.call, stream: stream.to_owned(), text: line.text }
+}
+
+/// A slow reader loses lines, and is told how many.
+fn forward(mut lines: broadcast::Receiver<LogLine>) -> mpsc::Receiver<api::LogRow> {
+    let (to_reader, reader) = mpsc::channel(FOLLOW_LINES);
+    tokio::spawn(async move {
+        loop {
+            let row = match lines.recv().await {
+                Ok(line) => row(line),
+                Err(broadcast::error::RecvError::Lagged(lost)) => api::LogRow {
+                    call: 0,
+                    stream: "stderr".to_owned(),
+                    text: format!("({lost} lines were lost: this reader is too slow)"),
+                },
+                Err(broadcast::error::RecvError::Closed) => return,
+            };
+            if to_reader.send(row).await.is_err() {
+                return;
+            }
+        }
+    });
+    reader
+}
+
+fn millis(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Manage for Management {
+    fn status(&self) -> Answer<'_, api::Status> {
+        Box::pin(self.desk.status())
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<api::NodeRow>> {
+        Box::pin(self.desk.nodes())
+    }
+
+    fn functions(&self) -> Answer<'_, Vec<api::FunctionRow>> {
+        Box::pin(std::future::ready(Ok(self.desk.functions())))
+    }
+
+    fn function(&self, name: String) -> Answer<'_, api::FunctionDetail> {
+        Box::pin(async move { self.desk.function(&name).await })
+    }
+
+    fn store(&self, kind: BlobKind, bytes: Bytes) -> Answer<'_, api::BlobStored> {
+        Box::pin(self.desk.store(kind, bytes))
+    }
+
+    fn deploy(&self, deploy: api::Deploy) -> Answer<'_, api::Deployed> {
+        Box::pin(self.desk.deploy(deploy))
+    }
+
+    fn remove(&self, name: String, timeout: Duration) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.remove(name, millis(timeout)))
+    }
+
+    fn logs(&self, name: String, lines: usize, follow: bool) -> Answer<'_, Logs> {
+        Box::pin(async move { self.function_logs(&name, lines, follow).await })
+    }
+
+    fn invite(&self, invite: api::Invite) -> Answer<'_, api::Invited> {
+        Box::pin(self.desk.invite(invite))
+    }
+
+    fn invitations(&self) -> Answer<'_, Vec<api::InvitationRow>> {
+        Box::pin(std::future::ready(Ok(self.desk.invitations())))
+    }
+
+    fn withdraw(&self, id: BlockId, timeout: Duration) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.withdraw(id, millis(timeout)))
+    }
+
+    fn ticket(&self) -> Answer<'_, api::TicketReply> {
+        Box::pin(std::future::ready(self.desk.ticket()))
+    }
+
+    fn sync(&self, sync: api::Sync) -> Answer<'_, api::Synced> {
+        Box::pin(self.desk.sync(sync.timeout_ms))
+    }
+
+    fn drain(&self) -> Answer<'_, api::Drained> {
+        Box::pin(self.desk.drain())
+    }
+
+    fn leave(&self) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.leave(millis(super::limits::CONFIRM_TIMEOUT)))
+    }
+
+    fn shutdown(&self) -> Answer<'_, ()> {
+        self.desk.stop.notify_one();
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn ledger(&self, limit: usize) -> Answer<'_, Vec<api::BlockRow>> {
+        Box::pin(self.desk.ledger(limit))
+    }
+
+    fn verify(&self) -> Answer<'_, api::Verified> {
+        Box::pin(self.desk.verify())
+    }
+
+    fn doctor(&self) -> Answer<'_, api::Doctor> {
+        Box::pin(self.desk.doctor())
+    }
+}
+
+impl Gauges for Management {
+    fn read(&self) -> NodeGauges {
+        let view = self.desk.view();
+        let connected = self.desk.peers().iter().filter(|peer| peer.connected).count();
+        NodeGauges {
+            blocks: view.blocks(),
+            members: view.members().values().filter(|member| member.active).count() as u64,
+            connected: connected as u64,
+            view: view.hash(),
+            uptime: self.desk.clock.uptime(),
+            ..NodeGauges::default()
+        }
+    }
+}
+
+impl Desk {
+    /// What `osiris doctor` prints of a running node.
+    pub(crate) async fn doctor(&self) -> Result<api::Doctor, ApiError> {
+        let facts = self.facts().await?;
+        let used = ProcessUse::read();
+        let mut doctor = api::Doctor {
+            memory_bytes: used.memory_bytes,
+            cpu_ms: millis(used.cpu),
+            written_bytes: written_bytes(),
+            uptime_s: self.clock.uptime().as_secs(),
+            ..api::Doctor::default()
+        };
+        let mut fact = |name: &str, text: String| {
+            doctor.facts.insert(name.to_owned(), text);
+        };
+        if let Some(hosting) = self.hosting.get() {
+            fact("instance pool", hosting.runtime().describe_pool().to_string());
+        }
+        let (used, quota) = (self.library.used_bytes(), self.library.quota_bytes());
+        fact("library", format!("{} blobs, {used} of {quota} bytes used", self.library.list().len()));
+        fact("data folder", self.data.display().to_string());
+        fact("connected members", facts.connected.to_string());
+        fact("blocks that wait for others", facts.early.to_string());
+        fact("own blocks nobody confirmed", facts.unseen.to_string());
+        doctor.problems.extend(facts.read_only.map(|why| format!("The journal takes no more writes: {why}.")));
+        doctor.problems.extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
+        let rejected: u64 = facts.rejected.values().sum();
+        if rejected > 0 {
+            doctor.problems.push(format!("Members sent {rejected} invalid blocks; `osiris nodes` names them."));
+        }
+        Ok(doctor)
+    }
+}
+
+/// Bytes that this process caused to be written to storage (Linux: `write_bytes` of proc(5)).
+fn written_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+}

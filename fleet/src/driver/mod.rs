@@ -1,0 +1,28 @@
+//! The driver: performs what the core decides, and serves people and functions.
+
+pub mod answer;
+mod desk;
+pub mod dispatch;
+mod engine;
+mod error;
+mod folder;
+mod found;
+mod hosting;
+pub mod limits;
+mod manage;
+pub mod metrics;
+mod offline;
+mod open;
+pub mod routes;
+mod rows;
+mod run;
+pub mod serve;
+mod services;
+mod store;
+mod verify;
+
+pub use error::DriverError;
+pub use folder::{device, socket_path};
+pub use found::{InitOptions, Inited, JoinOptions, Joined, init, join};
+pub use offline::Offline;
+pub use run::{Addresses, RunOptions, run};

@@ -1,0 +1,232 @@
+//! The folder without a running node: sign into the local replica, hand over later.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use osiris_protocol::PeerAddr;
+
+use super::{
+    answer::ApiError,
+    desk::Desk,
+    error::DriverError,
+    open::Opened,
+    run::{LOOK, Process, no_events},
+    serve::manage::BlobKind,
+};
+use crate::{api, api::codes, manifest::Manifest};
+
+/// Extra time for the network's own setup and end, on top of what the caller allows for contact.
+const SETUP: Duration = Duration::from_millis(500);
+
+/// An open folder of a node that does not run. Holds the folder's lock.
+pub struct Offline {
+    process: Process,
+}
+
+impl std::fmt::Debug for Offline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offline").field("desk", &self.process.desk).finish_non_exhaustive()
+    }
+}
+
+impl From<ApiError> for DriverError {
+    fn from(error: ApiError) -> Self {
+        let code = codes::ALL.iter().find(|(code, _)| *code == error.body.error).copied();
+        Self {
+            code: code.unwrap_or(codes::INTERNAL).0,
+            message: error.body.message.clone(),
+            next: error.body.next.clone(),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, DriverError>;
+
+impl Offline {
+    /// Opens the folder. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`DriverError`] where the folder belongs to no fleet, is damaged beyond repair, or in use.
+    pub async fn open(data: &Path) -> Result<Self> {
+        let mut process = Process::new(Opened::open(data)?, false)?;
+        process.engine.start().await;
+        Ok(Self { process })
+    }
+
+    /// What people should know of the journal's recovery, in sentences.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.process.warnings
+    }
+
+    async fn at_desk<T, F>(&mut self, work: impl FnOnce(Arc<Desk>) -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, ApiError>>,
+    {
+        let work = work(Arc::clone(&self.process.desk));
+        let done = self.process.engine.run(&mut no_events(), work).await;
+        self.process.engine.settle().await;
+        Ok(done?)
+    }
+
+    /// The replica's status.
+    ///
+    /// # Errors
+    /// [`DriverError`], as for every method here: what was refused, and what to do next.
+    pub async fn status(&mut self) -> Result<api::Status> {
+        let mut status = self.at_desk(|desk| async move { desk.status().await }).await?;
+        status.state = "stopped".to_owned();
+        Ok(status)
+    }
+
+    /// Members.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn nodes(&mut self) -> Result<Vec<api::NodeRow>> {
+        self.at_desk(|desk| async move { desk.nodes().await }).await
+    }
+
+    /// Functions.
+    #[must_use]
+    pub fn functions(&self) -> Vec<api::FunctionRow> {
+        self.process.desk.functions()
+    }
+
+    /// One function.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn function(&mut self, name: &str) -> Result<api::FunctionDetail> {
+        self.at_desk(|desk| async move { desk.function(name).await }).await
+    }
+
+    /// Deploys into the local replica; the component is kept first, the block second.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn deploy(&mut self, component: &[u8], manifest: Manifest) -> Result<api::Deployed> {
+        let component = bytes::Bytes::copy_from_slice(component);
+        self.at_desk(|desk| async move {
+            let stored = desk.store(BlobKind::Component, component).await?;
+            desk.deploy(api::Deploy { component: stored.hash, manifest, timeout_ms: 0, wait: false }).await
+        })
+        .await
+    }
+
+    /// Removes a function.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn remove(&mut self, name: &str) -> Result<api::Written> {
+        self.at_desk(|desk| async move { desk.remove(name.to_owned(), 0).await }).await
+    }
+
+    /// Makes an invitation, whose ticket names members known from the last run.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn invite(&mut self, invite: api::Invite) -> Result<api::Invited> {
+        self.at_desk(|desk| async move { desk.invite(api::Invite { timeout_ms: 0, ..invite }).await }).await
+    }
+
+    /// Invitations.
+    #[must_use]
+    pub fn invitations(&self) -> Vec<api::InvitationRow> {
+        self.process.desk.invitations()
+    }
+
+    /// Withdraws an invitation.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn withdraw(&mut self, id: &str) -> Result<api::Written> {
+        let id = id.parse().map_err(|error: osiris_ledger::ParseIdError| {
+            DriverError::new(codes::BAD_REQUEST, format!("`{id}`: {error}."), "`osiris invite ls` lists the invitations.")
+        })?;
+        self.at_desk(|desk| async move { desk.withdraw(id, 0).await }).await
+    }
+
+    /// Ends this device's membership.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn leave(&mut self) -> Result<api::Written> {
+        self.at_desk(|desk| async move { desk.leave(0).await }).await
+    }
+
+    /// A ticket to dial members with.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub fn ticket(&self) -> Result<api::TicketReply> {
+        Ok(self.process.desk.ticket()?)
+    }
+
+    /// The newest blocks.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn ledger(&mut self, limit: usize) -> Result<Vec<api::BlockRow>> {
+        self.at_desk(|desk| async move { desk.ledger(limit).await }).await
+    }
+
+    /// Checks everything again.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn verify(&mut self) -> Result<api::Verified> {
+        self.at_desk(|desk| async move { desk.verify().await }).await
+    }
+
+    /// Whether another member confirmed every own block.
+    #[must_use]
+    pub fn all_seen(&self) -> bool {
+        self.process.engine.node.all_seen()
+    }
+
+    /// Meets other members for at most so long: hands over what they lack, takes what they have, and
+    /// serves them the components they ask for. Ends the process's use of the folder.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn contact(self, timeout: Duration, mesh: Option<SocketAddr>) -> Result<api::Synced> {
+        let mut process = self.process;
+        let known = process.folder.peers();
+        let mut events = process.connect(mesh, Vec::new(), true, known, None).await?;
+        let desk = Arc::clone(&process.desk);
+        let until = tokio::time::Instant::now() + timeout;
+        let meeting = async {
+            loop {
+                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                let synced = desk.sync(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).await?;
+                let met = synced.others == 0 || (synced.connected > 0 && synced.agreed == synced.connected);
+                if met || tokio::time::Instant::now() + LOOK >= until {
+                    return Ok::<_, ApiError>(synced);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let synced = process.engine.run(&mut events, tokio::time::timeout(timeout + SETUP, meeting)).await;
+        let synced = match synced {
+            Ok(synced) => synced?,
+            Err(_) => api::Synced::default(),
+        };
+        // Components go before their blocks where they can: a member that has just learnt of a deploy
+        // fetches its bytes from here, so stay until nobody has asked for a moment.
+        if synced.agreed > 0 {
+            process.engine.run(&mut events, tokio::time::sleep(SETUP)).await;
+        }
+        process.close().await?;
+        Ok(synced)
+    }
+
+    /// What a client needs to call members as this device: its secret key, and where members are.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub fn dialing(&self) -> Result<([u8; 32], Vec<PeerAddr>)> {
+        let mut peers = self.process.folder.peers();
+        peers.retain(|peer| peer.peer != self.process.desk.me.0);
+        Ok((self.process.folder.device_key()?.to_bytes(), peers))
+    }
+}

@@ -1,0 +1,100 @@
+//! Opening a data folder as a node: key, journal, ledger, library.
+
+use std::{path::Path, time::Instant};
+
+use osiris_ledger::{Admission, Ledger, Mono, Now, WallMs, Writer};
+use osiris_runtime::Library;
+
+use super::{
+    error::DriverError,
+    folder::{Folder, fresh_session},
+    limits::LIBRARY_QUOTA_BYTES,
+    store::Journal,
+};
+use crate::api::codes;
+
+/// Both clocks of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let mono = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Now { mono: Mono(mono), wall: WallMs(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)) }
+    }
+
+    /// The moment on tokio's clock.
+    pub(crate) fn instant(&self, mono: Mono) -> tokio::time::Instant {
+        (self.start + std::time::Duration::from_millis(mono.0)).into()
+    }
+
+    pub(crate) fn uptime(&self) -> std::time::Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A data folder, locked and replayed.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) folder: Folder,
+    pub(crate) journal: Journal,
+    pub(crate) ledger: Ledger,
+    pub(crate) writer: Writer,
+    pub(crate) library: Library,
+    /// What people should know of the journal's recovery.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Opened {
+    /// Opens an initialised folder.
+    pub(crate) fn open(data: &Path) -> Result<Self, DriverError> {
+        let folder = Folder::open(data)?;
+        let key = folder.device_key()?;
+        let (journal, fleet, found) = Journal::open(&folder.journal())?;
+        let mut warnings = found.warnings();
+        let mut ledger = Ledger::new(fleet);
+        for entry in &found.entries {
+            match ledger.replay(entry) {
+                Ok(Admission::New { .. } | Admission::Known | Admission::Early { .. }) => {}
+                Err(reject) => warnings.push(format!(
+                    "The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more."
+                )),
+            }
+        }
+        ledger.publish();
+        let writer = Writer::new(key, fresh_session()?);
+        let library = open_library(&folder)?;
+        Ok(Self { folder, journal, ledger, writer, library, warnings })
+    }
+
+    /// Whether the ledger's tips are what another member last confirmed to hold.
+    pub(crate) fn all_seen(&mut self) -> bool {
+        self.folder.seen() == Some(self.ledger.digest())
+    }
+}
+
+pub(crate) fn open_library(folder: &Folder) -> Result<Library, DriverError> {
+    Library::open(folder.library(), LIBRARY_QUOTA_BYTES).map_err(|error| {
+        DriverError::new(codes::STORAGE, error.to_string(), "Check the data folder's disk and permissions.")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clocks_agree_with_the_runtime() {
+        let clock = Clock::start();
+        let now = clock.now();
+        assert!(clock.instant(now.mono) <= tokio::time::Instant::now());
+        assert!(now.wall.0 > 1_500_000_000_000);
+    }
+}

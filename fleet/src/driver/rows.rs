@@ -1,0 +1,192 @@
+//! What the view says, as rows for people and programs.
+
+use osiris_ledger::{Author, Block, Function, InvitationState, Payload, Revision, Roles, View, World};
+use osiris_mesh::PeerStatus;
+
+use super::metrics::{CallEnd, Metrics};
+use crate::{
+    api::{BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow},
+    node::Facts,
+};
+
+/// A member's name, or the start of its key.
+pub(crate) fn label(view: &View, device: &Author) -> String {
+    let label = view.members().get(device).map(|member| member.label.clone()).filter(|label| !label.is_empty());
+    label.unwrap_or_else(|| device.short())
+}
+
+pub(crate) fn role_names(roles: Roles) -> Vec<String> {
+    roles.iter().map(|role| role.name().to_owned()).collect()
+}
+
+pub(crate) fn world_name(world: World) -> String {
+    match world {
+        World::Native => "native".to_owned(),
+        World::Http => "http".to_owned(),
+    }
+}
+
+/// One row a member, this device first, then by name.
+pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus]) -> Vec<NodeRow> {
+    let mut rows: Vec<_> = view
+        .members()
+        .values()
+        .map(|member| {
+            let peer = peers.iter().find(|peer| peer.peer.as_bytes() == &member.device.0);
+            let connected = peer.is_some_and(|peer| peer.connected);
+            let state = match (member.active, member.device == *me, connected) {
+                (false, ..) => "revoked",
+                (true, true, _) => "this",
+                (true, false, true) => "connected",
+                (true, false, false) => "unreachable",
+            };
+            NodeRow {
+                device: member.device.to_string(),
+                label: member.label.clone(),
+                roles: role_names(member.roles),
+                state: state.to_owned(),
+                rtt_us: peer.and_then(|peer| peer.rtt).map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                addresses: peer.map(|peer| peer.addrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                serving: served_by(view, &member.device),
+                rejected: facts.rejected.get(&member.device).copied().unwrap_or(0),
+                forks: view.forks().iter().filter(|fork| fork.author == member.device).count() as u64,
+            }
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.state != "this", row.state == "revoked", row.label.clone(), row.device.clone()));
+    rows
+}
+
+fn served_by(view: &View, device: &Author) -> Vec<String> {
+    let serves = |revision: &Revision| revision.serving.iter().any(|serving| serving.device == *device);
+    let all = view.functions().values().flat_map(|function| {
+        let served = function.revisions.iter().filter(|revision| serves(revision));
+        served.map(|revision| format!("{}@{}", function.name, revision.number))
+    });
+    all.collect()
+}
+
+/// One function's row.
+pub(crate) fn function(function: &Function, metrics: &Metrics, load: (u64, u64)) -> FunctionRow {
+    let state = match (&function.live, function.removed) {
+        (_, true) => "removed",
+        (Some(_), false) => "live",
+        (None, false) => "pending",
+    };
+    let shown = function.live.as_ref().or(function.newest.as_ref()).or(function.revisions.last());
+    let figures = metrics.function(&function.name);
+    let (done, failed) = CallEnd::ALL.iter().fold((0, 0), |(done, failed), end| match end {
+        CallEnd::Ok => (done + figures.ended(*end), failed),
+        _ => (done, failed + figures.ended(*end)),
+    });
+    FunctionRow {
+        name: function.name.clone(),
+        state: state.to_owned(),
+        world: shown.map(|revision| world_name(revision.world)).unwrap_or_default(),
+        revision: function.live.as_ref().map_or(0, |live| live.number),
+        newest: function.newest.as_ref().map_or(0, |newest| newest.number),
+        replicas: function.live.as_ref().map_or(0, |live| live.serving.len() as u64),
+        concurrent: function.revisions.iter().any(|revision| revision.concurrent),
+        backlog: load.0,
+        in_flight: load.1,
+        done,
+        failed,
+    }
+}
+
+/// A function's revisions, newest first.
+pub(crate) fn revisions(view: &View, function: &Function) -> Vec<RevisionRow> {
+    let is = |held: Option<&std::sync::Arc<Revision>>, id| held.is_some_and(|held| held.id == id);
+    let rows = function.revisions.iter().rev().map(|revision| {
+        let state = if is(function.live.as_ref(), revision.id) {
+            "live"
+        } else if function.removed {
+            "removed"
+        } else if is(function.newest.as_ref(), revision.id) {
+            "newest"
+        } else {
+            "old"
+        };
+        RevisionRow {
+            number: revision.number,
+            id: revision.id.to_string(),
+            state: state.to_owned(),
+            concurrent: revision.concurrent,
+            component: revision.component.to_string(),
+            size: revision.size,
+            by: label(view, &revision.by),
+            wall_ms: revision.wall_ms,
+            serving: revision.serving.iter().map(|serving| label(view, &serving.device)).collect(),
+        }
+    });
+    rows.collect()
+}
+
+/// Invitations, open ones first.
+pub(crate) fn invitations(view: &View) -> Vec<InvitationRow> {
+    let mut rows: Vec<_> = view
+        .invitations()
+        .values()
+        .map(|invitation| InvitationRow {
+            id: invitation.id.to_string(),
+            state: match invitation.state {
+                InvitationState::Open => "open",
+                InvitationState::UsedUp => "used-up",
+                InvitationState::Withdrawn => "withdrawn",
+            }
+            .to_owned(),
+            used: invitation.used,
+            uses: invitation.uses,
+            surplus: invitation.surplus,
+            roles: role_names(invitation.roles),
+            by: label(view, &invitation.by),
+            note: invitation.note.clone(),
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.state != "open", row.id.clone()));
+    rows
+}
+
+/// A block, with what it says in a sentence.
+pub(crate) fn block(view: &View, block: &Block, effective: bool) -> BlockRow {
+    BlockRow {
+        id: block.id().to_string(),
+        depth: block.order().depth,
+        author: label(view, &block.author()),
+        device: block.author().to_string(),
+        session: block.chain().session.to_string(),
+        seq: block.seq(),
+        op: block.payload().name().to_owned(),
+        says: says(view, block.payload()),
+        wall_ms: block.wall().0,
+        effective,
+        bytes: block.entry().len() as u64,
+    }
+}
+
+fn says(view: &View, payload: &Payload) -> String {
+    let revision = |id| {
+        let all = view.functions().values().flat_map(|f| f.revisions.iter().map(move |revision| (f, revision)));
+        let found = all.filter(|(_, revision)| revision.id == id).map(|(f, revision)| format!("{}@{}", f.name, revision.number));
+        found.last().unwrap_or_else(|| id.short())
+    };
+    match payload {
+        Payload::Founded(op) => format!("founds the fleet {} on {}", op.name, op.label),
+        Payload::Invited(op) => match op.device {
+            Some(device) => format!("invites {} as {}", device.short(), op.roles),
+            None => format!("invites {} device(s) as {}", op.uses, op.roles),
+        },
+        Payload::Withdrawn(op) => format!("withdraws the invitation {}", op.invitation.short()),
+        Payload::Admitted(op) => format!("admits {} ({})", op.label, op.device.short()),
+        Payload::Revoked(op) => {
+            let grants: Vec<_> = op.grants.iter().map(osiris_ledger::BlockId::short).collect();
+            format!("revokes the grant(s) {}", grants.join(", "))
+        }
+        Payload::Deployed(op) => {
+            format!("deploys {} ({}, {} bytes, component {})", op.name, world_name(op.world), op.size, op.component.short())
+        }
+        Payload::Removed(op) => format!("removes {}", op.name),
+        Payload::Serving(op) => format!("serves {} ({} side by side)", revision(op.revision), op.concurrency),
+        Payload::Stopped(op) => format!("no longer serves {}", revision(op.revision)),
+    }
+}

@@ -1,0 +1,311 @@
+//! A running node: core, journal, mesh, functions and servers, from start to a clean end.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use osiris_mesh::{Mesh, MeshConfig, MeshError, MeshEvent, PeerId};
+use osiris_protocol::PeerAddr;
+use osiris_runtime::{Runtime, RuntimeConfig};
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    desk::{Desk, absolute},
+    dispatch::Dispatcher,
+    engine::Engine,
+    error::DriverError,
+    folder::{Folder, random},
+    hosting::Hosting,
+    limits::{DRAIN_TIMEOUT, PEERS_SAVE_INTERVAL},
+    manage::Management,
+    metrics::Metrics,
+    open::{Clock, Opened},
+    routes::Routes,
+    serve::{self, NodeState, State, Token, validate_listen},
+    services::{NodeServices, ViewRoster},
+};
+use crate::{
+    api::codes,
+    node::{Config, Node},
+};
+
+/// What a node is run with.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The data folder.
+    pub data: PathBuf,
+    /// The management socket; see [`super::socket_path`].
+    pub socket: PathBuf,
+    /// Where HTTP listens; port 0 takes any.
+    pub http: SocketAddr,
+    /// Where the mesh listens; all interfaces where none is given.
+    pub mesh: Option<SocketAddr>,
+    /// Addresses that tickets and other members are given instead of the interfaces' own.
+    pub advertise: Vec<SocketAddr>,
+    /// A file with one bearer token; needed for HTTP on any address but loopback.
+    pub token_file: Option<PathBuf>,
+    /// Whether entries are hinted by gossip. Off only in tests: anti-entropy alone must suffice.
+    pub gossip: bool,
+}
+
+/// Where a running node can be reached.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Management.
+    pub socket: PathBuf,
+    /// Mesh.
+    pub mesh: Vec<SocketAddr>,
+    /// The device's key, hex.
+    pub device: String,
+    /// The fleet's id, hex.
+    pub fleet: String,
+    /// What people should know of the start, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A process's engine and desk over an open folder, with or without a network.
+pub(crate) struct Process {
+    pub(crate) folder: Folder,
+    pub(crate) engine: Engine,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) warnings: Vec<String>,
+    secret: [u8; 32],
+    roster_views: Arc<ArcSwap<osiris_ledger::View>>,
+}
+
+impl Process {
+    /// Makes the engine. `serves` says whether this process runs functions.
+    pub(crate) fn new(mut opened: Opened, serves: bool) -> Result<Self, DriverError> {
+        let clock = Clock::start();
+        let all_seen = opened.all_seen();
+        let seed = u64::from_le_bytes(random()?);
+        let Opened { folder, journal, ledger, writer, library, warnings } = opened;
+        let secret = folder.device_key()?.to_bytes();
+        let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
+        let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
+        let (engine, handle) = Engine::new(node, clock, library.clone(), journal.spawn());
+        let desk = Desk {
+            handle,
+            views: Arc::clone(&views),
+            library,
+            metrics: Arc::new(Metrics::default()),
+            me,
+            fleet,
+            data: absolute(folder.path()),
+            clock,
+            known: folder.peers(),
+            mesh: OnceLock::new(),
+            hosting: OnceLock::new(),
+            http: OnceLock::new(),
+            state: Arc::new(NodeState::default()),
+            stop: Arc::new(Notify::new()),
+        };
+        Ok(Self { folder, engine, desk: Arc::new(desk), warnings, secret, roster_views: views })
+    }
+
+    /// Joins the mesh.
+    pub(crate) async fn connect(
+        &mut self,
+        bind: Option<SocketAddr>,
+        advertise: Vec<SocketAddr>,
+        gossip: bool,
+        bootstrap: Vec<PeerAddr>,
+        dispatcher: Option<Arc<Dispatcher>>,
+    ) -> Result<mpsc::Receiver<MeshEvent>, DriverError> {
+        let mut config = MeshConfig::new(self.secret, self.desk.fleet.0);
+        config.bind = bind;
+        config.advertise = advertise;
+        config.gossip = gossip;
+        config.known = self.folder.peers();
+        config.known.extend(bootstrap.iter().cloned());
+        let bootstrap: BTreeSet<_> = bootstrap.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
+        let roster = ViewRoster { views: Arc::clone(&self.roster_views), bootstrap };
+        let mesh_cell = Arc::new(OnceLock::new());
+        let services = NodeServices {
+            handle: self.desk.handle.clone(),
+            library: self.desk.library.clone(),
+            dispatcher: dispatcher.clone(),
+            mesh: Arc::clone(&mesh_cell),
+            fleet: self.desk.fleet.0,
+        };
+        let (mesh, events) =
+            Mesh::spawn(config, Arc::new(roster), Arc::new(services)).await.map_err(|error| mesh_error(&error))?;
+        let _ = mesh_cell.set(mesh.clone());
+        let _ = self.desk.mesh.set(mesh.clone());
+        if let Some(dispatcher) = dispatcher {
+            dispatcher.connect(mesh.clone());
+        }
+        self.engine.mesh = Some(mesh);
+        Ok(events)
+    }
+
+    /// Ends cleanly: durable writes, addresses kept, mesh closed.
+    pub(crate) async fn close(mut self) -> Result<(), DriverError> {
+        self.engine.settle().await;
+        let mesh = self.engine.mesh.take();
+        if let Some(mesh) = &mesh {
+            save_peers(&self.folder, mesh)?;
+            mesh.shutdown().await;
+        }
+        if self.engine.node.all_seen() {
+            let digest = self.engine.node.digest();
+            self.folder.save_seen(&digest)?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn mesh_error(error: &MeshError) -> DriverError {
+    DriverError::new(
+        codes::CONFLICT,
+        format!("The mesh cannot start: {error}."),
+        "Choose another address with `--mesh ADDR`, or port 0 for any free one.",
+    )
+}
+
+fn save_peers(folder: &Folder, mesh: &Mesh) -> Result<(), DriverError> {
+    let mut book = mesh.address_book();
+    book.sort();
+    if book.is_empty() || book == folder.peers() {
+        return Ok(());
+    }
+    folder.save_peers(&book)
+}
+
+/// Runs a node until SIGTERM, SIGINT or `POST /v1/shutdown`; then drains and ends.
+///
+/// # Errors
+/// [`DriverError`] where the node cannot start; what happens later is logged and repaired.
+pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<(), DriverError> {
+    let token = options.token_file.as_deref().map(Token::read).transpose();
+    let token = token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
+    validate_listen(options.http, token.as_ref())
+        .map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
+    let opened = Opened::open(&options.data)?;
+    if !opened.ledger.is_founded() {
+        return Err(DriverError::new(
+            codes::INTERNAL,
+            "The journal lacks the fleet's first block, so nothing in it can be judged.",
+            "Restore the folder from a backup; or move the journal away and join again with a new ticket.",
+        ));
+    }
+    // The log knows at once; people read the same on the terminal.
+    for warning in &opened.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = Runtime::new(RuntimeConfig::new(opened.folder.cache()))
+        .map_err(|error| DriverError::new(codes::INTERNAL, error.to_string(), "`osiris doctor` shows the limits."))?;
+    let mut process = Process::new(opened, true)?;
+    let desk = Arc::clone(&process.desk);
+    let routes = Arc::new(ArcSwap::from_pointee(Routes::default()));
+    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&routes), &desk.me));
+    let view = desk.view();
+    let hosting =
+        Hosting::new(desk.me, runtime, desk.library.clone(), view, routes, Arc::clone(&desk.metrics));
+    let hosting = Arc::new(hosting);
+    let _ = desk.hosting.set(Arc::clone(&hosting));
+    process.engine.hosting = Some(hosting);
+    let mut events = process
+        .connect(options.mesh, options.advertise.clone(), options.gossip, Vec::new(), Some(Arc::clone(&dispatcher)))
+        .await?;
+    let management = Arc::new(Management::new(Arc::clone(&desk)));
+    let config = serve::ServeConfig {
+        http: Some(options.http),
+        token,
+        socket: Some(options.socket.clone()),
+        ..serve::ServeConfig::default()
+    };
+    let parts = serve::Parts {
+        dispatcher: Arc::clone(&dispatcher),
+        manage: management.clone(),
+        gauges: management,
+        metrics: Arc::clone(&desk.metrics),
+        state: Arc::clone(&desk.state),
+    };
+    let server = serve::Server::start(config, parts).await;
+    let server = server.map_err(|error| DriverError::new(codes::CONFLICT, error.to_string(), ""))?;
+    let http = server.http_addr().unwrap_or(options.http);
+    let _ = desk.http.set(http.to_string());
+    process.engine.start().await;
+    desk.state.set(State::Serving);
+    ready(&Addresses {
+        http,
+        socket: options.socket,
+        mesh: desk.mesh.get().map(Mesh::addresses).unwrap_or_default(),
+        device: desk.me.to_string(),
+        fleet: desk.fleet.to_string(),
+        warnings: process.warnings.clone(),
+    });
+    let stopping = desk.stop.notified();
+    process.run_until(&mut events, stop_asked(stopping)).await?;
+    tracing::info!("stopping: no new calls, running ones end");
+    desk.state.set(State::Draining);
+    // The engine goes on while calls end: a call may wait for the core.
+    let drained = async {
+        server.shutdown(DRAIN_TIMEOUT).await;
+        if let Some(hosting) = desk.hosting.get() {
+            hosting.drain(DRAIN_TIMEOUT).await;
+        }
+    };
+    process.engine.run(&mut events, drained).await;
+    dispatcher.disconnect();
+    process.close().await
+}
+
+impl Process {
+    /// Runs, and now and then keeps what it learnt of members' addresses.
+    async fn run_until(
+        &mut self,
+        events: &mut mpsc::Receiver<MeshEvent>,
+        until: impl Future<Output = ()>,
+    ) -> Result<(), DriverError> {
+        tokio::pin!(until);
+        loop {
+            let pause = tokio::time::sleep(PEERS_SAVE_INTERVAL);
+            let ended = self
+                .engine
+                .run(events, async {
+                    tokio::select! {
+                        () = &mut until => true,
+                        () = pause => false,
+                    }
+                })
+                .await;
+            if ended {
+                return Ok(());
+            }
+            if let Some(mesh) = &self.engine.mesh
+                && let Err(error) = save_peers(&self.folder, mesh)
+            {
+                tracing::warn!(%error, "the addresses of members were not kept");
+            }
+        }
+    }
+}
+
+async fn stop_asked(asked: impl Future<Output = ()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("a signal can be waited for");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("a signal can be waited for");
+    tokio::select! {
+        () = asked => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The pause between looks at a condition that no event announces.
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
+
+/// Events of a process without a network: none.
+pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
+    mpsc::channel(1).1
+}
+

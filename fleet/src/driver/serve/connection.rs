@@ -1,0 +1,154 @@
+//! Listeners and their connections.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Shared;
+use super::answer::{Via, answer};
+use super::listen::UnixSocket;
+use crate::driver::limits::{ACCEPT_PAUSE, HEAD_BYTES_MAX};
+
+/// What a connection gets when there is no room for it.
+const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 84\r\n\r\n\
+    {\"error\":\"unavailable\",\"message\":\"The node has too many open connections already.\"}\n";
+
+/// Something that accepts connections.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Without it small answers wait for the peer's delayed acknowledgement.
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(socket) => Ok(Stream::Unix(socket.listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Stream {
+    /// Says that there is no room, as far as the kernel takes it at once.
+    fn turn_away(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_write(NO_ROOM),
+            Self::Unix(stream) => stream.try_write(NO_ROOM),
+        };
+    }
+}
+
+/// How connections of a listener are held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) connections_max: usize,
+    pub(super) head_timeout: Duration,
+}
+
+/// Accepts connections until the server stops.
+pub(super) async fn accept(listener: Listener, via: Via, terms: Terms, shared: Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(terms.connections_max));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            shared.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+            stream.turn_away();
+            continue;
+        };
+        let (owned, via) = (Arc::clone(&shared), via.clone());
+        match stream {
+            Stream::Tcp(stream) => shared.tasks.spawn(connection(stream, via, terms, owned, place)),
+            Stream::Unix(stream) => shared.tasks.spawn(connection(stream, via, terms, owned, place)),
+        };
+    }
+}
+
+/// Counts an open connection.
+struct Open<'a>(&'a AtomicU64);
+
+impl<'a> Open<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connection<S>(stream: S, via: Via, terms: Terms, shared: Arc<Shared>, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let open = Open::new(&shared.metrics.connections);
+    let service = service_fn(|request| async { Ok::<_, Infallible>(answer(&shared, &via, request).await) });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(terms.head_timeout).max_buf_size(HEAD_BYTES_MAX);
+    let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let (mut stopped, mut ended) = (pin!(shared.stop.cancelled()), pin!(shared.end.cancelled()));
+    let (mut watching, mut stopping) = (false, false);
+    // Asking a token takes a lock that all connections share. So it is asked once, which is enough to be
+    // woken by it, and from then on a flag is read.
+    let result = poll_fn(|cx| {
+        if !watching {
+            watching = true;
+            let _ = stopped.as_mut().poll(cx);
+            let _ = ended.as_mut().poll(cx);
+        }
+        match shared.phase.load(Ordering::Acquire) {
+            super::RUNNING => {}
+            super::STOPPING if stopping => {}
+            super::STOPPING => {
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ => return Poll::Ready(Ok(())),
+        }
+        served.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = result {
+        // Clients that go away are everyday life.
+        tracing::debug!("a connection ended: {error}");
+    }
+    drop((open, place));
+}

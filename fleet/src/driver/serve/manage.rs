@@ -1,0 +1,83 @@
+//! What the management interface asks of the node: one method a route.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use osiris_ledger::BlockId;
+use tokio::sync::mpsc;
+
+pub use crate::driver::answer::ApiError;
+
+use crate::api::{
+    BlobStored, BlockRow, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow, InvitationRow,
+    Invite, Invited, LogRow, NodeRow, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
+};
+
+/// A boxed future that can be sent to another thread.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An answer, or the error with its status.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+/// What stored bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobKind {
+    /// A component, which is checked before it is kept.
+    Component,
+    /// A manifest, likewise.
+    Manifest,
+}
+
+/// A function's output.
+#[derive(Debug, Default)]
+pub struct Logs {
+    /// The last lines, oldest first.
+    pub lines: Vec<LogRow>,
+    /// Those that follow, until the sender is dropped or the caller goes away. Bounded: who sends
+    /// decides what a slow reader misses.
+    pub follow: Option<mpsc::Receiver<LogRow>>,
+}
+
+/// The node, as the management interface sees it. A future is dropped when its caller goes away.
+pub trait Manage: Send + std::marker::Sync + 'static {
+    /// `GET /v1/status`.
+    fn status(&self) -> Answer<'_, Status>;
+    /// `GET /v1/nodes`.
+    fn nodes(&self) -> Answer<'_, Vec<NodeRow>>;
+    /// `GET /v1/functions`.
+    fn functions(&self) -> Answer<'_, Vec<FunctionRow>>;
+    /// `GET /v1/functions/{name}`.
+    fn function(&self, name: String) -> Answer<'_, FunctionDetail>;
+    /// `POST /v1/blobs?kind=`.
+    fn store(&self, kind: BlobKind, bytes: Bytes) -> Answer<'_, BlobStored>;
+    /// `POST /v1/functions`.
+    fn deploy(&self, deploy: Deploy) -> Answer<'_, Deployed>;
+    /// `DELETE /v1/functions/{name}?timeout_ms=`: waits so long for another member to confirm.
+    fn remove(&self, name: String, timeout: Duration) -> Answer<'_, Written>;
+    /// `GET /v1/functions/{name}/logs?lines=&follow=`.
+    fn logs(&self, name: String, lines: usize, follow: bool) -> Answer<'_, Logs>;
+    /// `POST /v1/invitations`.
+    fn invite(&self, invite: Invite) -> Answer<'_, Invited>;
+    /// `GET /v1/invitations`.
+    fn invitations(&self) -> Answer<'_, Vec<InvitationRow>>;
+    /// `DELETE /v1/invitations/{id}?timeout_ms=`: waits so long for another member to confirm.
+    fn withdraw(&self, id: BlockId, timeout: Duration) -> Answer<'_, Written>;
+    /// `GET /v1/ticket`.
+    fn ticket(&self) -> Answer<'_, TicketReply>;
+    /// `POST /v1/sync`.
+    fn sync(&self, sync: SyncRequest) -> Answer<'_, Synced>;
+    /// `POST /v1/drain`.
+    fn drain(&self) -> Answer<'_, Drained>;
+    /// `POST /v1/leave`.
+    fn leave(&self) -> Answer<'_, Written>;
+    /// `POST /v1/shutdown`: returns once the end is asked for; the node ends after the answer is sent.
+    fn shutdown(&self) -> Answer<'_, ()>;
+    /// `GET /v1/ledger?limit=`: newest first.
+    fn ledger(&self, limit: usize) -> Answer<'_, Vec<BlockRow>>;
+    /// `GET /v1/ledger/verify`.
+    fn verify(&self) -> Answer<'_, Verified>;
+    /// `GET /v1/doctor`.
+    fn doctor(&self) -> Answer<'_, Doctor>;
+}

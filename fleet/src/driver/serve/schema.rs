@@ -1,0 +1,370 @@
+//! The JSON types of the interface as JSON schemas, and their fields: a test holds them to the types.
+
+use serde_json::{Map, Value, json};
+
+/// The type of a field.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text,
+    Number,
+    Flag,
+    Texts,
+    TextMap,
+    /// `all` or a number above zero.
+    Replicas,
+    One(&'static str),
+    Many(&'static str),
+}
+
+/// A field: its name, its type, and how it may be absent.
+#[derive(Clone, Copy, Debug)]
+struct Field(&'static str, Kind, Need);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// It is always there.
+    Always,
+    /// It may be `null`; a request may leave it out.
+    Null,
+    /// A request may leave it out.
+    Optional,
+}
+
+use Kind::{Flag, Many, Number, One, Replicas, Text, TextMap, Texts};
+use Need::{Always, Null, Optional};
+
+const fn f(name: &'static str, kind: Kind) -> Field {
+    Field(name, kind, Always)
+}
+
+/// A type: its name, whether it is a request, and its fields.
+type Type = (&'static str, bool, &'static [Field]);
+
+const TYPES: &[Type] = &[
+    ("ErrorBody", false, &[f("error", Text), f("message", Text), Field("next", Text, Optional)]),
+    (
+        "Status",
+        false,
+        &[
+            f("version", Text),
+            f("fleet_name", Text),
+            f("fleet", Text),
+            f("device", Text),
+            f("label", Text),
+            f("roles", Texts),
+            f("state", Text),
+            f("data_dir", Text),
+            f("uptime_s", Number),
+            f("http", Text),
+            f("mesh", Texts),
+            f("view", Text),
+            f("document_heads", Texts),
+            f("blocks", Number),
+            f("early", Number),
+            f("members", Number),
+            f("connected", Number),
+            f("functions", Number),
+            f("unseen", Number),
+            f("backlog", Number),
+            f("in_flight", Number),
+        ],
+    ),
+    (
+        "NodeRow",
+        false,
+        &[
+            f("device", Text),
+            f("label", Text),
+            f("roles", Texts),
+            f("state", Text),
+            Field("rtt_us", Number, Null),
+            f("addresses", Texts),
+            f("serving", Texts),
+            f("rejected", Number),
+            f("forks", Number),
+        ],
+    ),
+    (
+        "FunctionRow",
+        false,
+        &[
+            f("name", Text),
+            f("state", Text),
+            f("world", Text),
+            f("revision", Number),
+            f("newest", Number),
+            f("replicas", Number),
+            f("concurrent", Flag),
+            f("backlog", Number),
+            f("in_flight", Number),
+            f("done", Number),
+            f("failed", Number),
+        ],
+    ),
+    (
+        "RevisionRow",
+        false,
+        &[
+            f("number", Number),
+            f("id", Text),
+            f("state", Text),
+            f("concurrent", Flag),
+            f("component", Text),
+            f("size", Number),
+            f("by", Text),
+            f("wall_ms", Number),
+            f("serving", Texts),
+        ],
+    ),
+    (
+        "FunctionDetail",
+        false,
+        &[
+            f("function", One("FunctionRow")),
+            Field("manifest", One("Manifest"), Null),
+            Field("problem", Text, Null),
+            f("revisions", Many("RevisionRow")),
+        ],
+    ),
+    ("BlobStored", false, &[f("hash", Text), f("size", Number), Field("world", Text, Null)]),
+    (
+        "LimitKeys",
+        true,
+        &[
+            Field("memory_mib", Number, Optional),
+            Field("timeout_ms", Number, Optional),
+            Field("concurrency", Number, Optional),
+            Field("queue", Number, Optional),
+        ],
+    ),
+    (
+        "Manifest",
+        true,
+        &[
+            f("name", Text),
+            Field("version", Text, Optional),
+            Field("replicas", Replicas, Optional),
+            Field("limits", One("LimitKeys"), Optional),
+        ],
+    ),
+    (
+        "Deploy",
+        true,
+        &[
+            f("component", Text),
+            f("manifest", One("Manifest")),
+            f("timeout_ms", Number),
+            Field("wait", Flag, Optional),
+        ],
+    ),
+    ("Written", false, &[f("block", Text), f("seen_by", Number), f("others", Number)]),
+    (
+        "Deployed",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("name", Text),
+            f("revision", Number),
+            f("world", Text),
+            f("component_held_by", Number),
+            f("live", Flag),
+        ],
+    ),
+    ("LogRow", false, &[f("call", Number), f("stream", Text), f("text", Text)]),
+    (
+        "Invite",
+        true,
+        &[
+            f("uses", Number),
+            f("roles", Texts),
+            Field("device", Text, Null),
+            f("note", Text),
+            f("timeout_ms", Number),
+        ],
+    ),
+    ("Invited", false, &[f("block", Text), f("seen_by", Number), f("others", Number), f("ticket", Text)]),
+    (
+        "InvitationRow",
+        false,
+        &[
+            f("id", Text),
+            f("state", Text),
+            f("used", Number),
+            f("uses", Number),
+            f("surplus", Number),
+            f("roles", Texts),
+            f("by", Text),
+            f("note", Text),
+        ],
+    ),
+    ("TicketReply", false, &[f("ticket", Text)]),
+    ("Sync", true, &[f("timeout_ms", Number)]),
+    (
+        "Synced",
+        false,
+        &[f("others", Number), f("connected", Number), f("agreed", Number), f("unseen", Number)],
+    ),
+    ("Drained", false, &[f("stopped", Number)]),
+    (
+        "BlockRow",
+        false,
+        &[
+            f("id", Text),
+            f("depth", Number),
+            f("author", Text),
+            f("device", Text),
+            f("session", Text),
+            f("seq", Number),
+            f("op", Text),
+            f("says", Text),
+            f("wall_ms", Number),
+            f("effective", Flag),
+            f("bytes", Number),
+        ],
+    ),
+    (
+        "Verified",
+        false,
+        &[
+            f("blocks", Number),
+            f("chains", Number),
+            f("view", Text),
+            f("components", Number),
+            f("problems", Texts),
+        ],
+    ),
+    (
+        "Doctor",
+        false,
+        &[
+            f("facts", TextMap),
+            f("problems", Texts),
+            f("memory_bytes", Number),
+            f("cpu_ms", Number),
+            f("written_bytes", Number),
+            f("uptime_s", Number),
+        ],
+    ),
+];
+
+fn find(name: &str) -> Option<&'static Type> {
+    TYPES.iter().find(|(known, ..)| *known == name)
+}
+
+/// The fields that a request of this type may have.
+pub(super) fn fields(name: &str) -> impl Iterator<Item = &'static str> {
+    find(name).into_iter().flat_map(|(_, _, fields)| fields.iter().map(|field| field.0))
+}
+
+/// A reference to a type.
+pub(super) fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// Every type, by name.
+pub(super) fn all() -> Map<String, Value> {
+    TYPES.iter().map(|of| (of.0.to_owned(), schema(of))).collect()
+}
+
+fn schema((_, request, fields): &Type) -> Value {
+    let properties: Map<String, Value> =
+        fields.iter().map(|field| (field.0.to_owned(), property(field))).collect();
+    let required = fields.iter().filter(|field| match field.2 {
+        Always => true,
+        Null => !request,
+        Optional => false,
+    });
+    let required: Vec<_> = required.map(|field| field.0).collect();
+    let mut schema = json!({ "type": "object", "properties": properties, "required": required });
+    if *request {
+        schema["additionalProperties"] = json!(false);
+    }
+    schema
+}
+
+fn property(Field(_, kind, need): &Field) -> Value {
+    let plain = match kind {
+        Text => json!({ "type": "string" }),
+        Number => json!({ "type": "integer", "minimum": 0 }),
+        Flag => json!({ "type": "boolean" }),
+        Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Replicas => json!({ "oneOf": [{ "const": "all" }, { "type": "integer", "minimum": 1 }] }),
+        One(name) => reference(name),
+        Many(name) => json!({ "type": "array", "items": reference(name) }),
+    };
+    if *need == Null { json!({ "anyOf": [plain, { "type": "null" }] }) } else { plain }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::*;
+    use crate::api;
+    use crate::manifest::{LimitKeys, Manifest};
+
+    fn full_manifest() -> Manifest {
+        let limits =
+            LimitKeys { memory_mib: Some(1), timeout_ms: Some(1), concurrency: Some(1), queue: Some(1) };
+        Manifest { version: Some("1".to_owned()), limits, ..Manifest::named("a") }
+    }
+
+    fn check(name: &str, sample: impl Serialize) {
+        let sample = serde_json::to_value(sample).expect("JSON");
+        let object = sample.as_object().expect("an object");
+        let mut known: Vec<_> = fields(name).collect();
+        known.sort_unstable();
+        let mut keys: Vec<_> = object.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, known, "{name}");
+        for Field(field, kind, _) in find(name).expect(name).2 {
+            let value = &object[*field];
+            let suits = match kind {
+                _ if value.is_null() => true,
+                Text => value.is_string(),
+                Number => value.is_u64(),
+                Flag => value.is_boolean(),
+                Texts | Many(_) => value.is_array(),
+                TextMap | One(_) => value.is_object(),
+                Replicas => value.is_string() || value.is_u64(),
+            };
+            assert!(suits, "{name}.{field} is {value}");
+        }
+    }
+
+    #[test]
+    fn the_schemas_are_those_of_the_types() {
+        check("ErrorBody", osiris_protocol::error::ErrorBody::new("a", "b").with_next("c"));
+        check("Status", api::Status::default());
+        check("NodeRow", api::NodeRow::default());
+        check("FunctionRow", api::FunctionRow::default());
+        check("RevisionRow", api::RevisionRow::default());
+        check(
+            "FunctionDetail",
+            api::FunctionDetail { manifest: Some(full_manifest()), ..Default::default() },
+        );
+        check("BlobStored", api::BlobStored { hash: String::new(), size: 0, world: None });
+        check("LimitKeys", full_manifest().limits);
+        check("Manifest", full_manifest());
+        let deploy =
+            api::Deploy { component: String::new(), manifest: full_manifest(), timeout_ms: 0, wait: false };
+        check("Deploy", deploy);
+        check("Written", api::Written::default());
+        check("Deployed", api::Deployed::default());
+        check("LogRow", api::LogRow { call: 0, stream: String::new(), text: String::new() });
+        check("Invite", api::Invite::default());
+        check("Invited", api::Invited::default());
+        check("InvitationRow", api::InvitationRow::default());
+        check("TicketReply", api::TicketReply { ticket: String::new() });
+        check("Sync", api::Sync { timeout_ms: 0 });
+        check("Synced", api::Synced::default());
+        check("Drained", api::Drained::default());
+        check("BlockRow", api::BlockRow::default());
+        check("Verified", api::Verified::default());
+        check("Doctor", api::Doctor::default());
+        assert_eq!(TYPES.len(), 23, "a type has no check here");
+    }
+}

@@ -1,0 +1,113 @@
+//! What members and strangers ask of this node over the mesh.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use arc_swap::ArcSwap;
+use osiris_ledger::{Author, BlockId, Signature, View};
+use osiris_mesh::{BoxFuture, Mesh, PeerId, Roster, Services};
+use osiris_protocol::{
+    PeerAddr,
+    call::{CallReply, CallRequest},
+    join::{JoinReply, JoinRequest, RefusalCode, Welcome},
+};
+use osiris_runtime::{ComponentHash, Library};
+
+use super::{dispatch::Dispatcher, engine::NodeHandle};
+use crate::node::{Reply, Request};
+
+/// Who belongs to the fleet: the view's members; before there is a view, whom the ticket named.
+#[derive(Debug)]
+pub(crate) struct ViewRoster {
+    pub(crate) views: Arc<ArcSwap<View>>,
+    pub(crate) bootstrap: BTreeSet<PeerId>,
+}
+
+impl ViewRoster {
+    fn is_blank(view: &View) -> bool {
+        view.members().is_empty()
+    }
+}
+
+impl Roster for ViewRoster {
+    fn is_member(&self, peer: &PeerId) -> bool {
+        let view = self.views.load();
+        view.is_member(&Author(peer.to_bytes())) || (Self::is_blank(&view) && self.bootstrap.contains(peer))
+    }
+
+    fn members(&self) -> Vec<PeerId> {
+        let view = self.views.load();
+        if Self::is_blank(&view) {
+            return self.bootstrap.iter().copied().collect();
+        }
+        let active = view.members().values().filter(|member| member.active);
+        active.map(|member| PeerId::from_bytes(member.device.0)).collect()
+    }
+}
+
+/// The node's side of the mesh's protocols.
+#[derive(Debug)]
+pub(crate) struct NodeServices {
+    pub(crate) handle: NodeHandle,
+    pub(crate) library: Library,
+    /// None in a process that only makes contact.
+    pub(crate) dispatcher: Option<Arc<Dispatcher>>,
+    /// The mesh needs its services to be started, so it comes second.
+    pub(crate) mesh: Arc<OnceLock<Mesh>>,
+    pub(crate) fleet: [u8; 32],
+}
+
+impl Services for NodeServices {
+    fn join(&self, device: PeerId, request: JoinRequest) -> BoxFuture<'static, JoinReply> {
+        let (handle, mesh, fleet) = (self.handle.clone(), Arc::clone(&self.mesh), self.fleet);
+        Box::pin(async move {
+            if request.fleet != fleet {
+                let why = "The ticket is for another fleet than this node belongs to. Ask for a new ticket.";
+                return JoinReply::refused(RefusalCode::OtherFleet, why);
+            }
+            let admit = Request::Admit {
+                device: Author(device.to_bytes()),
+                invitation: BlockId(request.invitation),
+                proof: Signature(request.proof),
+                label: request.label.clone(),
+            };
+            match handle.ask(admit).await {
+                Ok(Reply::Admitted(grant)) => {
+                    let mut addrs = Vec::new();
+                    if let Some(mesh) = mesh.get() {
+                        mesh.learn(&PeerAddr { peer: device.to_bytes(), addrs: request.addrs });
+                        addrs.push(PeerAddr { peer: mesh.peer_id().to_bytes(), addrs: mesh.addresses() });
+                        addrs.extend(mesh.address_book());
+                    }
+                    addrs.truncate(osiris_protocol::limits::TICKET_PEERS_MAX);
+                    JoinReply::Welcome(Welcome { grant: grant.0, addrs })
+                }
+                Ok(_) => JoinReply::refused(RefusalCode::Internal, "The node failed to answer. Try again."),
+                Err(refusal) => {
+                    let code = refusal.join.unwrap_or(RefusalCode::Busy);
+                    let next = refusal.next.map(|next| format!(" {next}")).unwrap_or_default();
+                    JoinReply::refused(code, format!("{}{next}", refusal.message))
+                }
+            }
+        })
+    }
+
+    fn call(&self, _peer: PeerId, request: CallRequest) -> BoxFuture<'static, CallReply> {
+        let dispatcher = self.dispatcher.clone();
+        Box::pin(async move {
+            match dispatcher {
+                Some(dispatcher) => dispatcher.serve_relayed(request).await,
+                // A process that only makes contact: the caller tries another member.
+                None => CallReply { status: 503, headers: Vec::new(), body: bytes::Bytes::new() },
+            }
+        })
+    }
+
+    fn blob(&self, hash: [u8; 32]) -> Option<PathBuf> {
+        let hash = ComponentHash(hash);
+        self.library.contains(hash).then(|| self.library.path(hash))
+    }
+}

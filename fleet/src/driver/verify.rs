@@ -1,0 +1,65 @@
+//! `osiris ledger verify`: everything again, from the bytes.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use osiris_ledger::{Admission, Block, BlockId, FleetId, Ledger, View};
+use osiris_runtime::Library;
+
+use super::store::Journal;
+use crate::api::Verified;
+
+/// Admits every block into an empty ledger, compares the views, scans the journal and hashes the
+/// library's bytes.
+pub(crate) fn verify(
+    fleet: FleetId,
+    blocks: &[(Arc<Block>, bool)],
+    library: &Library,
+    view: &View,
+    journal: &Path,
+) -> Verified {
+    let mut problems = Vec::new();
+    let mut again = Ledger::new(fleet);
+    for (block, _) in blocks {
+        match again.admit(block.entry()) {
+            Ok(Admission::New { .. }) => {}
+            Ok(_) => problems.push(format!("Block {} does not follow what it names.", block.id().short())),
+            Err(reject) => problems.push(format!("Block {} is not valid: {reject}.", block.id().short())),
+        }
+    }
+    let hash = again.publish().hash();
+    if hash != view.hash() {
+        problems.push("The view differs from what its blocks say; restart the node to build it again.".to_owned());
+    }
+    match Journal::inspect(journal) {
+        Ok((_, found)) => {
+            let held: BTreeSet<_> = found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
+            let lost = blocks.iter().filter(|(block, _)| !held.contains(&block.id().0)).count();
+            if !found.damage.is_empty() {
+                let places: Vec<_> = found.damage.iter().map(|d| format!("{} bytes at {}", d.bytes, d.offset)).collect();
+                problems.push(format!(
+                    "The journal is damaged on disk ({}). The next start keeps the damaged file beside and repairs the rest from other members.",
+                    places.join(", ")
+                ));
+            }
+            if lost > 0 {
+                problems.push(format!("The journal lacks {lost} block(s) that the node holds in memory."));
+            }
+        }
+        Err(error) => problems.push(error.message),
+    }
+    let mut components = 0;
+    for (hash, _) in library.list() {
+        match library.read(hash) {
+            Ok(_) => components += 1,
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    let chains: BTreeSet<_> = blocks.iter().map(|(block, _)| block.chain()).collect();
+    Verified {
+        blocks: blocks.len() as u64,
+        chains: chains.len() as u64,
+        view: BlockId(hash).to_string(),
+        components,
+        problems,
+    }
+}

@@ -1,0 +1,11 @@
+//! The Osiris node.
+//!
+//! [`node`] is the pure core: inputs in, effects out, no clock, no IO. `driver` (feature `driver`)
+//! performs the effects on a real network, disk and clock, and serves HTTP.
+
+pub mod api;
+#[cfg(feature = "driver")]
+pub mod driver;
+pub mod manifest;
+pub mod node;
+pub mod placement;

@@ -1,0 +1,269 @@
+//! From a deployed revision to one that is ready here, and back.
+//!
+//! ```text
+//! wanted here → manifest → component → compiled → `serving`        (each step retried with backoff)
+//! no longer wanted → `stopped` → retired once its invocations end
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use osiris_ledger::{Author, BlobHash, BlockId, Function, Mono, Now, Payload, Revision, op};
+use osiris_mesh::PeerId;
+
+use super::{Effect, Node};
+use crate::{
+    manifest::{Manifest, Replicas},
+    placement,
+};
+
+/// First and longest pause before a failed fetch is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How far a revision is on this node.
+#[derive(Debug)]
+enum Local {
+    Preparing,
+    Ready(u32),
+    Failed(String),
+}
+
+#[derive(Debug, Default)]
+struct Fetching {
+    under_way: bool,
+    failures: u32,
+    not_before: Option<Mono>,
+    why: Option<String>,
+}
+
+/// Revisions, components and manifests as this node has them.
+#[derive(Debug, Default)]
+pub(super) struct Functions {
+    held: BTreeSet<BlobHash>,
+    manifests: BTreeMap<BlobHash, Result<Manifest, String>>,
+    reading: BTreeSet<BlobHash>,
+    fetching: BTreeMap<BlobHash, Fetching>,
+    local: BTreeMap<BlockId, Local>,
+    last_look: Option<Mono>,
+}
+
+impl Functions {
+    pub(super) fn blob_held(&mut self, hash: BlobHash) {
+        self.fetching.remove(&hash);
+        self.held.insert(hash);
+    }
+
+    pub(super) fn manifest_read(&mut self, hash: BlobHash, manifest: Result<Manifest, String>) {
+        self.reading.remove(&hash);
+        self.manifests.insert(hash, manifest);
+    }
+
+    pub(super) fn fetch_failed(&mut self, now: Now, hash: BlobHash, why: String) {
+        let fetching = self.fetching.entry(hash).or_default();
+        fetching.under_way = false;
+        let pause = RETRY.0.saturating_mul(1 << fetching.failures.min(8)).min(RETRY.1);
+        fetching.failures += 1;
+        fetching.not_before = Some(now.mono.plus(pause));
+        fetching.why = Some(why);
+    }
+
+    pub(super) fn prepared(&mut self, revision: BlockId, concurrency: u32) {
+        self.local.insert(revision, Local::Ready(concurrency));
+    }
+
+    pub(super) fn prepare_failed(&mut self, revision: BlockId, why: String) {
+        self.local.insert(revision, Local::Failed(why));
+    }
+
+    /// When the core last looked at what should be ready.
+    pub(super) fn last_look(&self) -> Option<Mono> {
+        self.last_look
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.fetching.values().filter(|fetching| !fetching.under_way).filter_map(|fetching| fetching.not_before).min()
+    }
+
+    /// Revisions that are wanted here and cannot be had: why.
+    pub(super) fn problems(&self) -> BTreeMap<BlockId, String> {
+        let failed = self.local.iter().filter_map(|(revision, local)| match local {
+            Local::Failed(why) => Some((*revision, why.clone())),
+            _ => None,
+        });
+        failed.collect()
+    }
+
+    fn fetch_due(&mut self, now: Now, hash: BlobHash) -> bool {
+        let fetching = self.fetching.entry(hash).or_default();
+        let due = !fetching.under_way && fetching.not_before.is_none_or(|at| at <= now.mono);
+        if due {
+            fetching.under_way = true;
+            fetching.not_before = None;
+        }
+        due
+    }
+}
+
+impl Node {
+    /// Revisions that the ledger says are served here.
+    pub(super) fn served_here(&self) -> impl Iterator<Item = BlockId> + use<> {
+        let me = self.me;
+        let view = Arc::clone(&self.view);
+        let functions: Vec<_> = view.functions().values().cloned().collect();
+        functions.into_iter().flat_map(move |function| {
+            let served = function.revisions.iter().filter(|rev| rev.serving.iter().any(|s| s.device == me));
+            served.map(|revision| revision.id).collect::<Vec<_>>()
+        })
+    }
+
+    /// Brings what is ready here in line with what the view says should be.
+    pub(super) fn reconcile(&mut self, now: Now) {
+        if !self.serves || self.read_only.is_some() {
+            return;
+        }
+        self.functions.last_look = Some(now.mono);
+        let mut wanted = BTreeSet::new();
+        if !self.draining && self.view.is_member(&self.me) {
+            let view = Arc::clone(&self.view);
+            for function in view.functions().values() {
+                for revision in wanted_revisions(function) {
+                    if self.is_wanted(now, revision) {
+                        wanted.insert(revision.id);
+                        self.advance(now, revision);
+                    }
+                }
+            }
+        }
+        self.retire_unwanted(now, &wanted);
+    }
+
+    /// Whether a revision is to be ready here. Without its manifest every member is a candidate for
+    /// reading the manifest, so the manifest comes first.
+    fn is_wanted(&mut self, now: Now, revision: &Revision) -> bool {
+        let replicas = match self.functions.manifests.get(&revision.manifest) {
+            Some(Ok(manifest)) => manifest.replicas,
+            Some(Err(_)) => return false,
+            None => {
+                self.want_manifest(now, revision);
+                return false;
+            }
+        };
+        let members = self.view.members().values().filter(|member| member.active && member.roles.has(osiris_ledger::Role::Node));
+        let members: Vec<_> = members.map(|member| member.device).collect();
+        let placed = placement::placed(&revision.id, members, replicas, |member| self.is_alive(now, member));
+        if placed.contains(&self.me) {
+            return true;
+        }
+        // One that moved away keeps serving until those that took over are ready.
+        let Replicas::Count(count) = replicas else { return false };
+        let serves = |member: &Author| revision.serving.iter().any(|serving| serving.device == *member);
+        let ready_elsewhere = placed.iter().filter(|member| serves(member)).count();
+        serves(&self.me) && ready_elsewhere < count as usize && ready_elsewhere < placed.len()
+    }
+
+    fn want_manifest(&mut self, now: Now, revision: &Revision) {
+        if self.functions.held.contains(&revision.manifest) {
+            if self.functions.reading.insert(revision.manifest) {
+                self.effects.push_back(Effect::ReadManifest(revision.manifest));
+            }
+        } else {
+            self.fetch(now, revision, revision.manifest, revision.manifest_size);
+        }
+    }
+
+    fn fetch(&mut self, now: Now, revision: &Revision, hash: BlobHash, size: u64) {
+        if self.functions.fetch_due(now, hash) {
+            let holders = revision.serving.iter().map(|serving| serving.device);
+            let connected: Vec<_> = self.sync.peers().map(|peer| Author(peer.to_bytes())).collect();
+            let mut from = Vec::new();
+            for member in holders.chain([revision.by]).chain(connected) {
+                if member != self.me && !from.contains(&member) {
+                    from.push(member);
+                }
+            }
+            self.effects.push_back(Effect::Fetch { hash, size, from });
+        }
+    }
+
+    /// One step towards being ready.
+    fn advance(&mut self, now: Now, revision: &Revision) {
+        match self.functions.local.get(&revision.id) {
+            Some(Local::Preparing | Local::Failed(_)) => {}
+            Some(Local::Ready(concurrency)) => {
+                let concurrency = *concurrency;
+                let said = revision.serving.iter().find(|serving| serving.device == self.me);
+                if said.is_none_or(|serving| serving.concurrency != concurrency) {
+                    let op = op::Serving { revision: revision.id, concurrency };
+                    self.announce(now, Payload::Serving(op));
+                }
+            }
+            None if !self.functions.held.contains(&revision.component) => {
+                self.fetch(now, revision, revision.component, revision.size);
+            }
+            None => {
+                let Some(Ok(manifest)) = self.functions.manifests.get(&revision.manifest) else { return };
+                let prepare = Effect::Prepare {
+                    revision: revision.id,
+                    component: revision.component,
+                    manifest: manifest.clone(),
+                };
+                self.functions.local.insert(revision.id, Local::Preparing);
+                self.effects.push_back(prepare);
+            }
+        }
+    }
+
+    fn retire_unwanted(&mut self, now: Now, wanted: &BTreeSet<BlockId>) {
+        let known = |revision: &BlockId| {
+            // Without the manifest it is not known whether the revision is wanted: leave it.
+            self.view.functions().values().flat_map(|function| &function.revisions).any(|held| {
+                held.id == *revision && self.functions.manifests.contains_key(&held.manifest)
+            })
+        };
+        let served: Vec<_> = self.served_here().filter(|id| !wanted.contains(id)).collect();
+        let gone: Vec<_> = served.into_iter().filter(|id| self.draining || known(id) || !self.is_current(id)).collect();
+        for revision in gone {
+            self.announce(now, Payload::Stopped(op::Stopped { revision }));
+        }
+        let idle: Vec<_> = self
+            .functions
+            .local
+            .iter()
+            .filter(|(id, local)| !wanted.contains(id) && matches!(local, Local::Ready(_) | Local::Failed(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        for revision in idle {
+            self.functions.local.remove(&revision);
+            self.effects.push_back(Effect::Retire(revision));
+        }
+    }
+
+    /// Whether a revision is live or newest of its function.
+    fn is_current(&self, revision: &BlockId) -> bool {
+        let functions = self.view.functions().values();
+        functions.flat_map(|function| wanted_revisions(function)).any(|wanted| wanted.id == *revision)
+    }
+
+    /// Writes a fact about this node. Where it may not (any more), the fact does not matter either.
+    fn announce(&mut self, now: Now, payload: Payload) {
+        if self.view.is_member(&self.me) && self.append(now, payload).is_err() {
+            // The next view says why: revoked meanwhile, or the store failed.
+            self.functions.last_look = Some(now.mono);
+        }
+    }
+
+    /// Tells the core's peers from the ledger's members.
+    #[must_use]
+    pub fn peer(member: &Author) -> PeerId {
+        PeerId::from_bytes(member.0)
+    }
+}
+
+/// The newest revision, and the live one while the newest is not ready anywhere.
+fn wanted_revisions(function: &Function) -> impl Iterator<Item = &Arc<Revision>> {
+    let live = function.live.iter().filter(|live| function.newest.as_ref().is_none_or(|newest| newest.id != live.id));
+    function.newest.iter().chain(live)
+}

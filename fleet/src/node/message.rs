@@ -1,0 +1,302 @@
+//! What goes into the core and what comes out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use osiris_ledger::{
+    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, View, World,
+};
+use osiris_mesh::PeerId;
+use osiris_protocol::join::RefusalCode;
+
+use crate::{api::codes, manifest::Manifest};
+
+/// Names a request until it is answered.
+pub type Token = u64;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The driver is ready to perform effects.
+    Start,
+    /// A member is connected.
+    PeerUp(PeerId),
+    /// A member's connection is gone.
+    PeerDown(PeerId),
+    /// A connected member sent a frame of `osiris/sync/1`.
+    Frame(PeerId, Vec<u8>),
+    /// Gossip brought an entry.
+    Hint(Vec<u8>),
+    /// Gossip lost something.
+    HintsLagged,
+    /// [`super::Node::deadline`] has come.
+    Tick,
+    /// Somebody asks for something.
+    Request(Token, Request),
+    /// The library holds these bytes.
+    BlobHeld(BlobHash),
+    /// A manifest was read from the library.
+    Manifest(BlobHash, Result<Manifest, String>),
+    /// No member gave these bytes.
+    FetchFailed(BlobHash, String),
+    /// A revision is compiled and can run so many invocations side by side.
+    Prepared(BlockId, u32),
+    /// A revision cannot run here.
+    PrepareFailed(BlockId, String),
+    /// The journal could not be written or synced.
+    StoreFailed(String),
+}
+
+/// What can be asked of a node.
+#[derive(Debug)]
+pub enum Request {
+    /// Deploy a component that the library holds.
+    Deploy {
+        /// The component.
+        component: BlobHash,
+        /// Its bytes.
+        size: u64,
+        /// What it exports.
+        world: World,
+        /// Its manifest's hash and bytes, in the library too.
+        manifest: (BlobHash, u64),
+        /// The function.
+        name: String,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+        /// Wait until it is live.
+        live: bool,
+    },
+    /// Remove a function.
+    Remove {
+        /// The function.
+        name: String,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Invite.
+    Invite {
+        /// Public half of the invitation's key.
+        key: Author,
+        /// Devices it may admit.
+        uses: u32,
+        /// What it gives.
+        roles: Roles,
+        /// The only device it is for.
+        device: Option<Author>,
+        /// For people.
+        note: String,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Withdraw an invitation.
+    Withdraw {
+        /// Its block.
+        invitation: BlockId,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// A stranger holds a ticket.
+    Admit {
+        /// Its key, proven by its connection.
+        device: Author,
+        /// The invitation it names.
+        invitation: BlockId,
+        /// Its proof.
+        proof: Signature,
+        /// Its name.
+        label: String,
+    },
+    /// End this device's membership.
+    Leave {
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Serve no more.
+    Drain,
+    /// Agree with every connected member.
+    Sync {
+        /// Wait so long.
+        timeout_ms: u64,
+    },
+    /// Read.
+    Query(Query),
+}
+
+/// What can be read.
+#[derive(Clone, Copy, Debug)]
+pub enum Query {
+    /// [`Facts`].
+    Facts,
+    /// The newest blocks, at most so many, newest first, each with whether it counts.
+    Log(usize),
+    /// Every block, in order.
+    Blocks,
+}
+
+/// What the core knows beside the view.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Heads of the automerge document.
+    pub document_heads: Vec<[u8; 32]>,
+    /// Blocks that wait for others.
+    pub early: u64,
+    /// Own blocks that nobody confirmed.
+    pub unseen: u64,
+    /// Members connected.
+    pub connected: u64,
+    /// Invalid blocks, by the member that sent them.
+    pub rejected: BTreeMap<Author, u64>,
+    /// Revisions that should be ready here and are not: why.
+    pub problems: BTreeMap<BlockId, String>,
+    /// Whether this node serves no more.
+    pub draining: bool,
+    /// Why the journal takes no more writes.
+    pub read_only: Option<String>,
+    /// Heads of all chains, for a ticket.
+    pub heads: Vec<BlockId>,
+}
+
+/// A request's answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// The block is durable here; so many of the other members confirmed it.
+    Written {
+        /// The block.
+        block: Arc<Block>,
+        /// Members that confirmed.
+        seen_by: u64,
+        /// Other active members.
+        others: u64,
+    },
+    /// A stranger is a member; its grant.
+    Admitted(BlockId),
+    /// Contact: other members, those connected, those that agree, own blocks nobody confirmed.
+    Synced {
+        /// Other active members.
+        others: u64,
+        /// Connected.
+        connected: u64,
+        /// Agreeing.
+        agreed: u64,
+        /// Unconfirmed own blocks.
+        unseen: u64,
+    },
+    /// So many revisions are no longer served here.
+    Drained(u64),
+    /// [`Query::Facts`].
+    Facts(Box<Facts>),
+    /// [`Query::Log`] and [`Query::Blocks`].
+    Blocks(Vec<(Arc<Block>, bool)>),
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// One of [`codes`].
+    pub code: (&'static str, u16),
+    /// A sentence.
+    pub message: String,
+    /// What to do next.
+    pub next: Option<String>,
+    /// For a joining stranger.
+    pub join: Option<RefusalCode>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: (&'static str, u16), message: impl Into<String>, next: &str) -> Self {
+        let next = (!next.is_empty()).then(|| next.to_owned());
+        Self { code, message: message.into(), next, join: None }
+    }
+
+    pub(crate) fn joining(join: RefusalCode, message: impl Into<String>) -> Self {
+        Self { join: Some(join), ..Self::new(codes::DENIED, message, "Ask an admin for a new ticket.") }
+    }
+
+    pub(crate) fn storage(why: &str) -> Self {
+        Self::new(
+            codes::STORAGE,
+            format!("The journal takes no more writes: {why}."),
+            "Free space on the data folder's disk or replace it, then restart the node; calls go on meanwhile.",
+        )
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotMember => Self::new(
+                codes::DENIED,
+                "This device is not a member of the fleet, or was revoked.",
+                "Join with a new ticket: `osiris join TICKET`.",
+            ),
+            AppendError::Denied(role) => Self::new(
+                codes::DENIED,
+                format!("This device holds no grant with the role {role}."),
+                denied_next(role),
+            ),
+            AppendError::Rank => Self::new(
+                codes::DENIED,
+                "This device's grant ranks below what the operation would end.",
+                "Ask the member that admitted it, or one above.",
+            ),
+            AppendError::Invalid(reject) => Self::from_reject(&reject),
+            other => Self::new(codes::INTERNAL, other.to_string(), ""),
+        }
+    }
+}
+
+fn denied_next(role: Role) -> &'static str {
+    match role {
+        Role::Node => "Ask an admin for a ticket and join.",
+        Role::Operator => "Ask an admin to run `osiris invite --role operator --device KEY`; `osiris whoami` prints KEY.",
+        Role::Admin => "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY.",
+    }
+}
+
+impl Refusal {
+    fn from_reject(reject: &Reject) -> Self {
+        let message = match reject {
+            Reject::TooLarge(bytes) => format!("The operation needs {bytes} bytes, more than a block may have."),
+            other => format!("The operation is not allowed: {other}."),
+        };
+        Self::new(codes::BAD_REQUEST, message, "")
+    }
+}
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make these blocks durable. The effects behind it wait for that.
+    Persist(Vec<Arc<Block>>),
+    /// Send a frame to a connected member; drop it where that is not possible.
+    Send(PeerId, Vec<u8>),
+    /// Broadcast an entry by gossip.
+    Hint(Vec<u8>),
+    /// Answer a request.
+    Reply(Token, Result<Reply, Refusal>),
+    /// Fetch bytes into the library from one of these members.
+    Fetch {
+        /// Their hash.
+        hash: BlobHash,
+        /// How many there are.
+        size: u64,
+        /// Who may have them, likeliest first.
+        from: Vec<Author>,
+    },
+    /// Read a manifest from the library.
+    ReadManifest(BlobHash),
+    /// Compile a component and make it callable.
+    Prepare {
+        /// The revision.
+        revision: BlockId,
+        /// Its component, which the library holds.
+        component: BlobHash,
+        /// Its manifest.
+        manifest: Manifest,
+    },
+    /// Let a revision's invocations end and forget it.
+    Retire(BlockId),
+    /// The view changed: roster and routes follow.
+    Published(Arc<View>),
+}

@@ -1,0 +1,283 @@
+//! The node's core: everything as values. It decides; the driver performs.
+//!
+//! ```text
+//! handle(now, input) → effects, in order; what follows a Persist waits until it is durable
+//! ```
+//!
+//! **Architecture invariants.** No clock, no IO, no randomness but the seed it was given, no map
+//! whose order is not defined: the same inputs give the same effects, to the bit.
+
+mod functions;
+mod message;
+mod request;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use osiris_ledger::{Author, Block, BlockId, Ledger, Mono, Now, Payload, View, Writer};
+use osiris_mesh::{
+    PeerId,
+    proto::sync::{Frame, Outcome, RECEIPTS_MAX, Sync},
+};
+
+use functions::Functions;
+pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
+use request::Waiting;
+
+/// Own blocks whose confirmations are counted; older ones are settled by the next agreement.
+pub const UNSEEN_MAX: usize = 4_096;
+/// How long a member that was connected may be gone before its replicas are taken over.
+pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(4);
+
+/// What a core is made with.
+#[derive(Debug)]
+pub struct Config {
+    /// Whether this process runs functions. One that only makes contact does not.
+    pub serves: bool,
+    /// Spreads periods of different nodes.
+    pub seed: u64,
+    /// Whether the own blocks in the ledger were all confirmed by another member.
+    pub all_seen: bool,
+}
+
+/// One node's core.
+#[derive(Debug)]
+pub struct Node {
+    me: Author,
+    serves: bool,
+    ledger: Ledger,
+    writer: Writer,
+    sync: Sync,
+    view: Arc<View>,
+    effects: VecDeque<Effect>,
+    functions: Functions,
+    waiting: Vec<Waiting>,
+    /// Own blocks that no other member confirmed.
+    unseen: BTreeSet<BlockId>,
+    /// When a member's connection was lost, or this node started without one.
+    gone_since: BTreeMap<PeerId, Mono>,
+    draining: bool,
+    read_only: Option<String>,
+}
+
+impl Node {
+    /// A core over a replayed ledger. Blobs that are already held are told by inputs.
+    #[must_use]
+    pub fn new(now: Now, config: &Config, mut ledger: Ledger, writer: Writer) -> Self {
+        let me = writer.author();
+        let view = ledger.publish();
+        let unseen = if config.all_seen { BTreeSet::new() } else { own_blocks(&ledger, me) };
+        let members = view.members().keys().filter(|member| **member != me);
+        let gone_since = members.map(|member| (PeerId::from_bytes(member.0), now.mono)).collect();
+        Self {
+            me,
+            serves: config.serves,
+            ledger,
+            writer,
+            sync: Sync::new(config.seed),
+            view,
+            effects: VecDeque::new(),
+            functions: Functions::default(),
+            waiting: Vec::new(),
+            unseen,
+            gone_since,
+            draining: false,
+            read_only: None,
+        }
+    }
+
+    /// This device.
+    #[must_use]
+    pub fn device(&self) -> Author {
+        self.me
+    }
+
+    /// The published view.
+    #[must_use]
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The ledger, for readers that are given the core.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Handles one input. Drain [`Node::poll_effect`] before the next.
+    ///
+    /// # Panics
+    /// If effects of the last input are left: they would be performed out of order.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        assert!(self.effects.is_empty(), "effects are drained before the next input");
+        match input {
+            Input::Start => {}
+            Input::PeerUp(peer) => {
+                self.gone_since.remove(&peer);
+                let frame = self.sync.peer_up(now, peer, &mut self.ledger);
+                self.send(peer, &frame);
+            }
+            Input::PeerDown(peer) => {
+                self.sync.peer_down(&peer);
+                self.gone_since.insert(peer, now.mono);
+            }
+            Input::Frame(peer, bytes) => {
+                // A frame that does not parse is the peer's fault; the next digest repairs it.
+                if let Ok(frame) = Frame::decode(&bytes) {
+                    let outcome = self.sync.handle(now, peer, frame, &mut self.ledger);
+                    self.synced(now, peer, outcome);
+                }
+            }
+            Input::Hint(bytes) => {
+                let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
+                self.admitted(&admitted);
+            }
+            Input::HintsLagged => self.sync.hurry(now),
+            Input::Tick => {}
+            Input::Request(token, request) => self.request(now, token, request),
+            Input::StoreFailed(why) => self.store_failed(&why),
+            Input::BlobHeld(hash) => self.functions.blob_held(hash),
+            Input::Manifest(hash, manifest) => self.functions.manifest_read(hash, manifest),
+            Input::FetchFailed(hash, why) => self.functions.fetch_failed(now, hash, why),
+            Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
+            Input::PrepareFailed(revision, why) => self.functions.prepare_failed(revision, why),
+        }
+        self.tick(now);
+        self.reconcile(now);
+        self.answer_waiting(now);
+    }
+
+    /// The next effect, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
+        let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
+        let take_over = take_over.filter(|at| self.functions.last_look().is_none_or(|last| *at > last)).min();
+        [self.sync.deadline(), waiting, take_over, self.functions.deadline()].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self, now: Now) {
+        for (peer, frame) in self.sync.due(now, &mut self.ledger) {
+            self.send(peer, &frame);
+        }
+    }
+
+    fn synced(&mut self, now: Now, peer: PeerId, outcome: Outcome) {
+        let Outcome { admitted, answers, confirmed, agrees, rejects: _ } = outcome;
+        self.admitted(&admitted);
+        for frame in &answers {
+            self.send(peer, frame);
+        }
+        if agrees {
+            self.unseen.clear();
+            for waiting in &mut self.waiting {
+                waiting.seen_by.insert(peer);
+            }
+        }
+        for id in confirmed {
+            self.unseen.remove(&id);
+            for waiting in self.waiting.iter_mut().filter(|waiting| waiting.block == Some(id)) {
+                waiting.seen_by.insert(peer);
+            }
+        }
+        if !admitted.is_empty() {
+            // What this peer brought may be news to the others.
+            self.sync.nudge(now);
+        }
+    }
+
+    /// Blocks of others came in: make them durable, publish, and tell their authors.
+    fn admitted(&mut self, blocks: &[Arc<Block>]) {
+        if blocks.is_empty() {
+            return;
+        }
+        self.effects.push_back(Effect::Persist(blocks.to_vec()));
+        self.publish();
+        if blocks.len() > RECEIPTS_MAX {
+            return;
+        }
+        let mut receipts: BTreeMap<PeerId, Vec<BlockId>> = BTreeMap::new();
+        let connected: BTreeSet<_> = self.sync.peers().copied().collect();
+        for block in blocks {
+            let author = PeerId::from_bytes(block.author().0);
+            if connected.contains(&author) {
+                receipts.entry(author).or_default().push(block.id());
+            }
+        }
+        for (author, ids) in receipts {
+            self.send(author, &Frame::Receipt(ids));
+        }
+    }
+
+    /// Appends an own block: durable first, then hinted to the fleet.
+    fn append(&mut self, now: Now, payload: Payload) -> Result<Arc<Block>, Refusal> {
+        if let Some(why) = &self.read_only {
+            return Err(Refusal::storage(why));
+        }
+        let block = self.writer.append(&mut self.ledger, now, payload).map_err(Refusal::from)?;
+        self.effects.push_back(Effect::Persist(vec![Arc::clone(&block)]));
+        self.effects.push_back(Effect::Hint(block.entry().to_vec()));
+        if self.unseen.len() < UNSEEN_MAX {
+            self.unseen.insert(block.id());
+        }
+        self.publish();
+        self.sync.nudge(now);
+        Ok(block)
+    }
+
+    fn publish(&mut self) {
+        self.view = self.ledger.publish();
+        self.effects.push_back(Effect::Published(Arc::clone(&self.view)));
+    }
+
+    fn send(&mut self, peer: PeerId, frame: &Frame) {
+        self.effects.push_back(Effect::Send(peer, frame.encode()));
+    }
+
+    fn store_failed(&mut self, why: &str) {
+        // fsync-gate (Rebello et al., 2020): after a failed sync nothing is known of what was
+        // written, so this process acknowledges nothing any more. Calls go on.
+        self.read_only.get_or_insert_with(|| why.to_owned());
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.effects.push_back(Effect::Reply(waiting.token, Err(Refusal::storage(why))));
+        }
+    }
+
+    /// Active members other than this device.
+    fn others(&self) -> u64 {
+        self.view.members().values().filter(|member| member.active && member.device != self.me).count() as u64
+    }
+
+    /// Whether a member is taken to be reachable: this device, a connected one, or, in a fleet too
+    /// large to be connected in full, one whose connection this node never had.
+    fn is_alive(&self, now: Now, member: &Author) -> bool {
+        let since = self.gone_since.get(&PeerId::from_bytes(member.0));
+        *member == self.me || since.is_none_or(|since| now.mono < since.plus(TAKE_OVER_AFTER))
+    }
+}
+
+fn own_blocks(ledger: &Ledger, me: Author) -> BTreeSet<BlockId> {
+    let own = ledger.in_order().into_iter().filter(|block| block.author() == me);
+    own.map(|block| block.id()).take(UNSEEN_MAX).collect()
+}
+
+impl Node {
+    /// Whether every own block was confirmed by another member, or there is none to confirm.
+    #[must_use]
+    pub fn all_seen(&self) -> bool {
+        self.unseen.is_empty() || self.others() == 0
+    }
+
+    /// The digest of the ledger's tips.
+    pub fn digest(&mut self) -> [u8; 32] {
+        self.ledger.digest()
+    }
+}

@@ -1,0 +1,262 @@
+//! Requests: what people and strangers ask of a node.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use osiris_ledger::{
+    Author, Block, BlockId, InvitationState, Mono, Now, Payload, Pin, Role, Roles, Signature, op,
+};
+use osiris_mesh::PeerId;
+use osiris_protocol::join::RefusalCode;
+
+use super::{Effect, Facts, Node, Query, Refusal, Reply, Request, Token};
+use crate::api::codes;
+
+/// A request that is answered once another member confirmed, or its time is up.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) token: Token,
+    /// The block to be confirmed; none when the request is for agreement.
+    pub(super) block: Option<BlockId>,
+    pub(super) until: Mono,
+    pub(super) seen_by: BTreeSet<PeerId>,
+    /// Wait until this revision is live, too.
+    live: bool,
+}
+
+impl Node {
+    pub(super) fn request(&mut self, now: Now, token: Token, request: Request) {
+        let answer = match request {
+            Request::Deploy { component, size, world, manifest, name, timeout_ms, live } => {
+                let replaces = self.register_heads(&name);
+                let (manifest, manifest_size) = manifest;
+                let op = op::Deployed { name, component, size, world, manifest, manifest_size, replaces };
+                self.write(now, token, Payload::Deployed(op), timeout_ms, live)
+            }
+            Request::Remove { name, timeout_ms } => self.remove(now, token, name, timeout_ms),
+            Request::Invite { key, uses, roles, device, note, timeout_ms } => {
+                let op = op::Invited { key, uses, roles, device, note };
+                self.write(now, token, Payload::Invited(op), timeout_ms, false)
+            }
+            Request::Withdraw { invitation, timeout_ms } => self.withdraw(now, token, invitation, timeout_ms),
+            Request::Admit { device, invitation, proof, label } => {
+                self.admit(now, device, invitation, proof, label).map(|grant| Some(Reply::Admitted(grant)))
+            }
+            Request::Leave { timeout_ms } => self.leave(now, token, timeout_ms),
+            Request::Drain => self.drain(now).map(|count| Some(Reply::Drained(count))),
+            Request::Sync { timeout_ms } => {
+                self.sync.hurry(now);
+                self.wait(now, token, None, timeout_ms, false);
+                Ok(None)
+            }
+            Request::Query(query) => Ok(Some(self.query(query))),
+        };
+        match answer {
+            Ok(Some(reply)) => self.effects.push_back(Effect::Reply(token, Ok(reply))),
+            Ok(None) => {}
+            Err(refusal) => self.effects.push_back(Effect::Reply(token, Err(refusal))),
+        }
+    }
+
+    /// Appends, and answers later.
+    fn write(
+        &mut self,
+        now: Now,
+        token: Token,
+        payload: Payload,
+        timeout_ms: u64,
+        live: bool,
+    ) -> Result<Option<Reply>, Refusal> {
+        let block = self.append(now, payload)?;
+        self.wait(now, token, Some(block.id()), timeout_ms, live);
+        Ok(None)
+    }
+
+    fn wait(&mut self, now: Now, token: Token, block: Option<BlockId>, timeout_ms: u64, live: bool) {
+        let until = now.mono.plus(Duration::from_millis(timeout_ms));
+        self.waiting.push(Waiting { token, block, until, seen_by: BTreeSet::new(), live });
+    }
+
+    /// Answers what is confirmed or out of time.
+    pub(super) fn answer_waiting(&mut self, now: Now) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            if now.mono < waiting.until && !self.is_settled(&waiting) {
+                self.waiting.push(waiting);
+                continue;
+            }
+            let reply = match waiting.block.and_then(|id| self.ledger.get(&id).cloned()) {
+                Some(block) => self.written(block, &waiting),
+                None => self.contact(),
+            };
+            self.effects.push_back(Effect::Reply(waiting.token, Ok(reply)));
+        }
+    }
+
+    fn is_settled(&mut self, waiting: &Waiting) -> bool {
+        let others = self.others();
+        let Some(block) = waiting.block else {
+            let connected = self.sync.peers().count();
+            return others == 0 || (connected > 0 && self.sync.agreeing(&mut self.ledger) == connected);
+        };
+        let live = !waiting.live
+            || self.view.functions().values().any(|f| f.live.as_ref().is_some_and(|live| live.id == block));
+        live && (others == 0 || !waiting.seen_by.is_empty())
+    }
+
+    fn written(&self, block: Arc<Block>, waiting: &Waiting) -> Reply {
+        let others = self.others();
+        Reply::Written { block, seen_by: (waiting.seen_by.len() as u64).min(others), others }
+    }
+
+    fn contact(&mut self) -> Reply {
+        Reply::Synced {
+            others: self.others(),
+            connected: self.sync.peers().count() as u64,
+            agreed: self.sync.agreeing(&mut self.ledger) as u64,
+            unseen: self.unseen.len() as u64,
+        }
+    }
+
+    fn register_heads(&self, name: &str) -> Vec<BlockId> {
+        let heads = self.view.function(name).map(|function| function.heads.clone()).unwrap_or_default();
+        heads.into_iter().take(osiris_ledger::limits::REPLACES_MAX).collect()
+    }
+
+    fn remove(&mut self, now: Now, token: Token, name: String, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+        if self.view.function(&name).is_none_or(|function| function.removed) {
+            let message = format!("There is no function `{name}`.");
+            return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris ls` lists the functions."));
+        }
+        let replaces = self.register_heads(&name);
+        self.write(now, token, Payload::Removed(op::Removed { name, replaces }), timeout_ms, false)
+    }
+
+    fn withdraw(&mut self, now: Now, token: Token, id: BlockId, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+        let Some(invitation) = self.view.invitations().get(&id) else {
+            let message = format!("There is no invitation {}.", id.short());
+            return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris invite ls` lists the invitations."));
+        };
+        if invitation.state == InvitationState::Withdrawn {
+            return Err(Refusal::new(codes::CONFLICT, "The invitation is already withdrawn.", ""));
+        }
+        self.write(now, token, Payload::Withdrawn(op::Withdrawn { invitation: id }), timeout_ms, false)
+    }
+
+    fn admit(
+        &mut self,
+        now: Now,
+        device: Author,
+        id: BlockId,
+        proof: Signature,
+        label: String,
+    ) -> Result<BlockId, Refusal> {
+        let Some(invitation) = self.view.invitations().get(&id) else {
+            let why = "This node does not know the invitation: the ticket was altered, or this node has not yet heard of it.";
+            return Err(Refusal::joining(RefusalCode::Unknown, why));
+        };
+        if invitation.device.is_some_and(|bound| bound != device) {
+            let why = "The ticket is for another device.";
+            return Err(Refusal::joining(RefusalCode::OtherDevice, why));
+        }
+        let message = osiris_ledger::join_proof_message(&self.ledger.fleet(), &id, &device);
+        if !op::verify(&invitation.key, &message, &proof) {
+            return Err(Refusal::joining(RefusalCode::Altered, "The ticket's secret does not fit its invitation."));
+        }
+        // A joiner that lost the answer asks again, perhaps another node.
+        let member = self.view.members().get(&device);
+        let admitted = member.into_iter().flat_map(|member| &member.grants).find(|(grant, _, active)| {
+            let block = self.ledger.get(grant);
+            let by = block.is_some_and(|block| matches!(block.payload(), Payload::Admitted(op) if op.invitation == id));
+            *active && by
+        });
+        if let Some((grant, ..)) = admitted {
+            return Ok(*grant);
+        }
+        match invitation.state {
+            InvitationState::Open => {}
+            InvitationState::UsedUp => {
+                let why = "The invitation is used up: it admitted as many devices as it may.";
+                return Err(Refusal::joining(RefusalCode::UsedUp, why));
+            }
+            InvitationState::Withdrawn => {
+                return Err(Refusal::joining(RefusalCode::Revoked, "The invitation was revoked."));
+            }
+        }
+        let payload = Payload::Admitted(op::Admitted { invitation: id, device, proof, label });
+        let block = self.append(now, payload)?;
+        if self.view.is_member(&device) {
+            Ok(block.id())
+        } else {
+            Err(Refusal::joining(RefusalCode::Revoked, "The invitation gives nothing any more: its author was revoked."))
+        }
+    }
+
+    fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+        let member = self.view.members().get(&self.me).filter(|member| member.active);
+        let Some(member) = member else {
+            return Err(Refusal::from(osiris_ledger::AppendError::NotMember));
+        };
+        let admin = |roles: Roles| roles.has(Role::Admin);
+        let admins = self.view.members().values().filter(|member| member.active && admin(member.roles)).count();
+        if admin(member.roles) && admins == 1 && self.others() > 0 {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "This device is the fleet's only admin: without it nobody could invite or revoke.",
+                "Make another device an admin first: `osiris invite --role admin --device KEY`.",
+            ));
+        }
+        let grants: Vec<_> = member.grants.iter().filter(|(_, _, active)| *active).map(|(id, ..)| *id).collect();
+        let mut last = None;
+        for grant in grants {
+            // The pin covers the block itself, so that leaving counts.
+            let pins = vec![Pin { session: self.writer.chain().session, seq: self.writer.seq() + 1 }];
+            last = Some(self.append(now, Payload::Revoked(op::Revoked { grants: vec![grant], pins }))?);
+        }
+        let block = last.ok_or_else(|| Refusal::from(osiris_ledger::AppendError::NotMember))?;
+        self.wait(now, token, Some(block.id()), timeout_ms, false);
+        Ok(None)
+    }
+
+    fn drain(&mut self, now: Now) -> Result<u64, Refusal> {
+        self.draining = true;
+        let served: Vec<_> = self.served_here().collect();
+        for revision in &served {
+            self.append(now, Payload::Stopped(op::Stopped { revision: *revision }))?;
+        }
+        Ok(served.len() as u64)
+    }
+
+    fn query(&mut self, query: Query) -> Reply {
+        match query {
+            Query::Facts => {
+                let (early, _) = self.ledger.early();
+                let rejected = self.view.members().keys().filter_map(|member| {
+                    let count = self.sync.rejected(&PeerId::from_bytes(member.0));
+                    (count > 0).then_some((*member, count))
+                });
+                Reply::Facts(Box::new(Facts {
+                    rejected: rejected.collect(),
+                    early: early as u64,
+                    unseen: self.unseen.len() as u64,
+                    connected: self.sync.peers().count() as u64,
+                    problems: self.functions.problems(),
+                    draining: self.draining,
+                    read_only: self.read_only.clone(),
+                    heads: self.ledger.heads(),
+                    document_heads: self.ledger.document_heads(),
+                }))
+            }
+            Query::Log(limit) => {
+                let newest = self.ledger.in_order().into_iter().rev().take(limit);
+                Reply::Blocks(newest.map(|block| self.with_verdict(block)).collect())
+            }
+            Query::Blocks => {
+                Reply::Blocks(self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect())
+            }
+        }
+    }
+
+    fn with_verdict(&self, block: Arc<Block>) -> (Arc<Block>, bool) {
+        let effective = self.ledger.is_effective(&block);
+        (block, effective)
+    }
+}

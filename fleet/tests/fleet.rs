@@ -1,0 +1,103 @@
+//! Whole nodes: one, then several, from an empty folder to answered calls.
+
+mod support;
+
+use osiris_fleet::{
+    api,
+    manifest::{Manifest, Replicas},
+};
+use support::{Folder, agree, until};
+
+const SAMPLES: &str = r#"{"samples":[{"cpu_percent":1.0,"memory_used":10,"memory_total":100,"load1":0.5},
+{"cpu_percent":3.0,"memory_used":20,"memory_total":100,"load1":0.7}]}"#;
+
+fn manifest(name: &str, replicas: Replicas) -> Manifest {
+    Manifest { replicas, ..Manifest::named(name) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_deploys_calls_and_remembers() {
+    let folder = Folder::founded();
+    let node = folder.up().await;
+    let deployed = node.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::All)).await;
+    assert!(deployed.live, "{deployed:?}");
+    assert_eq!((deployed.revision, deployed.written.others), (1, 0));
+    let answer = node.http("POST", "/function/summary", SAMPLES).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let before = node.status().await;
+    node.down().await;
+
+    let again = folder.up().await;
+    until("the function is ready again", || async { again.http("POST", "/function/summary", SAMPLES).await.status == 200 })
+        .await;
+    let after = again.status().await;
+    assert_eq!((after.view, after.blocks), (before.view, before.blocks), "a restart writes no block");
+    let verified: api::Verified = again.get("/v1/ledger/verify").await;
+    assert_eq!(verified.problems, Vec::<String>::new());
+    again.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_agree_and_relay() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let ticket = a.invite(2).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    let third = Folder::joined(&ticket, "third").await.expect("joined");
+    let (b, c) = (second.up().await, third.up().await);
+    until("everyone is connected", || async { a.status().await.connected == 2 && b.status().await.connected == 2 }).await;
+
+    let deployed = b.manage("POST", "/v1/blobs?kind=component", osiris_examples::CHART).await;
+    let stored: api::BlobStored = serde_json::from_slice(&deployed.body).expect("stored");
+    let deploy = api::Deploy {
+        component: stored.hash,
+        manifest: manifest("chart", Replicas::Count(1)),
+        timeout_ms: 100,
+        wait: false,
+    };
+    let refused = b.manage("POST", "/v1/functions", serde_json::to_vec(&deploy).expect("JSON")).await;
+    assert_eq!(refused.status, 403, "a node may not deploy: {}", refused.text());
+
+    let deployed = a.deploy(osiris_examples::CHART, manifest("chart", Replicas::Count(1))).await;
+    assert!(deployed.live && deployed.written.seen_by > 0, "{deployed:?}");
+    agree(&[&a, &b, &c]).await;
+    let mut relayed = 0;
+    for node in [&a, &b, &c] {
+        let answer = node.http("GET", "/function/chart/", "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        relayed += u32::from(answer.headers.contains_key("x-osiris-relayed") && answer.headers["x-osiris-relayed"] == "true");
+    }
+    assert_eq!(relayed, 2, "one replica, so two of three nodes pass the call on");
+
+    let late = Folder::joined(&ticket, "late").await.expect_err("the invitation is used up");
+    assert_eq!(late.code, "denied");
+    assert!(late.message.contains("used up"), "{}", late.message);
+    for node in [a, b, c] {
+        node.down().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_converge_with_every_hint_dropped() {
+    let founder = Folder::founded();
+    let a = founder.up_with(false).await.expect("up");
+    let ticket = a.invite(2).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    let third = Folder::joined(&ticket, "third").await.expect("joined");
+    let b = second.up_with(false).await.expect("up");
+    let c = third.up_with(false).await.expect("up");
+    let deployed = a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::All)).await;
+    assert!(deployed.live);
+    until("all three serve", || async {
+        let rows: Vec<api::FunctionRow> = c.get("/v1/functions").await;
+        rows.iter().any(|row| row.replicas == 3)
+    })
+    .await;
+    agree(&[&a, &b, &c]).await;
+    for node in [&a, &b, &c] {
+        assert_eq!(node.http("POST", "/function/summary", SAMPLES).await.status, 200);
+    }
+    for node in [a, b, c] {
+        node.down().await;
+    }
+}

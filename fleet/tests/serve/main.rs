@@ -1,0 +1,10 @@
+//! The HTTP interfaces and the dispatcher, over real sockets and with real functions.
+
+mod calls;
+mod client;
+mod guarding;
+mod management;
+mod node;
+mod relays;
+mod scraping;
+mod stopping;

@@ -1,0 +1,89 @@
+//! Every limit of the mesh, in one place. Those of the wire contract with applications are in
+//! [`osiris_protocol::limits`].
+
+use std::time::Duration;
+
+/// Largest frame of `osiris/sync/1`, bytes.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+/// Largest hint, bytes. iroh-gossip's own cap is above it, because a message over that cap is
+/// reported as sent and silently breaks a link.
+pub const HINT_BYTES_MAX: usize = 48 << 10;
+/// iroh-gossip's cap on a message with its envelope, bytes.
+pub const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Most members whose addresses are kept.
+pub const BOOK_PEERS_MAX: usize = 4_096;
+/// Most addresses kept for one peer.
+pub const BOOK_ADDRS_MAX: usize = osiris_protocol::limits::PEER_ADDRS_MAX;
+/// Most peers in one message about addresses.
+pub const ADDRESSES_PEERS_MAX: usize = 256;
+/// Most peers whose addresses are asked for in one message.
+pub const WANTED_PEERS_MAX: usize = 64;
+/// Least time between two messages about addresses on one connection.
+pub const ADDRESSES_INTERVAL_MIN: Duration = Duration::from_millis(200);
+/// Hearsay older than this is not believed.
+pub const ADDRESS_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// A fleet of at most this many members is connected in full.
+pub const FULL_MESH_MEMBERS_MAX: usize = 12;
+/// In a larger fleet a node chooses this many peers; others may have chosen it.
+pub const NEIGHBOURS_CHOSEN: usize = 8;
+/// Most dials at the same time.
+pub const DIALS_MAX: usize = 16;
+
+/// Frames queued for one peer before more are refused.
+pub const SEND_FRAMES_QUEUED_MAX: usize = 256;
+/// Bytes queued for one peer before more are refused.
+pub const SEND_BYTES_QUEUED_MAX: usize = 16 << 20;
+/// Events queued for the user of the mesh before connections stop being read. Worst-case memory is
+/// this times [`FRAME_BYTES_MAX`].
+pub const EVENTS_QUEUED_MAX: usize = 128;
+/// Hints queued before more are dropped.
+pub const HINTS_QUEUED_MAX: usize = 256;
+
+/// Calls served at the same time; more are refused before they start.
+pub const CALLS_SERVED_MAX: usize = 1_024;
+/// Bodies of calls being served, together, KiB; more are refused before they start.
+pub const CALL_BODIES_KIB_MAX: usize = 256 << 10;
+/// Streams that one peer may have open on one connection.
+pub const STREAMS_MAX: u32 = 512;
+/// Bytes that one connection may hold received and unread.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Artifacts served at the same time; more are told to come back.
+pub const BLOBS_SERVED_MAX: usize = 32;
+
+/// Strangers served at the same time.
+pub const JOINS_SERVED_MAX: usize = 8;
+/// Connections of strangers accepted in a burst.
+pub const JOINS_BURST_MAX: u32 = 20;
+/// Connections of strangers accepted a second, after a burst.
+pub const JOINS_PER_SECOND: u32 = 5;
+
+/// How long establishing a connection may take.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long establishing a connection for a call may take; the call's own deadline may be shorter.
+pub const CALL_DIAL_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long the first message on a connection may take.
+pub const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a peer may leave a frame unread before its connection is given up.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
+/// How long a transfer of an artifact may make no progress.
+pub const BLOB_STALL_MAX: Duration = Duration::from_secs(10);
+/// How long a join may take, seen from the node that admits.
+pub const JOIN_SERVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a join may take over all addresses, seen from the newcomer.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long handing a hint to iroh-gossip may take: one stopped peer can stall it for half a minute.
+pub const HINT_SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a node without gossip neighbours tries its connected peers again.
+pub const GOSSIP_REJOIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How often gossip shuffles its passive view. Each shuffle of iroh-gossip 0.101 leaks about 80 KB,
+/// and our own connections feed the view anyway.
+pub const GOSSIP_SHUFFLE_INTERVAL: Duration = Duration::from_secs(3_600);
+/// How long shutting down may take.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Default time between keep-alives on an idle connection.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(750);
+/// Default silence after which a peer counts as gone.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,0 +1,47 @@
+//! Keeps links: dials whom this node wants one to, for ever, with pauses.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use iroh::Watcher;
+use n0_future::StreamExt;
+
+use super::{link, shared::Shared};
+use crate::{PeerId, limits::DIALS_MAX, proto::membership::neighbours};
+
+/// How long the keeper sleeps when nothing is due. News wake it.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(super) async fn keep(shared: Arc<Shared>) {
+    loop {
+        let members: BTreeSet<PeerId> = shared.roster.members().into_iter().collect();
+        let (due, next_ms) = shared.due_dials(|is_gone| neighbours(&shared.me, &members, is_gone), DIALS_MAX);
+        for dial in due {
+            tokio::spawn(link::dial(Arc::clone(&shared), dial));
+        }
+        let pause = next_ms.map_or(IDLE, |next_ms| {
+            let millis = (next_ms - shared.now_ms()).max(1);
+            Duration::from_millis(millis.unsigned_abs()).min(IDLE)
+        });
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Tells every link when this node's own addresses change.
+pub(super) async fn watch_own_addrs(shared: Arc<Shared>) {
+    let mut changes = shared.endpoint.watch_addr().stream();
+    loop {
+        tokio::select! {
+            change = changes.next() => {
+                if change.is_none() {
+                    return;
+                }
+                shared.addresses_changed.send_replace(());
+            }
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}

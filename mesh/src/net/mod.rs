@@ -1,0 +1,35 @@
+//! The mesh performed over iroh.
+//!
+//! ```text
+//! mesh        the handle: start, send, hint, call, fetch, stop
+//! config      what a node is started with        api     what it asks of and tells its user
+//! shared      what the tasks of a node share     gate    who may speak which protocol
+//! keeper      dials whom we want a link to       link    one link: greet, read, write
+//! calls       osiris/call/1                      blobs   osiris/blob/1
+//! admission   osiris/join/1, the admitting side  join    osiris/join/1, the newcomer's side
+//! hints       iroh-gossip                        bind    the endpoint
+//! ```
+//!
+//! **Invariants.** No lock is held across an `await`. Every queue is bounded, and what does not fit
+//! is dropped and reported. A panic of the services or in parsing ends one task, never the router.
+
+mod admission;
+mod api;
+mod bind;
+mod blobs;
+mod calls;
+mod config;
+mod gate;
+mod hints;
+mod join;
+mod keeper;
+mod link;
+mod mesh;
+mod shared;
+
+pub use api::{BoxFuture, MeshEvent, PeerStatus, Roster, SendError, Services};
+pub use blobs::FetchError;
+pub use calls::CallFailure;
+pub use config::{MeshConfig, MeshError};
+pub use join::{JoinAttempt, JoinError, join};
+pub use mesh::Mesh;

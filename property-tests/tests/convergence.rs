@@ -1,0 +1,283 @@
+//! The same set of valid blocks says the same on every replica, whatever the order of arrival; and two
+//! replicas that differ come to hold the same set.
+//!
+//! `PROPTEST_CASES` raises the number of cases; a run prints its seed, which `PROPTEST_RNG_SEED` sets.
+
+use std::collections::BTreeSet;
+
+use osiris_ledger::{Admission, BlockId, Ledger, Payload};
+use osiris_property_tests::{
+    model::{History, Script, mix},
+    strategy::{config, delivery, script, shuffled},
+};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree as _,
+    test_runner::{RngSeed, TestCaseResult, TestRunner},
+};
+
+/// Runs a law over generated cases.
+fn law<S: Strategy>(name: &str, cases: u32, strategy: S, test: impl Fn(S::Value) -> TestCaseResult) {
+    let config = config(cases);
+    let RngSeed::Fixed(seed) = config.rng_seed else { unreachable!("the configuration fixes a seed") };
+    eprintln!("{name}: {} cases, PROPTEST_RNG_SEED={seed}", config.cases);
+    if let Err(failure) = TestRunner::new(config).run(&strategy, test) {
+        panic!("{name} (PROPTEST_RNG_SEED={seed}): {failure}");
+    }
+}
+
+/// All that equal replicas agree on.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    view: [u8; 32],
+    digest: [u8; 32],
+    document: Vec<[u8; 32]>,
+    effective: Vec<(BlockId, bool)>,
+}
+
+fn said(ledger: &mut Ledger) -> Said {
+    let view = ledger.publish().hash();
+    let effective = ledger.in_order().iter().map(|block| (block.id(), ledger.is_effective(block))).collect();
+    Said { view, digest: ledger.digest(), document: ledger.document_heads(), effective }
+}
+
+/// Delivers blocks, and between some of them asks for what is computed on demand.
+fn deliver(history: &History, order: &[usize], seed: u64) -> (Ledger, usize) {
+    let mut ledger = Ledger::new(history.fleet);
+    let mut early = 0;
+    for (n, at) in order.iter().enumerate() {
+        match ledger.admit(&history.blocks[*at].entry).expect("every block of a history is valid") {
+            Admission::New { rejected, .. } => assert!(rejected.is_empty(), "{rejected:?}"),
+            Admission::Early { .. } => early += 1,
+            Admission::Known => {}
+        }
+        match mix(seed, 1 << 32 | n as u64) % 12 {
+            0 => drop(ledger.publish()),
+            1 => drop(ledger.document_heads()),
+            2 => drop(ledger.digest()),
+            _ => {}
+        }
+    }
+    (ledger, early)
+}
+
+#[test]
+fn any_order_of_arrival_says_the_same() {
+    law("any order", 40, (script(120), any::<[u64; 3]>()), |(script, seeds)| {
+        let history = History::play(&script);
+        let all = history.in_order();
+        let expected = said(&mut history.replica(all.iter().copied()));
+        for seed in seeds {
+            let (mut ledger, _) = deliver(&history, &delivery(&all, seed), seed);
+            prop_assert_eq!(ledger.early(), (0, 0));
+            prop_assert_eq!(&said(&mut ledger), &expected);
+        }
+        let (mut backwards, _) = deliver(&history, &all.iter().rev().copied().collect::<Vec<_>>(), 0);
+        prop_assert_eq!(said(&mut backwards), expected);
+        Ok(())
+    });
+}
+
+#[test]
+fn every_prefix_verifies_and_none_waits() {
+    law("prefixes", 12, (script(60), any::<u64>()), |(script, seed)| {
+        let history = History::play(&script);
+        let mut ledger = Ledger::new(history.fleet);
+        for (n, at) in history.in_order().into_iter().enumerate() {
+            let answer = ledger.admit(&history.blocks[at].entry);
+            prop_assert!(matches!(answer, Ok(Admission::New { .. })), "{:?}", answer);
+            if mix(seed, n as u64).is_multiple_of(8) {
+                prop_assert_eq!(ledger.verify(), Ok(n as u64 + 1));
+            }
+        }
+        prop_assert_eq!(ledger.verify(), Ok(ledger.len()));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_changed_byte_is_refused() {
+    law("changed bytes", 32, (script(40), any::<u64>()), |(script, seed)| {
+        let history = History::play(&script);
+        let mut ledger = Ledger::new(history.fleet);
+        for (n, at) in history.in_order().into_iter().enumerate() {
+            let entry = &history.blocks[at].entry;
+            for salt in 0..4 {
+                let choice = mix(seed, 4 * n as u64 + salt);
+                let mut changed = entry.clone();
+                let place = usize::try_from(choice >> 8).expect("64 bits") % changed.len();
+                changed[place] ^= 1 << (choice % 8);
+                prop_assert!(ledger.admit(&changed).is_err(), "block {} byte {}", n, place);
+            }
+            prop_assert!(ledger.admit(entry).is_ok());
+        }
+        Ok(())
+    });
+}
+
+/// One round of anti-entropy as `a` starts it: vector, what `a` lacks and which chains `b` asks for, the
+/// answer, and which chains `a` asks for in turn. Returns whether a batch was cut.
+fn round(a: &mut Ledger, b: &mut Ledger, bytes_max: usize, full: bool) -> bool {
+    let take = |ledger: &mut Ledger, batch: &osiris_ledger::Batch| {
+        for block in &batch.blocks {
+            ledger.admit(block.entry()).expect("an honest peer's block");
+        }
+        batch.more
+    };
+    let (for_a, wanted_by_b) = b.compare(&a.vector(full), bytes_max);
+    let mut more = take(a, &for_a);
+    let (for_b, wanted_by_a) = a.fill(&wanted_by_b, bytes_max);
+    more |= take(b, &for_b);
+    let (for_a, wanted_again) = b.fill(&wanted_by_a, bytes_max);
+    more |= take(a, &for_a);
+    let (for_b, _) = a.fill(&wanted_again, bytes_max);
+    more | take(b, &for_b)
+}
+
+/// Synchronises until the digests agree; returns rounds and whether a batch was ever cut.
+fn synchronise(a: &mut Ledger, b: &mut Ledger, bytes_max: usize) -> (usize, bool) {
+    let bound = usize::try_from(a.len() + b.len()).expect("small") + 8;
+    let (mut rounds, mut more, mut full) = (0, false, false);
+    while a.digest() != b.digest() {
+        assert!(rounds < bound, "no agreement within {bound} rounds");
+        let before = (a.len(), b.len());
+        let (left, right) = if rounds % 2 == 0 { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
+        more |= round(left, right, bytes_max, full);
+        full = before == (a.len(), b.len());
+        rounds += 1;
+    }
+    (rounds, more)
+}
+
+/// Two closed subsets of a history.
+fn halves(history: &History, seed: u64) -> [BTreeSet<usize>; 2] {
+    [1, 2].map(|side| {
+        // From few to most blocks: what they name comes along, so few are many.
+        let one_in = 2 + mix(seed, side) % 24;
+        let some = (0..history.blocks.len()).filter(|at| mix(seed, side << 32 | *at as u64).is_multiple_of(one_in));
+        history.closed(some.chain([0]))
+    })
+}
+
+#[test]
+fn replicas_that_differ_come_to_agree() {
+    let sizes = prop_oneof![Just(1_usize), 300..2_000_usize, Just(1 << 20)];
+    law("anti-entropy", 32, (script(120), any::<u64>(), sizes), |(script, seed, bytes_max)| {
+        let history = History::play(&script);
+        let halves = halves(&history, seed);
+        let [mut a, mut b] = [0, 1].map(|n| {
+            let half: Vec<_> = halves[n].iter().copied().collect();
+            let (mut ledger, _) = deliver(&history, &shuffled(half, seed), seed);
+            ledger.publish();
+            ledger
+        });
+        synchronise(&mut a, &mut b, bytes_max);
+        prop_assert_eq!((a.early().0, b.early().0), (0, 0));
+        let union: BTreeSet<_> = halves[0].union(&halves[1]).copied().collect();
+        let order = history.in_order().into_iter().filter(|at| union.contains(at));
+        let expected = said(&mut history.replica(order));
+        prop_assert_eq!(&said(&mut a), &expected);
+        prop_assert_eq!(&said(&mut b), &expected);
+        Ok(())
+    });
+}
+
+/// What happened over a run, so that the laws above are known not to hold of nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    blocks: usize,
+    forks: usize,
+    forks_continued: usize,
+    forks_below_forks: usize,
+    void: usize,
+    void_by_fork: usize,
+    surplus: u32,
+    revocations: usize,
+    revocations_void: usize,
+    mutual: usize,
+    early: usize,
+    withdrawn: usize,
+    concurrent: usize,
+    half_forks: usize,
+    batches_cut: usize,
+}
+
+impl Seen {
+    fn look(&mut self, script: &Script, seed: u64) {
+        let history = History::play(script);
+        let all = history.in_order();
+        let (mut ledger, early) = deliver(&history, &delivery(&all, seed), seed);
+        self.early += early;
+        let view = ledger.publish();
+        self.blocks += all.len();
+        self.forks += view.forks().len();
+        self.surplus += view.invitations().values().map(|invitation| invitation.surplus).sum::<u32>();
+        let withdrawn = |i: &&osiris_ledger::Invitation| i.state == osiris_ledger::InvitationState::Withdrawn;
+        self.withdrawn += view.invitations().values().filter(withdrawn).count();
+        let revisions = view.functions().values().flat_map(|function| &function.revisions);
+        self.concurrent += revisions.filter(|revision| revision.concurrent).count();
+        let mut revoked = BTreeSet::new();
+        for block in ledger.in_order() {
+            let counts = ledger.is_effective(&block);
+            let chain = block.chain();
+            let fork = view.forks().iter().find(|f| (f.author, f.session) == (chain.author, chain.session));
+            self.void += usize::from(!counts);
+            self.void_by_fork += usize::from(fork.is_some_and(|fork| block.seq() >= fork.seq));
+            self.forks_continued += usize::from(fork.is_some_and(|fork| fork.proof.contains(&block.prev())));
+            if let Payload::Revoked(op) = block.payload() {
+                *(if counts { &mut self.revocations } else { &mut self.revocations_void }) += 1;
+                let device = |id: &BlockId| match ledger.get(id).map(|block| block.payload().clone()) {
+                    Some(Payload::Admitted(op)) => op.device,
+                    _ => ledger.in_order()[0].author(),
+                };
+                let target = device(&op.grants[0]);
+                self.mutual +=
+                    usize::from(target != block.author() && revoked.contains(&(target, block.author())));
+                revoked.insert((block.author(), target));
+            }
+        }
+        self.forks_below_forks += usize::from(view.forks().len() > 1);
+        let halves = halves(&history, seed);
+        let [mut a, mut b] = [0, 1].map(|n| history.replica(halves[n].iter().copied()));
+        let (in_a, in_b) = (a.publish().forks().to_vec(), b.publish().forks().to_vec());
+        self.batches_cut += usize::from(synchronise(&mut a, &mut b, 700).1);
+        let both = a.publish();
+        self.half_forks += both.forks().iter().filter(|f| !in_a.contains(f) && !in_b.contains(f)).count();
+    }
+}
+
+#[test]
+fn each_rare_thing_happens() {
+    let mut runner = TestRunner::new(proptest::test_runner::Config {
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..Default::default()
+    });
+    let mut seen = Seen::default();
+    let strategy = (script(120), any::<u64>());
+    for _ in 0..24 {
+        let (script, seed) = strategy.new_tree(&mut runner).expect("a case").current();
+        seen.look(&script, seed);
+    }
+    eprintln!("{seen:?}");
+    let gates = [
+        ("blocks", seen.blocks / 300),
+        ("forks", seen.forks),
+        ("forks continued", seen.forks_continued),
+        ("several forks", seen.forks_below_forks),
+        ("void blocks", seen.void),
+        ("blocks void by a fork", seen.void_by_fork),
+        ("surplus admissions", usize::try_from(seen.surplus).expect("small")),
+        ("revocations", seen.revocations),
+        ("void revocations", seen.revocations_void),
+        ("mutual revocations", seen.mutual),
+        ("early blocks", seen.early),
+        ("withdrawn invitations", seen.withdrawn),
+        ("concurrent deploys", seen.concurrent),
+        ("forks of which each side held a half", seen.half_forks),
+        ("cut batches", seen.batches_cut),
+    ];
+    for (what, count) in gates {
+        assert!(count > 0, "in the whole run there were no {what}: {seen:?}");
+    }
+}
