@@ -2,28 +2,30 @@
 //!
 //! All of `osiris_fleet::driver` that the commands use is used here.
 
-mod stub;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
+use osiris_client::ClientError;
 use osiris_fleet::api::{
     BlobStored, BlockRow, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow, Invite, Invited,
-    NodeRow, Status, Sync, Synced, Verified, Written,
+    NodeRow, Status, Sync, Synced, TicketReply, Verified, Written,
 };
+pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
-pub(crate) use stub as driver;
+use osiris_protocol::call::CallRequest;
 
 use crate::client::{Answer, Client, GRACE, QUICK};
 use crate::config::Settings;
-use crate::exit::Failure;
-use crate::output::{human, progress::Progress};
+use crate::exit::{Exit, Failure};
+use crate::output::{Out, human, progress::Progress};
 
 /// How long a command that finds unseen blocks tries to hand them on.
 const CONTACT: Duration = Duration::from_secs(2);
+/// How often a condition is looked at that nothing announces.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long a whole ledger may take to be checked.
 const VERIFY: Duration = Duration::from_secs(600);
 
@@ -55,15 +57,21 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Tries for a moment to reach another member. That nobody answers is no failure: it is why the
-    /// command works without.
-    async fn try_contact(&mut self) -> Option<Synced> {
+    async fn open(settings: &Settings) -> Result<Self, Failure> {
+        must_be_member(&settings.data)?;
+        let offline = driver::Offline::open(&settings.data).await?;
+        Ok(Self { offline, mesh: settings.mesh })
+    }
+
+    /// Tries for a moment to hand on what nobody has seen. That nobody answers is no failure: it is why
+    /// commands work without.
+    async fn try_contact(self) -> Option<Synced> {
         let _progress = Progress::spinner("looking for other members");
         self.offline.contact(CONTACT, self.mesh).await.ok()
     }
 
-    /// After a write: hands it on if somebody is there.
-    async fn hand_on(&mut self, written: &mut Written) {
+    /// After a write, the last thing done with the folder.
+    async fn hand_on(self, written: &mut Written) {
         if written.others > 0
             && written.seen_by == 0
             && let Some(synced) = self.try_contact().await
@@ -72,19 +80,40 @@ impl Replica {
             written.seen_by = synced.agreed.max(1);
         }
     }
+
+    /// What is known of a function here.
+    pub(crate) async fn function(&mut self, name: &str) -> Result<FunctionDetail, Failure> {
+        Ok(self.offline.function(name).await?)
+    }
+
+    /// Calls a function on the nearest member.
+    pub(crate) async fn call(&self, request: CallRequest) -> Result<Answer, Failure> {
+        let (device, peers) = self.offline.dialing()?;
+        let client = osiris_client::Client::connect(device, &peers).await.map_err(uncalled)?;
+        let reply = client.request(request).await;
+        client.close().await;
+        let reply = reply.map_err(uncalled)?;
+        let headers = reply.headers.iter().filter_map(|(name, value)| {
+            let name = http::HeaderName::try_from(name).ok()?;
+            Some((name, http::HeaderValue::from_bytes(value).ok()?))
+        });
+        Ok(Answer { status: reply.status, headers: headers.collect(), body: reply.body })
+    }
 }
 
-impl Replica {
-    /// Calls a native function on the nearest member that serves it.
-    pub(crate) async fn call(
-        &mut self,
-        name: &str,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Answer, Failure> {
-        let body = self.offline.call(name, body, timeout).await?;
-        Ok(Answer { status: 200, headers: http::HeaderMap::new(), body })
-    }
+fn uncalled(error: ClientError) -> Failure {
+    let exit = match error {
+        ClientError::Timeout { .. } => Exit::TimedOut,
+        ClientError::Invalid(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let next = if error.certainly_not_started() {
+        "start the node of this folder with `osiris up`, or check that another member can be reached"
+    } else {
+        "find out whether it was performed before you call again"
+    };
+    Failure::new(exit, format!("No node runs here, and the call of another member failed: {error}."))
+        .next(next)
 }
 
 impl Backend {
@@ -93,21 +122,34 @@ impl Backend {
         if let Some(client) = Client::find(&settings.socket).await? {
             return Ok(Self::Node(client));
         }
-        must_be_member(&settings.data)?;
-        let offline = driver::Offline::open(&settings.data)?;
-        Ok(Self::Replica(Box::new(Replica { offline, mesh: settings.mesh })))
+        let replica = Replica::open(settings).await?;
+        let out = Out::new(settings.output);
+        replica.offline.warnings().iter().for_each(|warning| out.warn(warning));
+        Ok(Self::Replica(Box::new(replica)))
     }
 
     /// The same to read with: what nobody has seen yet is handed on first.
     pub(crate) async fn open_to_read(settings: &Settings) -> Result<Self, Failure> {
         let mut backend = Self::open(settings).await?;
         if let Self::Replica(replica) = &mut backend {
-            let status = replica.offline.status();
+            let status = replica.offline.status().await?;
             if status.unseen > 0 && status.members > 1 {
-                replica.try_contact().await;
+                // Contact ends the use of the folder, so it is opened anew.
+                if let Self::Replica(replica) = backend {
+                    replica.try_contact().await;
+                }
+                return Ok(Self::Replica(Box::new(Replica::open(settings).await?)));
             }
         }
         Ok(backend)
+    }
+
+    /// A ticket to reach the fleet with.
+    pub(crate) async fn ticket(&mut self) -> Result<TicketReply, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/ticket").await,
+            Self::Replica(replica) => Ok(replica.offline.ticket()?),
+        }
     }
 
     /// Whether no node runs.
@@ -118,14 +160,14 @@ impl Backend {
     pub(crate) async fn status(&mut self) -> Result<Status, Failure> {
         match self {
             Self::Node(client) => client.get("/v1/status").await,
-            Self::Replica(replica) => Ok(replica.offline.status()),
+            Self::Replica(replica) => Ok(replica.offline.status().await?),
         }
     }
 
     pub(crate) async fn nodes(&mut self) -> Result<Vec<NodeRow>, Failure> {
         match self {
             Self::Node(client) => client.get("/v1/nodes").await,
-            Self::Replica(replica) => Ok(replica.offline.nodes()),
+            Self::Replica(replica) => Ok(replica.offline.nodes().await?),
         }
     }
 
@@ -139,7 +181,7 @@ impl Backend {
     pub(crate) async fn function(&mut self, name: &str) -> Result<FunctionDetail, Failure> {
         match self {
             Self::Node(client) => client.get(&format!("/v1/functions/{name}")).await,
-            Self::Replica(replica) => Ok(replica.offline.function(name)?),
+            Self::Replica(replica) => replica.function(name).await,
         }
     }
 
@@ -154,7 +196,7 @@ impl Backend {
         match self {
             Self::Node(client) => client.get(&format!("/v1/ledger?limit={limit}")).await,
             Self::Replica(replica) => {
-                Ok(replica.offline.ledger(usize::try_from(limit).unwrap_or(usize::MAX)))
+                Ok(replica.offline.ledger(usize::try_from(limit).unwrap_or(usize::MAX)).await?)
             }
         }
     }
@@ -165,12 +207,12 @@ impl Backend {
             Self::Node(client) => {
                 client.json(Method::GET, "/v1/ledger/verify", Bytes::new(), VERIFY, progress).await
             }
-            Self::Replica(replica) => Ok(replica.offline.verify()?),
+            Self::Replica(replica) => Ok(replica.offline.verify().await?),
         }
     }
 
     pub(crate) async fn deploy(
-        &mut self,
+        self,
         component: Vec<u8>,
         manifest: Manifest,
         timeout: Duration,
@@ -187,62 +229,62 @@ impl Backend {
                 let deploy = Deploy { component: stored.hash, manifest, timeout_ms: millis(timeout), wait };
                 client.post("/v1/functions", &deploy, timeout + GRACE).await
             }
-            Self::Replica(replica) => {
-                let mut deployed = replica.offline.deploy(&component, manifest)?;
+            Self::Replica(mut replica) => {
+                let mut deployed = replica.offline.deploy(&component, manifest).await?;
                 replica.hand_on(&mut deployed.written).await;
                 Ok(deployed)
             }
         }
     }
 
-    pub(crate) async fn remove(&mut self, name: &str, timeout: Duration) -> Result<Written, Failure> {
+    pub(crate) async fn remove(self, name: &str, timeout: Duration) -> Result<Written, Failure> {
         match self {
-            Self::Node(client) => delete(client, &format!("/v1/functions/{name}"), timeout).await,
-            Self::Replica(replica) => {
-                let mut written = replica.offline.remove(name)?;
+            Self::Node(client) => delete(&client, &format!("/v1/functions/{name}"), timeout).await,
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.remove(name).await?;
                 replica.hand_on(&mut written).await;
                 Ok(written)
             }
         }
     }
 
-    pub(crate) async fn invite(&mut self, invite: Invite) -> Result<Invited, Failure> {
+    pub(crate) async fn invite(self, invite: Invite) -> Result<Invited, Failure> {
         match self {
             Self::Node(client) => {
                 let wait = Duration::from_millis(invite.timeout_ms) + GRACE;
                 client.post("/v1/invitations", &invite, wait).await
             }
-            Self::Replica(replica) => {
-                let mut invited = replica.offline.invite(invite)?;
+            Self::Replica(mut replica) => {
+                let mut invited = replica.offline.invite(invite).await?;
                 replica.hand_on(&mut invited.written).await;
                 Ok(invited)
             }
         }
     }
 
-    pub(crate) async fn withdraw(&mut self, id: &str, timeout: Duration) -> Result<Written, Failure> {
+    pub(crate) async fn withdraw(self, id: &str, timeout: Duration) -> Result<Written, Failure> {
         match self {
-            Self::Node(client) => delete(client, &format!("/v1/invitations/{id}"), timeout).await,
-            Self::Replica(replica) => {
-                let mut written = replica.offline.withdraw(id)?;
+            Self::Node(client) => delete(&client, &format!("/v1/invitations/{id}"), timeout).await,
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.withdraw(id).await?;
                 replica.hand_on(&mut written).await;
                 Ok(written)
             }
         }
     }
 
-    pub(crate) async fn leave(&mut self) -> Result<Written, Failure> {
+    pub(crate) async fn leave(self) -> Result<Written, Failure> {
         match self {
             Self::Node(client) => client.post("/v1/leave", &NOTHING, QUICK).await,
-            Self::Replica(replica) => {
-                let mut written = replica.offline.leave()?;
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.leave().await?;
                 replica.hand_on(&mut written).await;
                 Ok(written)
             }
         }
     }
 
-    pub(crate) async fn sync(&mut self, timeout: Duration) -> Result<Synced, Failure> {
+    pub(crate) async fn sync(self, timeout: Duration) -> Result<Synced, Failure> {
         let _progress = Progress::spinner(format!("looking for other members ({})", human::span(timeout)));
         match self {
             Self::Node(client) => {
@@ -251,6 +293,20 @@ impl Backend {
             }
             Self::Replica(replica) => Ok(replica.offline.contact(timeout, replica.mesh).await?),
         }
+    }
+}
+
+/// Waits until no process has the folder's lock any more, or says that one still has it.
+pub(crate) async fn wait_for_release(data: &Path, until: Instant) -> bool {
+    loop {
+        let lock = std::fs::OpenOptions::new().write(true).open(data.join("lock"));
+        if lock.map_or(true, |lock| lock.try_lock().is_ok()) {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -143,7 +143,7 @@ pub struct Block {
 
 impl Block {
     /// Reads an entry, of at most [`limits::ENTRY_BYTES_MAX`], and checks all that needs no other block, but not yet the signature.
-    pub(crate) fn decode(entry: &[u8]) -> Result<Self, Reject> {
+    pub(crate) fn decode(id: BlockId, entry: &[u8]) -> Result<Self, Reject> {
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
             return Err(Reject::Malformed);
         };
@@ -154,7 +154,7 @@ impl Block {
         if body.version != VERSION {
             return Err(Reject::Version(body.version));
         }
-        let block = Self { id: entry_id(entry), entry: entry.into(), body };
+        let block = Self { id, entry: entry.into(), body };
         block.check_shape()?;
         Ok(block)
     }

@@ -4,6 +4,8 @@
 //! with more than one key and no floats, so what it writes is canonical. What comes in is accepted
 //! only if writing it again gives the same bytes.
 
+use std::io;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Writes a value.
@@ -23,5 +25,25 @@ pub(crate) enum DecodeError {
 /// Reads a value whose bytes are canonical and end where the value ends.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let value: T = ciborium::from_reader(bytes).map_err(|_| DecodeError::Malformed)?;
-    if encode(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
+    let mut same = Same { left: bytes };
+    match ciborium::into_writer(&value, &mut same) {
+        Ok(()) if same.left.is_empty() => Ok(value),
+        _ => Err(DecodeError::NotCanonical),
+    }
+}
+
+/// Takes only the bytes that are expected.
+struct Same<'a> {
+    left: &'a [u8],
+}
+
+impl io::Write for Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

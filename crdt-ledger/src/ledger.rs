@@ -133,7 +133,7 @@ impl Ledger {
         if self.early.contains(&id) {
             return Ok(Admission::Early { missing: Vec::new() });
         }
-        let block = Block::decode(entry)?;
+        let block = Block::decode(id, entry)?;
         if verify {
             self.check_signature(&block)?;
         }
@@ -282,8 +282,10 @@ impl Ledger {
         self.digest = None;
         self.remember_key(block.author());
         self.blocks.insert(block.id(), Arc::clone(&block));
-        let actor = chain_id.actor();
-        self.by_actor.insert(actor[..16].try_into().expect("sixteen bytes"), chain_id);
+        if block.seq() == 1 {
+            let actor = chain_id.actor();
+            self.by_actor.insert(actor[..16].try_into().expect("sixteen bytes"), chain_id);
+        }
         let chain = self.chains.entry(chain_id).or_default();
         let fork_before = chain.fork();
         chain.insert(block.seq(), block.id(), block.prev());

@@ -154,7 +154,8 @@ fn halves(history: &History, seed: u64) -> [BTreeSet<usize>; 2] {
     [1, 2].map(|side| {
         // From few to most blocks: what they name comes along, so few are many.
         let one_in = 2 + mix(seed, side) % 24;
-        let some = (0..history.blocks.len()).filter(|at| mix(seed, side << 32 | *at as u64).is_multiple_of(one_in));
+        let some =
+            (0..history.blocks.len()).filter(|at| mix(seed, side << 32 | *at as u64).is_multiple_of(one_in));
         history.closed(some.chain([0]))
     })
 }

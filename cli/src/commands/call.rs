@@ -4,11 +4,14 @@ use std::io::Read;
 
 use bytes::Bytes;
 use http::Method;
-use osiris_protocol::limits::CALL_BODY_BYTES_MAX;
+use osiris_fleet::api::FunctionDetail;
+use osiris_protocol::call::CallRequest;
+use osiris_protocol::error::ErrorBody;
+use osiris_protocol::limits::{CALL_BODY_BYTES_MAX, CALL_DEADLINE_MS_MAX};
 
 use crate::args::CallArgs;
 use crate::backend::{Backend, Replica};
-use crate::client::{Answer, Client, QUICK, refusal};
+use crate::client::{Answer, Client, refusal};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Out, human, progress::Progress};
@@ -21,11 +24,12 @@ pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Resul
         Backend::Replica(mut replica) => far(&mut replica, args, request).await?,
     };
     let exit = Exit::of_status(answer.status);
-    if exit != Exit::Done {
-        return Err(refusal(&answer));
+    let failure = (exit != Exit::Done).then(|| refusal(&answer));
+    // What the node says of an error is said on stderr; what the function says is its answer.
+    if failure.is_none() || serde_json::from_slice::<ErrorBody>(&answer.body).is_err() {
+        print(&answer, out)?;
     }
-    print(&answer, out)?;
-    Ok(exit)
+    failure.map_or(Ok(exit), Err)
 }
 
 /// What is to be sent.
@@ -63,6 +67,29 @@ impl Request {
         Ok(Self { method, path, body, is_http, not_json })
     }
 
+    /// JSON suits every function. Whether anything else does depends on what the function is.
+    fn depends_on_world(&self) -> bool {
+        !self.is_http && (self.body.is_none() || self.not_json.is_some())
+    }
+
+    fn method(&self) -> Method {
+        match (&self.method, &self.body) {
+            (Some(method), _) => method.clone(),
+            (None, Some(_)) => Method::POST,
+            (None, None) => Method::GET,
+        }
+    }
+
+    fn headers(&self, args: &CallArgs) -> Vec<(String, String)> {
+        let mut headers = args.headers.clone();
+        if self.body.is_some() && !headers.iter().any(|(name, _)| name == "content-type") {
+            let json = self.not_json.is_none();
+            let kind = if json { "application/json" } else { "application/octet-stream" };
+            headers.push(("content-type".to_owned(), kind.to_owned()));
+        }
+        headers
+    }
+
     /// A native function takes JSON; this is found out here, with its line and column.
     fn check_native(&self, name: &str) -> Result<(), Failure> {
         match (&self.body, &self.not_json) {
@@ -76,24 +103,13 @@ impl Request {
 }
 
 async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
-    // JSON suits every function. Anything else depends on what the function is.
-    if !request.is_http && (request.body.is_none() || request.not_json.is_some()) {
-        let detail: osiris_fleet::api::FunctionDetail =
-            client.get(&format!("/v1/functions/{}", args.name)).await?;
+    if request.depends_on_world() {
+        let detail: FunctionDetail = client.get(&format!("/v1/functions/{}", args.name)).await?;
         if detail.function.world == "native" {
             request.check_native(&args.name)?;
         }
     }
-    let method = match (&request.method, &request.body) {
-        (Some(method), _) => method.clone(),
-        (None, Some(_)) => Method::POST,
-        (None, None) => Method::GET,
-    };
-    let mut headers = args.headers.clone();
-    if request.body.is_some() && !headers.iter().any(|(name, _)| name == "content-type") {
-        let kind = if request.not_json.is_some() { "application/octet-stream" } else { "application/json" };
-        headers.push(("content-type".to_owned(), kind.to_owned()));
-    }
+    let (method, headers) = (request.method(), request.headers(args));
     let path = format!("/function/{}{}", args.name, request.path);
     let _progress = Progress::spinner(format!("calling {}", args.name));
     let body = Bytes::from(request.body.unwrap_or_default());
@@ -102,14 +118,23 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
 
 /// With no node here, another member is asked.
 async fn far(replica: &mut Replica, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
-    if request.is_http {
-        return Err(Failure::failed("Without a node here, only native functions can be called.")
-            .next("start the node with `osiris up`"));
+    let detail = replica.function(&args.name).await?;
+    if detail.function.world == "native" && request.depends_on_world() {
+        request.check_native(&args.name)?;
     }
-    request.check_native(&args.name)?;
+    let headers = request.headers(args).into_iter().map(|(name, value)| (name, Bytes::from(value)));
+    let far = CallRequest {
+        method: request.method().to_string(),
+        path: match request.path.as_str() {
+            path if path.starts_with('/') => path.to_owned(),
+            query => format!("/{query}"),
+        },
+        headers: headers.collect(),
+        deadline_ms: u32::try_from(args.timeout.as_millis()).unwrap_or(u32::MAX).min(CALL_DEADLINE_MS_MAX),
+        ..CallRequest::new(&args.name, request.body.unwrap_or_default())
+    };
     let _progress = Progress::spinner(format!("calling {} on another member", args.name));
-    let body = Bytes::from(request.body.unwrap_or_default());
-    replica.call(&args.name, body, args.timeout.max(QUICK / 20)).await
+    replica.call(far).await
 }
 
 /// The body as it is; in YAML where that was asked for and it is JSON.

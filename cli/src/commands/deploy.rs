@@ -38,7 +38,8 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     if args.dry_run {
         return plan(&manifest, &component, &inspection, out);
     }
-    let mut backend = Backend::open(settings).await?;
+    let backend = Backend::open(settings).await?;
+    let offline = backend.is_offline();
     let (timeout, wait) = (args.confirm.timeout, args.wait);
     let deployed = backend.deploy(component, manifest, timeout, wait).await?;
     let live = if deployed.live { Cell::state("live") } else { Cell::state("pending") };
@@ -50,8 +51,8 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         ("block", Cell::dim(human::short(&deployed.written.block))),
     ];
     out.facts(&deployed, facts)?;
-    let exit = seen(&deployed.written, backend.is_offline(), out);
-    if backend.is_offline() {
+    let exit = seen(&deployed.written, offline, out);
+    if offline {
         out.note("no node runs here; the component is kept beside the ledger");
     } else if wait && !deployed.live && exit == Exit::Done {
         out.note(&format!("the revision is not live after {}", human::span(timeout)));

@@ -106,10 +106,11 @@ fn facts(detail: &FunctionDetail) -> Vec<(&'static str, Cell)> {
 
 /// `osiris remove`.
 pub(crate) async fn remove(args: &RemoveArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let mut backend = Backend::open(settings).await?;
+    let backend = Backend::open(settings).await?;
+    let offline = backend.is_offline();
     let written = backend.remove(&args.name, args.wait.timeout).await?;
     out.line(&written, &format!("removed {}", args.name))?;
-    Ok(seen(&written, backend.is_offline(), out))
+    Ok(seen(&written, offline, out))
 }
 
 #[cfg(test)]

@@ -17,9 +17,10 @@ pub(crate) async fn run(args: InviteArgs, settings: &Settings, out: Out) -> Resu
         Some(InviteCommand::Revoke { id, wait }) => {
             let mut backend = Backend::open(settings).await?;
             let id = find(&backend.invitations().await?, id)?;
+            let offline = backend.is_offline();
             let written = backend.withdraw(&id, wait.timeout).await?;
             out.line(&written, &format!("revoked {}", human::short(&id)))?;
-            Ok(seen(&written, backend.is_offline(), out))
+            Ok(seen(&written, offline, out))
         }
     }
 }
@@ -34,7 +35,8 @@ async fn invite(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit
             Failure::usage("A ticket for one device has one use.").next("leave out --uses or --device")
         );
     }
-    let mut backend = Backend::open(settings).await?;
+    let backend = Backend::open(settings).await?;
+    let offline = backend.is_offline();
     let invited = backend
         .invite(Invite {
             uses: args.uses,
@@ -48,7 +50,7 @@ async fn invite(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit
     if args.device.is_none() {
         out.note("Whoever has the ticket can join: hand it over as a secret.");
     }
-    Ok(seen(&invited.written, backend.is_offline(), out))
+    Ok(seen(&invited.written, offline, out))
 }
 
 async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {

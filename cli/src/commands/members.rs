@@ -2,14 +2,13 @@
 
 use std::io::{BufRead, IsTerminal, Read};
 
-use osiris_fleet::api::TicketReply;
 use osiris_protocol::limits::TICKET_CHARS_MAX;
 use osiris_protocol::ticket::Ticket;
 use serde::Serialize;
 
 use super::{label, seen};
 use crate::args::{InitArgs, JoinArgs, LeaveArgs};
-use crate::backend::{self, Backend, driver};
+use crate::backend::{Backend, driver};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
@@ -155,9 +154,10 @@ pub(crate) async fn leave(args: &LeaveArgs, settings: &Settings, out: Out) -> Re
             return Err(Failure::failed("Nothing was done."));
         }
     }
+    let offline = backend.is_offline();
     let written = backend.leave().await?;
     out.line(&written, &format!("left (block {})", human::short(&written.block)))?;
-    Ok(seen(&written, backend.is_offline(), out))
+    Ok(seen(&written, offline, out))
 }
 
 /// `osiris nodes`.
@@ -198,7 +198,7 @@ pub(crate) fn whoami(settings: &Settings, out: Out) -> Result<Exit, Failure> {
 
 /// `osiris ticket`.
 pub(crate) async fn ticket(settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let reply: TicketReply = backend::node(settings).await?.get("/v1/ticket").await?;
+    let reply = Backend::open_to_read(settings).await?.ticket().await?;
     out.line(&reply, &reply.ticket)?;
     Ok(Exit::Done)
 }

@@ -1,7 +1,7 @@
 //! Running the node, looking at it and stopping it.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use osiris_fleet::api::{Drained, Status};
 use serde::Serialize;
@@ -14,9 +14,6 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
-
-/// How often `down` looks whether the node is gone.
-const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
 struct Addresses {
@@ -41,6 +38,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         mesh: settings.mesh,
         advertise: node.advertise,
         token_file: node.token_file,
+        gossip: true,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {
@@ -198,19 +196,12 @@ pub(crate) async fn down(args: &DownArgs, settings: &Settings, out: Out) -> Resu
     let until = Instant::now() + args.timeout;
     let progress = Progress::spinner("waiting for the node to end");
     let _: serde_json::Value = client.post("/v1/shutdown", &NOTHING, QUICK.min(args.timeout)).await?;
-    while settings.socket.exists() {
-        // A node that was killed meanwhile leaves a socket that nobody listens at.
-        if Client::find(&settings.socket).await?.is_none() {
-            break;
-        }
-        if Instant::now() >= until {
-            return Err(Failure::timed_out(format!(
-                "The node still ends after {}; calls may be running.",
-                human::span(args.timeout)
-            ))
-            .next("look at `osiris status`, or give it longer with --timeout"));
-        }
-        tokio::time::sleep(LOOK).await;
+    if !backend::wait_for_release(&settings.data, until).await {
+        return Err(Failure::timed_out(format!(
+            "The node has not ended after {}; calls may be running.",
+            human::span(args.timeout)
+        ))
+        .next("look at `osiris status`, or give it longer with --timeout"));
     }
     drop(progress);
     out.line(&Stopped { stopped: true }, "stopped")?;

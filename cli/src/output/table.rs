@@ -51,7 +51,7 @@ impl Cell {
     pub(crate) fn state(state: &str) -> Self {
         let tone = match state {
             "live" | "serving" | "connected" | "this" | "open" | "effective" => Tone::Good,
-            "pending" | "starting" | "draining" | "unreachable" => Tone::Warning,
+            "pending" | "starting" | "stopped" | "draining" | "unreachable" => Tone::Warning,
             "read-only" | "revoked" | "void" => Tone::Bad,
             "old" | "removed" | "used-up" | "withdrawn" => Tone::Dim,
             _ => Tone::Plain,

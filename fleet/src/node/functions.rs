@@ -84,7 +84,9 @@ impl Functions {
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.fetching.values().filter(|fetching| !fetching.under_way).filter_map(|fetching| fetching.not_before).min()
+        // A fetch that came due at the last look and was not started is wanted no more.
+        let waiting = self.fetching.values().filter(|fetching| !fetching.under_way);
+        waiting.filter_map(|fetching| fetching.not_before).filter(|at| Some(*at) > self.last_look).min()
     }
 
     /// Revisions that are wanted here and cannot be had: why.

@@ -20,6 +20,7 @@ use std::{
 use osiris_ledger::{Author, Block, BlockId, Ledger, Mono, Now, Payload, View, Writer};
 use osiris_mesh::{
     PeerId,
+    limits::FULL_MESH_MEMBERS_MAX,
     proto::sync::{Frame, Outcome, RECEIPTS_MAX, Sync},
 };
 
@@ -70,8 +71,13 @@ impl Node {
         let me = writer.author();
         let view = ledger.publish();
         let unseen = if config.all_seen { BTreeSet::new() } else { own_blocks(&ledger, me) };
+        // A small fleet is connected in full, so a member that never connects is gone. In a larger one
+        // most members are never neighbours.
         let members = view.members().keys().filter(|member| **member != me);
-        let gone_since = members.map(|member| (PeerId::from_bytes(member.0), now.mono)).collect();
+        let gone_since = match view.members().len() <= FULL_MESH_MEMBERS_MAX {
+            true => members.map(|member| (PeerId::from_bytes(member.0), now.mono)).collect(),
+            false => BTreeMap::new(),
+        };
         Self {
             me,
             serves: config.serves,

@@ -29,6 +29,8 @@ impl Node {
             Request::Deploy { component, size, world, manifest, name, timeout_ms, live } => {
                 let replaces = self.register_heads(&name);
                 let (manifest, manifest_size) = manifest;
+                self.functions.blob_held(component);
+                self.functions.blob_held(manifest);
                 let op = op::Deployed { name, component, size, world, manifest, manifest_size, replaces };
                 self.write(now, token, Payload::Deployed(op), timeout_ms, live)
             }

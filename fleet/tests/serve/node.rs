@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,9 +29,15 @@ struct Kit {
     runtime: Runtime,
 }
 
+/// The size of the pool of instances, where it is not the small one.
+pub(crate) static POOL: OnceLock<PoolSize> = OnceLock::new();
+
 static KIT: LazyLock<Kit> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a folder");
-    let config = RuntimeConfig { pool: PoolSize::Small, ..RuntimeConfig::new(dir.path().join("code")) };
+    let config = RuntimeConfig {
+        pool: POOL.get().copied().unwrap_or(PoolSize::Small),
+        ..RuntimeConfig::new(dir.path().join("code"))
+    };
     Kit { runtime: Runtime::new(config).expect("a runtime"), dir }
 });
 

@@ -122,7 +122,11 @@ where
     let open = Open::new(&shared.metrics.connections);
     let service = service_fn(|request| async { Ok::<_, Infallible>(answer(&shared, &via, request).await) });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(terms.head_timeout).max_buf_size(HEAD_BYTES_MAX);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(terms.head_timeout)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(2 * HEAD_BYTES_MAX);
     let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
     let (mut stopped, mut ended) = (pin!(shared.stop.cancelled()), pin!(shared.end.cancelled()));
     let (mut watching, mut stopping) = (false, false);

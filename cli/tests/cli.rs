@@ -1,0 +1,379 @@
+//! The real binary, driven as people and scripts drive it: arguments in, output and exit code out.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A folder of its own for the data and for everything else that a home folder holds.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn founded() -> Self {
+        let home = Self::new();
+        home.done(&["init", "--name", "home", "--label", "test"]);
+        home
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path.display().to_string()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_osiris"));
+        command.args(arguments).env_clear().current_dir(self.path());
+        command.env("HOME", self.path()).env("OSIRIS_DATA", self.path().join("data"));
+        command.env("OSIRIS_MESH", "127.0.0.1:0").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(arguments, self.command(arguments).output().expect("the binary runs"))
+    }
+
+    fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        child.stdin.take().expect("a pipe").write_all(input).expect("written");
+        Ran::of(arguments, child.wait_with_output().expect("it ends"))
+    }
+
+    /// Runs a command that must succeed.
+    fn done(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran
+    }
+
+    /// Runs a command that must end with `code` and say each of `words` on stderr, and what is next.
+    fn fails(&self, arguments: &[&str], code: i32, words: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(ran.err.starts_with("error: "), "{ran:?}");
+        for word in words {
+            assert!(ran.err.contains(word), "no {word:?} in {ran:?}");
+        }
+        assert_eq!(ran.out, "", "data where there is none: {ran:?}");
+        ran
+    }
+
+    fn up(&self) -> Node<'_> {
+        let mut child = self
+            .command(&["up", "--http", "0", "-o", "json", "--log", "warn"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let addresses = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        Node { home: self, child, addresses }
+    }
+}
+
+/// A running node; it is killed if a test fails.
+struct Node<'a> {
+    home: &'a Home,
+    child: Child,
+    addresses: serde_json::Value,
+}
+
+impl Node<'_> {
+    fn down(mut self) {
+        self.home.done(&["down"]);
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success() && status.signal().is_none(), "{status:?}");
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    #[allow(dead_code, reason = "shown when a test fails")]
+    arguments: Vec<String>,
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn of(arguments: &[&str], output: Output) -> Self {
+        Self {
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+#[test]
+fn usage_errors_are_2_and_say_what_is_expected() {
+    let home = Home::new();
+    for (arguments, words) in [
+        (&["nonsense"][..], "unrecognized subcommand"),
+        (&["deploy", "a.wasm", "--name", "Bad_Name"], "cannot name a function"),
+        (&["deploy", "a.wasm", "--name", "a", "--replicas", "0"], "no number of replicas"),
+        (&["deploy", "a.wasm"], "has no name"),
+        (&["deploy"], "osiris.toml"),
+        (&["call", "a/b", "1"], "cannot name a function"),
+        (&["sync", "--timeout", "soon"], "no span of time"),
+        (&["up", "--http", "nowhere"], "no address"),
+        (&["ls", "-o", "xml"], "invalid value 'xml'"),
+        (&["invite", "--role", "admin"], "names the one device"),
+        (&["invite", "--device", "abc"], "64 hexadecimal digits"),
+        (&["init", "--name", "a\u{7}b"], "cannot name a fleet"),
+        (&["leave"], "error:"),
+    ] {
+        let ran = home.run(arguments);
+        let expected = if arguments == ["leave"] { 3 } else { 2 };
+        assert_eq!(ran.code, expected, "{ran:?}");
+        assert!(ran.err.contains(words), "no {words:?} in {ran:?}");
+    }
+    assert!(!home.path().join("data").exists(), "a wrong command made the data folder");
+}
+
+#[test]
+fn help_and_completions_are_there() {
+    let home = Home::new();
+    let help = home.done(&["--help"]);
+    assert!(help.out.contains("Examples:") && help.out.contains("5 recorded here"), "{help:?}");
+    assert!(home.done(&["deploy", "--help"]).out.contains("osiris.toml"));
+    assert!(home.done(&["--version"]).out.starts_with("osiris "));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(home.done(&["completion", shell]).out.contains("osiris"), "{shell}");
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_a_flag_over_both() {
+    let home = Home::new();
+    home.done(&["whoami"]);
+    home.write("data/config.toml", b"output = \"yaml\"\n");
+    assert!(home.done(&["whoami"]).out.starts_with("device: "));
+    let mut command = home.command(&["whoami"]);
+    let ran = Ran::of(&[], command.env("OSIRIS_OUTPUT", "json").output().expect("runs"));
+    assert!(ran.json()["device"].is_string());
+    let mut command = home.command(&["whoami", "-o", "table"]);
+    let ran = Ran::of(&[], command.env("OSIRIS_OUTPUT", "json").output().expect("runs"));
+    assert_eq!(ran.out.trim().len(), 64, "{ran:?}");
+    home.write("data/config.toml", b"output = \"yaml\"\nhtpp = 1\n");
+    home.fails(&["whoami"], 2, &["line 2", "unknown field `htpp`", "next: "]);
+}
+
+#[test]
+fn a_folder_without_a_fleet_says_how_to_get_one() {
+    let home = Home::new();
+    let words = ["belongs to no fleet", "osiris init", "osiris join"];
+    for arguments in
+        [&["up"][..], &["status"], &["ls"], &["down"], &["call", "a", "1"], &["ledger", "verify"]]
+    {
+        home.fails(arguments, 3, &words);
+    }
+    assert!(!home.path().join("data").exists());
+    // Whoever only looks changes nothing.
+    assert_eq!(home.run(&["doctor"]).code, 0);
+    assert!(!home.path().join("data").exists());
+}
+
+#[test]
+fn a_fleet_is_founded_once_and_its_recovery_key_is_printed() {
+    let home = Home::new();
+    let device = home.done(&["whoami"]).out;
+    let ran = home.done(&["init", "--name", "home", "--label", "test", "-o", "json"]);
+    let founded = ran.json();
+    assert_eq!(founded["device"].as_str(), Some(device.trim()));
+    assert_eq!(founded["recovery_key"].as_str().map(str::len), Some(64));
+    home.fails(&["init"], 1, &["already belongs to a fleet", "next: "]);
+    let status = home.done(&["status", "-o", "json"]).json();
+    assert_eq!((&status["fleet_name"], &status["label"]), (&"home".into(), &"test".into()));
+    let table = home.done(&["status"]).out;
+    assert!(!table.contains('\u{1b}') && table.contains("home ("), "{table}");
+}
+
+#[test]
+fn tickets_that_admit_nobody_are_refused_with_a_reason() {
+    let home = Home::founded();
+    let ticket = home.done(&["invite", "--timeout", "100ms"]).out.trim().to_owned();
+    let dial = home.done(&["ticket"]).out.trim().to_owned();
+
+    let guest = Home::new();
+    guest.fails(&["join", "nonsense"], 2, &["not an Osiris ticket", "next: "]);
+    guest.fails(&["join", &ticket[..ticket.len() - 9]], 2, &["ticket", "next: "]);
+    let last = if ticket.ends_with('a') { "b" } else { "a" };
+    let altered = format!("{}{last}", &ticket[..ticket.len() - 1]);
+    guest.fails(&["join", &altered], 2, &["ticket", "next: "]);
+    guest.fails(&["join", &dial], 2, &["admits no device"]);
+    guest.fails(&["join", "@missing.txt"], 2, &["cannot be read"]);
+    assert_eq!(guest.run_with_input(&["join", "-"], b"nonsense").code, 2);
+    assert!(!guest.path().join("data").exists());
+
+    let other = Home::founded();
+    other.fails(&["join", &ticket], 1, &["another fleet", "next: "]);
+    // Nobody runs that could admit.
+    guest.fails(&["join", &ticket, "--timeout", "1s"], 6, &["answered in time", "next: "]);
+}
+
+#[test]
+fn without_a_node_a_deploy_is_signed_into_the_local_replica() {
+    let home = Home::founded();
+    let wasm = home.write("summary.wasm", osiris_examples::SUMMARY);
+    let ran = home.done(&["deploy", &wasm, "--name", "summary", "-o", "json"]);
+    assert_eq!(ran.json()["revision"], 1);
+    assert!(ran.err.contains("recorded here, seen by 0 nodes"), "{ran:?}");
+
+    home.write("osiris.toml", b"name = \"other\"\ncomponent = \"summary.wasm\"\nreplicas = 2\n");
+    let plan = home.done(&["deploy", "--dry-run", "-o", "json"]).json();
+    assert_eq!((&plan["manifest"]["replicas"], &plan["world"]), (&2.into(), &"native".into()));
+    home.done(&["deploy"]);
+    let names: Vec<String> = home
+        .done(&["ls", "-o", "json"])
+        .json()
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| row["name"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(names, ["other", "summary"]);
+    assert!(home.done(&["describe", "summary"]).out.contains("REVISION"));
+    home.done(&["remove", "other"]);
+    home.fails(&["describe", "nobody"], 3, &["nobody", "next: "]);
+    home.fails(&["remove", "nobody"], 3, &["nobody", "next: "]);
+    let log = home.done(&["ledger", "log"]).out;
+    assert!(log.starts_with("DEPTH") && log.contains("summary"), "{log}");
+    let verified = home.done(&["ledger", "verify", "-o", "json"]).json();
+    assert_eq!(verified["problems"].as_array().map(Vec::len), Some(0));
+    home.fails(&["logs", "summary"], 1, &["No node runs", "osiris up"]);
+    assert_eq!(home.done(&["sync"]).code, 0);
+}
+
+#[test]
+fn bad_components_are_refused_before_anything_is_written() {
+    let home = Home::founded();
+    let text = home.write("a.wasm", b"hello");
+    let core = home.write("b.wasm", b"\0asm\x01\0\0\0");
+    home.fails(&["deploy", &text, "--name", "a"], 1, &["not a WebAssembly file", "next: "]);
+    home.fails(&["deploy", &core, "--name", "a"], 1, &["core WebAssembly module", "wasm32-wasip2"]);
+    home.fails(&["deploy", "none.wasm", "--name", "a"], 3, &["none.wasm", "next: "]);
+    home.write("osiris.toml", b"name = \"a\"\ncomponent = \"a.wasm\"\nroutes = []\n");
+    home.fails(&["deploy"], 2, &["line 3", "unknown field `routes`"]);
+    assert_eq!(home.done(&["ls", "-o", "json"]).json(), serde_json::json!([]));
+}
+
+#[test]
+fn a_flipped_bit_in_the_journal_is_found() {
+    let home = Home::founded();
+    let journal = home.path().join("data/journal");
+    let mut bytes = std::fs::read(&journal).expect("the journal");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&journal, bytes).expect("written");
+    let ran = home.run(&["status"]);
+    assert!(ran.code == 1 || ran.err.contains("warning:"), "{ran:?}");
+    assert!(ran.err.contains("next: ") || ran.err.contains("warning:"), "{ran:?}");
+}
+
+#[test]
+fn service_install_prints_a_unit() {
+    let home = Home::new();
+    let unit = home.done(&["service", "install", "--print", "--http", "0"]).out;
+    assert!(unit.contains("Restart=always") && unit.contains(" up --http 127.0.0.1:0\n"), "{unit}");
+}
+
+#[test]
+fn one_node_from_init_to_down() {
+    let home = Home::founded();
+    let node = home.up();
+    assert!(node.addresses["http"].as_str().is_some_and(|http| http.starts_with("http://127.0.0.1:")));
+    assert!(node.addresses["mesh"].as_array().is_some_and(|mesh| !mesh.is_empty()));
+
+    let status = home.done(&["status", "-o", "json"]).json();
+    assert_eq!(status["state"], "serving");
+    home.fails(&["up", "--http", "0"], 1, &["in use", "next: "]);
+
+    let wasm = home.write("summary.wasm", osiris_examples::SUMMARY);
+    let deploy = ["deploy", &wasm, "--name", "summary", "--wait", "--timeout", "60s", "-o", "json"];
+    let deployed = home.done(&deploy).json();
+    assert_eq!((&deployed["live"], &deployed["world"]), (&true.into(), &"native".into()));
+
+    let sample = r#"[{"cpu_percent": 10.0}, {"cpu_percent": 20.0}]"#;
+    let answer = home.done(&["call", "summary", sample]);
+    assert!(answer.json().is_object(), "{answer:?}");
+    let input = home.write("input.json", sample.as_bytes());
+    assert_eq!(home.done(&["call", "summary", &format!("@{input}")]).out, answer.out);
+    assert_eq!(home.run_with_input(&["call", "summary", "-"], sample.as_bytes()).out, answer.out);
+    home.fails(&["call", "summary", "[1,"], 2, &["not JSON", "line 1 column 3", "next: "]);
+    home.fails(&["call", "summary"], 2, &["takes JSON"]);
+    home.fails(&["call", "nobody", "1"], 3, &["nobody"]);
+    home.fails(&["call", "summary", "\"text\""], 1, &[]);
+
+    let chart = home.write("chart.wasm", osiris_examples::CHART);
+    home.done(&["deploy", &chart, "--name", "chart", "--wait", "--timeout", "60s"]);
+    assert!(home.done(&["call", "chart", "--path", "/"]).out.contains('{'));
+    let missing = home.run(&["call", "chart", "--path", "/missing"]);
+    assert!(missing.code == 3 && missing.err.contains("404"), "{missing:?}");
+
+    let rows = home.done(&["logs", "summary", "-o", "json"]).json();
+    assert!(rows.is_array());
+    let detail = home.done(&["describe", "summary", "-o", "json"]).json();
+    assert_eq!(detail["function"]["state"], "live");
+    assert!(home.done(&["nodes"]).out.contains("this"));
+    assert!(home.done(&["ticket"]).out.starts_with("osiris"));
+    home.done(&["invite"]);
+    let invitations = home.done(&["invite", "ls", "-o", "json"]).json();
+    let id = invitations[0]["id"].as_str().expect("an id");
+    home.done(&["invite", "revoke", &id[..12]]);
+    home.fails(&["invite", "revoke", "0000000000000000"], 3, &["no invitation"]);
+    assert!(home.done(&["doctor"]).out.contains("pool"));
+    let idle = home.done(&["doctor", "--idle", "--seconds", "1", "-o", "json"]).json();
+    assert!(idle["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{idle}");
+
+    home.done(&["remove", "summary"]);
+    home.fails(&["call", "summary", "[]"], 3, &["summary"]);
+    home.done(&["drain", "--timeout", "20s"]);
+    node.down();
+    // The folder is free at once.
+    assert_eq!(home.done(&["status", "-o", "json"]).json()["state"], "stopped");
+    assert_eq!(home.done(&["down"]).code, 0);
+}
+
+#[test]
+fn a_guest_is_admitted_by_a_running_node() {
+    let home = Home::founded();
+    let node = home.up();
+    let ticket = home.done(&["invite", "--note", "guest"]).out.trim().to_owned();
+    let guest = Home::new();
+    let joined = guest.done(&["join", &ticket, "--label", "guest", "-o", "json"]).json();
+    assert_eq!(joined["fleet_name"], "home");
+    guest.fails(&["join", &ticket], 1, &["member of this fleet already", "next: "]);
+    let third = Home::new();
+    third.fails(&["join", &ticket, "--timeout", "10s"], 4, &["refused"]);
+    assert!(guest.done(&["nodes"]).out.contains("guest"));
+    // A node may not deploy; that is said before anything is sent anywhere.
+    let wasm = guest.write("a.wasm", osiris_examples::SUMMARY);
+    guest.fails(&["deploy", &wasm, "--name", "a"], 4, &["next: "]);
+    node.down();
+}
