@@ -183,7 +183,17 @@ Examples:
   osiris completion zsh > ~/.zfunc/_osiris
   osiris completion fish > ~/.config/fish/completions/osiris.fish")]
     Completion(CompletionArgs),
-    // `demo` and `bench` go here, with commands/demo.rs and commands/bench.rs.
+    /// Show a fleet at work: three nodes of this program on this machine, for less than a minute
+    ///
+    /// Founds a fleet, joins two nodes, deploys functions, calls them through every node, kills a node
+    /// during calls, deploys meanwhile, and checks that all nodes agree again.
+    #[command(after_help = "\
+Examples:
+  osiris demo
+  osiris demo --keep            leave the fleet up and print addresses and a ticket
+  osiris demo -o json")]
+    Demo(DemoArgs),
+    // `bench` goes here, with commands/bench.rs.
 }
 
 #[derive(Debug, Args)]
@@ -428,6 +438,16 @@ pub(crate) struct ServiceArgs {
     pub(crate) run_as: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave the fleet up and print its addresses and a ticket
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// An empty folder to work in. Default: one of its own, removed at the end
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

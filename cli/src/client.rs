@@ -280,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_its_sentence_and_its_exit_code() {
         let (_folder, client) = node(
-            "HTTP/1.1 404 Not Found\r\ncontent-length: 66\r\n\r\n\
+            "HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n\
              {\"error\":\"not-found\",\"message\":\"No such thing.\",\"next\":\"osiris ls\"} ",
         )
         .await;

@@ -71,8 +71,12 @@ impl Home {
     }
 
     fn up(&self) -> Node<'_> {
+        self.up_at("127.0.0.1:0")
+    }
+
+    fn up_at(&self, mesh: &str) -> Node<'_> {
         let mut child = self
-            .command(&["up", "--http", "0", "-o", "json", "--log", "warn"])
+            .command(&["up", "--http", "0", "--mesh", mesh, "-o", "json", "--log", "warn"])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -140,7 +144,7 @@ fn usage_errors_are_2_and_say_what_is_expected() {
         (&["deploy", "a.wasm"], "has no name"),
         (&["deploy"], "osiris.toml"),
         (&["call", "a/b", "1"], "cannot name a function"),
-        (&["sync", "--timeout", "soon"], "no span of time"),
+        (&["sync", "--timeout", "soon"], "no unit of time"),
         (&["up", "--http", "nowhere"], "no address"),
         (&["ls", "-o", "xml"], "invalid value 'xml'"),
         (&["invite", "--role", "admin"], "names the one device"),
@@ -217,8 +221,12 @@ fn a_fleet_is_founded_once_and_its_recovery_key_is_printed() {
 #[test]
 fn tickets_that_admit_nobody_are_refused_with_a_reason() {
     let home = Home::founded();
-    let ticket = home.done(&["invite", "--timeout", "100ms"]).out.trim().to_owned();
+    // A ticket says where somebody can be reached, so one is made while the node runs.
+    home.fails(&["invite"], 1, &["ticket", "osiris up"]);
+    let node = home.up();
+    let ticket = home.done(&["invite"]).out.trim().to_owned();
     let dial = home.done(&["ticket"]).out.trim().to_owned();
+    node.down();
 
     let guest = Home::new();
     guest.fails(&["join", "nonsense"], 2, &["not an Osiris ticket", "next: "]);
@@ -260,6 +268,7 @@ fn without_a_node_a_deploy_is_signed_into_the_local_replica() {
     assert_eq!(names, ["other", "summary"]);
     assert!(home.done(&["describe", "summary"]).out.contains("REVISION"));
     home.done(&["remove", "other"]);
+    home.fails(&["call", "other", "1"], 3, &["removed", "next: "]);
     home.fails(&["describe", "nobody"], 3, &["nobody", "next: "]);
     home.fails(&["remove", "nobody"], 3, &["nobody", "next: "]);
     let log = home.done(&["ledger", "log"]).out;
@@ -319,9 +328,9 @@ fn one_node_from_init_to_down() {
     let deployed = home.done(&deploy).json();
     assert_eq!((&deployed["live"], &deployed["world"]), (&true.into(), &"native".into()));
 
-    let sample = r#"[{"cpu_percent": 10.0}, {"cpu_percent": 20.0}]"#;
+    let sample = r#"{"samples": [{"cpu_percent": 10.0}, {"cpu_percent": 20.0}]}"#;
     let answer = home.done(&["call", "summary", sample]);
-    assert!(answer.json().is_object(), "{answer:?}");
+    assert_eq!(answer.json()["fields"]["cpu_percent"]["mean"], 15.0, "{answer:?}");
     let input = home.write("input.json", sample.as_bytes());
     assert_eq!(home.done(&["call", "summary", &format!("@{input}")]).out, answer.out);
     assert_eq!(home.run_with_input(&["call", "summary", "-"], sample.as_bytes()).out, answer.out);
@@ -372,8 +381,28 @@ fn a_guest_is_admitted_by_a_running_node() {
     let third = Home::new();
     third.fails(&["join", &ticket, "--timeout", "10s"], 4, &["refused"]);
     assert!(guest.done(&["nodes"]).out.contains("guest"));
+    let operator = Home::new();
+    let key = operator.done(&["whoami"]).out.trim().to_owned();
+    // The guest's node does not run, so nobody else sees the invitation; the ticket is good all the same.
+    let invited = home.run(&["invite", "--device", &key, "--role", "operator", "--timeout", "100ms"]);
+    assert_eq!(invited.code, 5, "{invited:?}");
+    let ticket = invited.out.trim().to_owned();
+    third.fails(&["join", &ticket, "--timeout", "10s"], 4, &["next: "]);
+    operator.done(&["join", &ticket]);
     // A node may not deploy; that is said before anything is sent anywhere.
     let wasm = guest.write("a.wasm", osiris_examples::SUMMARY);
     guest.fails(&["deploy", &wasm, "--name", "a"], 4, &["next: "]);
+    let wasm = operator.write("a.wasm", osiris_examples::SUMMARY);
+    operator.done(&["deploy", &wasm, "--name", "a"]);
+    let mesh = node.addresses["mesh"][0].as_str().expect("an address").to_owned();
+    node.down();
+    // With everybody away, it is recorded here and seen by nobody.
+    let ran = operator.run(&["remove", "a"]);
+    assert!(ran.code == 5 && ran.err.contains("seen by 0 nodes"), "{ran:?}");
+    assert_eq!(operator.run(&["sync", "--timeout", "500ms"]).code, 5);
+    // Where the others knew it, it is found again.
+    let node = home.up_at(&mesh);
+    operator.done(&["sync", "--timeout", "20s"]);
+    home.fails(&["call", "a", "1"], 3, &["a"]);
     node.down();
 }

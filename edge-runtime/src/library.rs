@@ -202,11 +202,17 @@ impl Library {
         Ok(())
     }
 
-    /// A name in the library's folder for bytes that somebody else writes, to be [adopted](Self::adopt).
-    /// What is left there is removed when the library is opened.
-    #[must_use]
-    pub fn fetch_path(&self, hash: ComponentHash) -> PathBuf {
-        self.dir.join(format!("{hash}.fetch.{}", files::TEMP_ENDING))
+    /// Room for `bytes` that somebody else writes to the returned path in the library's folder, to be
+    /// [adopted](Self::adopt). Who writes keeps to that size, and fetches a hash once at a time. What
+    /// is left there is removed when the library is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`LibraryError::Quota`], before anything is fetched.
+    pub fn fetch_path(&self, hash: ComponentHash, bytes: u64) -> Result<PathBuf> {
+        self.reserve(bytes)?;
+        self.release(bytes);
+        Ok(self.dir.join(format!("{hash}.fetch.{}", files::TEMP_ENDING)))
     }
 
     /// Keeps a finished file of the library's folder as the blob `hash`, checking its bytes. The file
@@ -444,6 +450,21 @@ mod tests {
         let again = Library::open(&*library.dir, 100).expect("opens again");
         assert!(!temp.exists());
         assert_eq!(again.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_file_is_adopted_only_if_it_is_what_was_asked_for() {
+        let (_dir, library) = library(10);
+        let hash = ComponentHash::of(b"hello");
+        let path = library.fetch_path(hash, 5).expect("room");
+        fs::write(&path, b"hullo").expect("written");
+        assert!(matches!(library.adopt(hash, &path), Err(LibraryError::WrongHash { .. })));
+        assert!(!path.exists(), "what does not fit is removed");
+        fs::write(&path, b"hello").expect("written");
+        library.adopt(hash, &path).expect("adopted");
+        assert_eq!(library.read(hash).expect("whole"), b"hello");
+        assert_eq!((library.used_bytes(), files_in(&library)), (5, 1));
+        assert!(matches!(library.fetch_path(hash, 6), Err(LibraryError::Quota { .. })));
     }
 
     #[test]

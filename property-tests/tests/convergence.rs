@@ -135,7 +135,7 @@ fn round(a: &mut Ledger, b: &mut Ledger, bytes_max: usize, full: bool) -> bool {
 }
 
 /// Synchronises until the digests agree; returns rounds and whether a batch was ever cut.
-fn synchronise(a: &mut Ledger, b: &mut Ledger, bytes_max: usize) -> (usize, bool) {
+fn synchronise(a: &mut Ledger, b: &mut Ledger, mut bytes_max: usize) -> (usize, bool) {
     let bound = usize::try_from(a.len() + b.len()).expect("small") + 8;
     let (mut rounds, mut more, mut full) = (0, false, false);
     while a.digest() != b.digest() {
@@ -143,7 +143,12 @@ fn synchronise(a: &mut Ledger, b: &mut Ledger, bytes_max: usize) -> (usize, bool
         let before = (a.len(), b.len());
         let (left, right) = if rounds % 2 == 0 { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
         more |= round(left, right, bytes_max, full);
+        // No progress: the short ids hid a difference, or the batch was filled by blocks of a forked
+        // chain that the other side has too. Whoever drives must ask in full, and for more.
         full = before == (a.len(), b.len());
+        if full {
+            bytes_max = bytes_max.saturating_mul(2);
+        }
         rounds += 1;
     }
     (rounds, more)

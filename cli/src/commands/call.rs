@@ -119,6 +119,10 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
 /// With no node here, another member is asked.
 async fn far(replica: &mut Replica, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
     let detail = replica.function(&args.name).await?;
+    if detail.function.state == "removed" {
+        return Err(Failure::not_found(format!("The function `{}` was removed.", args.name))
+            .next("`osiris ls` lists those that there are"));
+    }
     if detail.function.world == "native" && request.depends_on_world() {
         request.check_native(&args.name)?;
     }

@@ -1,6 +1,7 @@
 //! One module a command, or a few that belong together.
 
 mod call;
+mod demo;
 mod deploy;
 mod doctor;
 mod functions;
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Ledger(command) => ledger::run(&command, settings, out).await,
         Command::Doctor(args) => doctor::run(&args, settings, out).await,
         Command::Service(command) => service::run(&command, settings, out),
+        Command::Demo(args) => demo::run(&args, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "osiris", &mut script);

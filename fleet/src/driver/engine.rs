@@ -318,7 +318,7 @@ async fn fetch_blob(
     let mesh = mesh.ok_or("this process has no network")?;
     let mut failures = Vec::new();
     for member in from {
-        let temporary = library.fetch_path(ComponentHash(hash.0));
+        let temporary = library.fetch_path(ComponentHash(hash.0), size).map_err(|error| error.to_string())?;
         match mesh.fetch(Node::peer(member), hash.0, &temporary, size).await {
             Ok(_) => {
                 let library = library.clone();

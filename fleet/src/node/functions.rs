@@ -181,11 +181,13 @@ impl Node {
             let holders = revision.serving.iter().map(|serving| serving.device);
             let connected: Vec<_> = self.sync.peers().map(|peer| Author(peer.to_bytes())).collect();
             let mut from = Vec::new();
-            for member in holders.chain([revision.by]).chain(connected) {
+            for member in holders.chain([revision.by]).chain(connected.iter().copied()) {
                 if member != self.me && !from.contains(&member) {
                     from.push(member);
                 }
             }
+            // A holder that is gone costs a dial's timeout; those that are connected come first.
+            from.sort_by_key(|member| !connected.contains(member));
             self.effects.push_back(Effect::Fetch { hash, size, from });
         }
     }

@@ -219,7 +219,9 @@ impl Sync {
                     peer.rejected += rejected;
                 }
                 if may_answer && (more || !outcome.admitted.is_empty()) {
-                    let next = if more { Frame::Vector(false, ledger.vector(false)) } else { digest(ledger) };
+                    // Nothing new in a cut batch: on a forked chain short ids may hide what is held.
+                    let full = outcome.admitted.is_empty();
+                    let next = if more { Frame::Vector(full, ledger.vector(full)) } else { digest(ledger) };
                     outcome.answers.push(next);
                 }
             }

@@ -1,0 +1,252 @@
+//! `osiris demo`: three real nodes of this very binary, and what a fleet is for.
+//!
+//! Everything goes through the command line and the nodes' own interfaces, as a person would do it;
+//! the samples are this machine's own, taken while the demo runs.
+
+mod calls;
+mod fleet;
+mod samples;
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::args::DemoArgs;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{self, Cell, Tone};
+use crate::output::{Format, Out, progress::Progress};
+
+use calls::{Caller, Outage, Target};
+use fleet::{Fleet, NODES};
+use samples::Sampler;
+
+/// How long a step may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long calls go on before a node is killed, and after it is seen to be gone.
+const AROUND: Duration = Duration::from_millis(1_500);
+
+/// One row of the report.
+#[derive(Debug, Serialize)]
+struct Step {
+    step: &'static str,
+    held: bool,
+    took_ms: u64,
+    result: String,
+}
+
+/// What the demo came to.
+#[derive(Debug, Serialize)]
+struct Report {
+    held: bool,
+    took_ms: u64,
+    steps: Vec<Step>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<fleet::Kept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<String>,
+}
+
+/// Runs steps, one after the other, until one does not hold.
+struct Script {
+    steps: Vec<Step>,
+    started: Instant,
+}
+
+impl Script {
+    async fn step<T>(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(T, String), Failure>>,
+    ) -> Result<T, Failure> {
+        let progress = Progress::spinner(name);
+        let began = Instant::now();
+        let done = match tokio::time::timeout(PATIENCE, work).await {
+            Ok(done) => done,
+            Err(_) => Err(Failure::timed_out(format!("It took longer than {} s.", PATIENCE.as_secs()))),
+        };
+        drop(progress);
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (value, result, held) = match done {
+            Ok((value, result)) => (Ok(value), result, true),
+            Err(failure) => {
+                let result = failure.message.clone();
+                (Err(failure), result, false)
+            }
+        };
+        self.steps.push(Step { step: name, held, took_ms, result });
+        value
+    }
+}
+
+/// `osiris demo`.
+pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
+    let mut script = Script { steps: Vec::new(), started: Instant::now() };
+    let mut fleet = Fleet::new(args.dir.as_deref(), args.keep)?;
+    let played = tokio::select! {
+        played = play(&mut script, &mut fleet) => played,
+        _ = tokio::signal::ctrl_c() => Err(Failure::failed("The demo was interrupted.")),
+    };
+    let mut report = Report {
+        held: played.is_ok(),
+        took_ms: u64::try_from(script.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        steps: script.steps,
+        nodes: Vec::new(),
+        ticket: None,
+    };
+    if args.keep && played.is_ok() {
+        report.ticket = Some(fleet.invite(3).await?);
+        report.nodes = fleet.keep();
+    }
+    print(&report, out)?;
+    match played {
+        Ok(()) => Ok(Exit::Done),
+        Err(failure) => Err(fleet.explain(failure)),
+    }
+}
+
+async fn play(script: &mut Script, fleet: &mut Fleet) -> Result<(), Failure> {
+    let sampler = Sampler::start(fleet.root());
+    script.step("found a fleet", fleet.found()).await?;
+    script.step("join two nodes by ticket", fleet.join_two()).await?;
+    script.step("deploy summary to all", fleet.deploy_summary(osiris_examples::SUMMARY, 1)).await?;
+    let holder = script.step("deploy chart to one", fleet.deploy_chart()).await?;
+    script.step("call both through every node", call_everywhere(fleet, &sampler)).await?;
+    let victim = if holder == 0 { NODES - 1 } else { holder };
+    script.step("kill a node during calls", kill_during_calls(fleet, &sampler, victim)).await?;
+    script.step("deploy revision 2 meanwhile", fleet.deploy_summary(osiris_examples::SUMMARY_V2, 2)).await?;
+    script.step("start the killed node again", fleet.revive(victim)).await?;
+    script.step("all nodes hold one view", fleet.agree()).await?;
+    script.step("revision 2 answers everywhere", revision_2_everywhere(fleet, &sampler)).await?;
+    script.step("verify every chain on all", fleet.verify()).await?;
+    if !fleet.is_kept() {
+        script.step("stop all nodes cleanly", fleet.stop()).await?;
+    }
+    Ok(())
+}
+
+async fn call_everywhere(fleet: &Fleet, sampler: &Sampler) -> Result<((), String), Failure> {
+    let mut answered = 0;
+    let mut relayed = 0;
+    let mut slowest = Duration::ZERO;
+    for node in fleet.nodes() {
+        for target in Target::BOTH {
+            let mut caller = Caller::new(node.http());
+            let answer = caller.call(target, sampler.json()).await.map_err(|error| {
+                Failure::failed(format!(
+                    "{} did not answer through {}: {error}.",
+                    target.name(),
+                    node.label()
+                ))
+            })?;
+            target.check(&answer, sampler)?;
+            answered += 1;
+            relayed += u32::from(answer.relayed);
+            slowest = slowest.max(answer.took);
+        }
+    }
+    // The chart has one replica, so two of three nodes must have passed its call on.
+    if relayed != 2 {
+        return Err(Failure::failed(format!("{relayed} of {answered} calls were relayed; 2 were expected.")));
+    }
+    let latest = sampler.latest();
+    let result = format!(
+        "{answered} answers, {relayed} of them relayed, slowest {:.1} ms; this device: CPU {:.0} %, memory {:.0} %",
+        slowest.as_secs_f64() * 1e3,
+        latest.cpu_percent,
+        100.0 * latest.memory_used as f64 / latest.memory_total.max(1) as f64,
+    );
+    Ok(((), result))
+}
+
+async fn kill_during_calls(
+    fleet: &mut Fleet,
+    sampler: &Sampler,
+    victim: usize,
+) -> Result<((), String), Failure> {
+    let survivors: Vec<_> = (0..NODES).filter(|node| *node != victim).collect();
+    let addresses: Vec<_> = survivors.iter().map(|node| fleet.nodes()[*node].http()).collect();
+    let outage = Outage::watch(addresses, sampler.json());
+    tokio::time::sleep(AROUND).await;
+    let killed = fleet.kill(victim)?;
+    // Until the survivors have taken over what the killed node served, and a little longer.
+    let moved = outage.until_both_answer(killed + AROUND, PATIENCE - 4 * AROUND).await?;
+    tokio::time::sleep(AROUND).await;
+    let [summary, chart] = outage.end().await;
+    if summary.failed > 0 {
+        return Err(Failure::failed(format!(
+            "{} of {} calls of summary failed through nodes that serve it themselves.",
+            summary.failed, summary.made
+        )));
+    }
+    let result = format!(
+        "{} (SIGKILL): summary {} calls, 0 failed; chart {} calls, {} failed, over {:.1} s until a survivor took over ({:.1} s)",
+        fleet.nodes()[victim].label(),
+        summary.made,
+        chart.made,
+        chart.failed,
+        chart.failing_for.as_secs_f64(),
+        moved.as_secs_f64(),
+    );
+    Ok(((), result))
+}
+
+async fn revision_2_everywhere(fleet: &Fleet, sampler: &Sampler) -> Result<((), String), Failure> {
+    let until = Instant::now() + PATIENCE;
+    let mut local = 0;
+    for node in fleet.nodes() {
+        loop {
+            let answer = Caller::new(node.http()).call(Target::Summary, sampler.json()).await;
+            let ready = answer.as_ref().is_ok_and(|answer| answer.revision() == Some(2) && !answer.relayed);
+            if ready {
+                local += 1;
+                break;
+            }
+            if Instant::now() >= until {
+                let seen = answer.map(|answer| format!("{:?}", answer.revision()));
+                return Err(Failure::failed(format!(
+                    "{} does not serve revision 2 itself: {seen:?}.",
+                    node.label()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(((), format!("{local} nodes run it themselves, {} samples summarised", sampler.count())))
+}
+
+fn print(report: &Report, out: Out) -> Result<(), Failure> {
+    if out.format != Format::Table {
+        return out.document(report);
+    }
+    let rows = report
+        .steps
+        .iter()
+        .map(|step| {
+            let held = if step.held {
+                Cell::new("ok").tone(Tone::Good)
+            } else {
+                Cell::new("FAILED").tone(Tone::Bad)
+            };
+            vec![
+                held,
+                Cell::new(step.step),
+                Cell::right(format!("{:.2} s", step.took_ms as f64 / 1e3)),
+                Cell::new(&step.result),
+            ]
+        })
+        .collect();
+    out.raw(table::render(&["", "STEP", "TIME", "RESULT"], rows, out).as_bytes())?;
+    let verdict = if report.held { "every step held" } else { "not every step held" };
+    out.raw(format!("\n{verdict}, {:.1} s in all\n", report.took_ms as f64 / 1e3).as_bytes())?;
+    if let Some(ticket) = &report.ticket {
+        let rows = report
+            .nodes
+            .iter()
+            .map(|node| vec![Cell::new(&node.label), Cell::new(&node.http), Cell::new(&node.data)])
+            .collect();
+        out.raw(b"\nThe fleet stays up:\n")?;
+        out.raw(table::render(&["NODE", "HTTP", "DATA"], rows, out).as_bytes())?;
+        out.raw(format!("\njoin it from another folder:\n  osiris join {ticket}\nstop a node:\n  osiris --data DATA down\n").as_bytes())?;
+    }
+    Ok(())
+}
