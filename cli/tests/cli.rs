@@ -402,7 +402,7 @@ fn a_guest_is_admitted_by_a_running_node() {
     assert_eq!(operator.run(&["sync", "--timeout", "500ms"]).code, 5);
     // Where the others knew it, it is found again.
     let node = home.up_at(&mesh);
-    operator.done(&["sync", "--timeout", "20s"]);
+    operator.done(&["sync", "--timeout", "5s"]);
     home.fails(&["call", "a", "1"], 3, &["a"]);
     node.down();
 }

@@ -101,3 +101,21 @@ async fn nodes_converge_with_every_hint_dropped() {
         node.down().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_power_cut_everyone_finds_everyone() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let ticket = a.invite(1).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async { a.status().await.connected == 1 && b.status().await.connected == 1 }).await;
+    a.down().await;
+    b.down().await;
+    // Nobody is left to ask where the others are: each is where it was.
+    let (b, a) = (second.up().await, founder.up().await);
+    until("both are connected again", || async { a.status().await.connected == 1 && b.status().await.connected == 1 })
+        .await;
+    a.down().await;
+    b.down().await;
+}

@@ -5,6 +5,7 @@
 //! DATA/admin.key      the founder's secret key, hex, mode 0600; on the founding device only
 //! DATA/lock           held by the one process that uses the folder
 //! DATA/journal        the ledger's blocks (osiris_ledger::journal)
+//! DATA/mesh-port      the UDP port this device had last, which it takes again where it is free
 //! DATA/peers.json     where members were last known to listen
 //! DATA/seen           digest of the ledger when another member last held the same
 //! DATA/library/       components and manifests by hash
@@ -131,6 +132,18 @@ impl Folder {
             return Ok(());
         }
         self.save("seen", osiris_ledger::BlockId(*digest).to_string().as_bytes())
+    }
+
+    /// The mesh port that this device had last.
+    pub(crate) fn mesh_port(&self) -> Option<u16> {
+        fs::read_to_string(self.path.join("mesh-port")).ok()?.trim().parse().ok()
+    }
+
+    pub(crate) fn save_mesh_port(&self, port: u16) -> Result<(), DriverError> {
+        if self.mesh_port() == Some(port) {
+            return Ok(());
+        }
+        self.save("mesh-port", port.to_string().as_bytes())
     }
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DriverError> {

@@ -121,6 +121,7 @@ impl Process {
     ) -> Result<mpsc::Receiver<MeshEvent>, DriverError> {
         let mut config = MeshConfig::new(self.secret, self.desk.fleet.0);
         config.bind = bind;
+        let advertises = !advertise.is_empty();
         config.advertise = advertise;
         config.gossip = gossip;
         config.known = self.folder.peers();
@@ -135,8 +136,22 @@ impl Process {
             mesh: Arc::clone(&mesh_cell),
             fleet: self.desk.fleet.0,
         };
-        let (mesh, events) =
-            Mesh::spawn(config, Arc::new(roster), Arc::new(services)).await.map_err(|error| mesh_error(&error))?;
+        // After a power cut every node comes back at once: each is found where it was.
+        config.port = self.folder.mesh_port();
+        let (roster, services) = (Arc::new(roster), Arc::new(services));
+        let first = Mesh::spawn(config.clone(), roster.clone(), services.clone()).await;
+        let spawned = match first {
+            Err(MeshError::Bind { .. }) if config.port.take().is_some() => {
+                Mesh::spawn(config, roster, services).await
+            }
+            other => other,
+        };
+        let (mesh, events) = spawned.map_err(|error| mesh_error(&error))?;
+        // An advertised port is another machine's.
+        let own = mesh.addresses().iter().map(SocketAddr::port).find(|port| *port != 0 && !advertises);
+        if let Some(port) = own {
+            self.folder.save_mesh_port(port)?;
+        }
         let _ = mesh_cell.set(mesh.clone());
         let _ = self.desk.mesh.set(mesh.clone());
         if let Some(dispatcher) = dispatcher {
@@ -152,7 +167,10 @@ impl Process {
         let mesh = self.engine.mesh.take();
         if let Some(mesh) = &mesh {
             save_peers(&self.folder, mesh)?;
-            mesh.shutdown().await;
+            // A member that was dialled in vain must not hold up the end.
+            let connected = mesh.peers().iter().any(|peer| peer.connected);
+            let patience = if connected { MESH_CLOSE } else { MESH_CLOSE_ALONE };
+            let _ = tokio::time::timeout(patience, mesh.shutdown()).await;
         }
         if self.engine.node.all_seen() {
             let digest = self.engine.node.digest();
@@ -301,6 +319,9 @@ async fn stop_asked(asked: impl Future<Output = ()>) {
     }
 }
 
+/// Longest wait for the mesh to say goodbye: with members connected, and with none.
+const MESH_CLOSE: Duration = Duration::from_secs(4);
+const MESH_CLOSE_ALONE: Duration = Duration::from_millis(200);
 /// The pause between looks at a condition that no event announces.
 pub(crate) const LOOK: Duration = Duration::from_millis(25);
 

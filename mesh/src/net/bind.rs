@@ -1,11 +1,11 @@
 //! The endpoint.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr,
     address_lookup::memory::MemoryLookup,
-    endpoint::{Builder, ConnectionError, QuicTransportConfig, VarInt, presets},
+    endpoint::{BindOpts, Builder, ConnectionError, QuicTransportConfig, VarInt, presets},
 };
 
 use super::config::{MeshConfig, MeshError};
@@ -36,12 +36,23 @@ pub(super) fn builder(config: &MeshConfig, bind: Option<SocketAddr>) -> Result<B
         .secret_key(SecretKey::from_bytes(&config.secret))
         .relay_mode(RelayMode::Disabled)
         .transport_config(transport);
-    match bind {
-        None => Ok(builder),
-        Some(addr) => builder
-            .clear_ip_transports()
-            .bind_addr(addr)
-            .map_err(|error| refuse(addr.to_string(), format!("{error:#}"))),
+    let on = |builder: Builder, addr: SocketAddr, opts: BindOpts| {
+        let bound = builder.bind_addr_with_opts(addr, opts);
+        bound.map_err(|error| refuse(addr.to_string(), format!("{error:#}")))
+    };
+    match (bind, config.port) {
+        (None, None) => Ok(builder),
+        (None, Some(port)) => {
+            // As iroh does by itself: IPv4 is needed, IPv6 where the machine has it.
+            let builder = builder.clear_ip_transports();
+            let builder = on(builder, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), BindOpts::default())?;
+            let optional = BindOpts::default().set_is_required(false);
+            on(builder, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), optional)
+        }
+        (Some(addr), port) => {
+            let port = if addr.port() == 0 { port.unwrap_or(0) } else { addr.port() };
+            on(builder.clear_ip_transports(), SocketAddr::new(addr.ip(), port), BindOpts::default())
+        }
     }
 }
 

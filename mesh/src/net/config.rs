@@ -13,6 +13,9 @@ pub struct MeshConfig {
     pub secret: [u8; 32],
     /// Where to listen (UDP). `None`, the default: every interface, IPv4 and IPv6, on a free port.
     pub bind: Option<SocketAddr>,
+    /// The port to listen on where `bind` says 0 or nothing: the one this node had before, so that
+    /// members that know its old address find it again after everybody was down. `None`: any.
+    pub port: Option<u16>,
     /// What to tell peers instead of the addresses found on the interfaces: for a node behind a
     /// port mapping. Empty by default; at most 8.
     pub advertise: Vec<SocketAddr>,
@@ -37,6 +40,7 @@ impl MeshConfig {
         Self {
             secret,
             bind: None,
+            port: None,
             advertise: Vec::new(),
             topic,
             known: Vec::new(),

@@ -1,0 +1,94 @@
+//! An acknowledged deploy is never lost: a node is killed with SIGKILL at seeded moments, 50 times in a
+//! row, while deploys go on. (SIGKILL tests the order of writes and acknowledgements, not the disk.)
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+const ROUNDS: u64 = 50;
+/// A kill comes so many milliseconds after the node is up, at most.
+const KILL_WITHIN_MS: u64 = 160;
+
+fn osiris(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_osiris"));
+    command.arg("--data").arg(data).args(["-o", "json", "--mesh", "127.0.0.1:0"]);
+    command.env_remove("OSIRIS_DATA").stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn json(data: &Path, args: &[&str]) -> serde_json::Value {
+    let output = osiris(data).args(args).output().expect("osiris runs");
+    assert!(output.status.success(), "osiris {args:?} ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn up(data: &Path) -> Child {
+    let mut node = osiris(data).args(["up", "--http", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("spawned");
+    let mut line = String::new();
+    BufReader::new(node.stdout.take().expect("piped")).read_line(&mut line).expect("a line of addresses");
+    assert!(line.contains("\"http\""), "the node did not start: {line}");
+    node
+}
+
+fn deployed(data: &Path) -> BTreeSet<String> {
+    let rows = json(data, &["ls"]);
+    let names = rows.as_array().expect("rows").iter().map(|row| row["name"].as_str().expect("a name").to_owned());
+    names.collect()
+}
+
+/// splitmix64: the moments of the kills are the same in each run.
+fn random(seed: u64) -> u64 {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[test]
+fn a_killed_node_loses_no_acknowledged_deploy() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("data");
+    let component = dir.path().join("summary.wasm");
+    std::fs::write(&component, osiris_examples::SUMMARY).expect("written");
+    json(&data, &["init", "--name", "kill"]);
+    let next = Arc::new(AtomicU32::new(0));
+    let mut acknowledged = BTreeSet::new();
+    let mut killed_during_deploys = 0;
+    for round in 0..ROUNDS {
+        let mut node = up(&data);
+        let stop = Arc::new(AtomicBool::new(false));
+        let deploys = std::thread::spawn({
+            let (data, component, next, stop) = (data.clone(), component.clone(), Arc::clone(&next), Arc::clone(&stop));
+            move || {
+                let mut acknowledged = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let name = format!("f-{}", next.fetch_add(1, Ordering::Relaxed));
+                    let path = component.to_str().expect("UTF-8");
+                    let done = osiris(&data).args(["deploy", path, "--name", &name]).stdout(Stdio::null()).status();
+                    if done.expect("osiris runs").success() {
+                        acknowledged.push(name);
+                    }
+                }
+                acknowledged
+            }
+        });
+        std::thread::sleep(Duration::from_millis(random(round) % KILL_WITHIN_MS));
+        node.kill().expect("killed");
+        node.wait().expect("ended");
+        stop.store(true, Ordering::Relaxed);
+        let fresh = deploys.join().expect("no panic");
+        killed_during_deploys += u32::from(next.load(Ordering::Relaxed) as usize > acknowledged.len() + fresh.len());
+        acknowledged.extend(fresh);
+        let held = deployed(&data);
+        let lost: Vec<_> = acknowledged.difference(&held).collect();
+        assert!(lost.is_empty(), "round {round}: acknowledged and lost: {lost:?}");
+    }
+    let verified = json(&data, &["ledger", "verify"]);
+    assert_eq!(verified["problems"], serde_json::json!([]), "{verified}");
+    assert!(acknowledged.len() > 10, "only {} deploys were acknowledged", acknowledged.len());
+    println!("{ROUNDS} kills, {} acknowledged deploys, {killed_during_deploys} kills with one under way", acknowledged.len());
+}
