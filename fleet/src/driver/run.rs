@@ -27,7 +27,7 @@ use super::{
     open::{Clock, Opened},
     routes::Routes,
     serve::{self, NodeState, State, Token, validate_listen},
-    services::{NodeServices, ViewRoster},
+    services::{MeshSlot, NodeServices, ViewRoster},
 };
 use crate::{
     api::codes,
@@ -77,6 +77,7 @@ pub(crate) struct Process {
     pub(crate) desk: Arc<Desk>,
     pub(crate) warnings: Vec<String>,
     secret: [u8; 32],
+    mesh_slot: MeshSlot,
     roster_views: Arc<ArcSwap<osiris_ledger::View>>,
 }
 
@@ -107,7 +108,7 @@ impl Process {
             state: Arc::new(NodeState::default()),
             stop: Arc::new(Notify::new()),
         };
-        Ok(Self { folder, engine, desk: Arc::new(desk), warnings, secret, roster_views: views })
+        Ok(Self { folder, engine, desk: Arc::new(desk), warnings, secret, mesh_slot: MeshSlot::default(), roster_views: views })
     }
 
     /// Joins the mesh.
@@ -128,12 +129,11 @@ impl Process {
         config.known.extend(bootstrap.iter().cloned());
         let bootstrap: BTreeSet<_> = bootstrap.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
         let roster = ViewRoster { views: Arc::clone(&self.roster_views), bootstrap };
-        let mesh_cell = Arc::new(OnceLock::new());
         let services = NodeServices {
             handle: self.desk.handle.clone(),
             library: self.desk.library.clone(),
             dispatcher: dispatcher.clone(),
-            mesh: Arc::clone(&mesh_cell),
+            mesh: Arc::clone(&self.mesh_slot),
             fleet: self.desk.fleet.0,
         };
         // After a power cut every node comes back at once: each is found where it was.
@@ -152,7 +152,7 @@ impl Process {
         if let Some(port) = own {
             self.folder.save_mesh_port(port)?;
         }
-        let _ = mesh_cell.set(mesh.clone());
+        self.mesh_slot.store(Some(Arc::new(mesh.clone())));
         let _ = self.desk.mesh.set(mesh.clone());
         if let Some(dispatcher) = dispatcher {
             dispatcher.connect(mesh.clone());
@@ -164,6 +164,7 @@ impl Process {
     /// Ends cleanly: durable writes, addresses kept, mesh closed.
     pub(crate) async fn close(mut self) -> Result<(), DriverError> {
         self.engine.settle().await;
+        self.mesh_slot.store(None);
         let mesh = self.engine.mesh.take();
         if let Some(mesh) = &mesh {
             save_peers(&self.folder, mesh)?;

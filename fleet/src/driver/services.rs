@@ -3,10 +3,10 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use osiris_ledger::{Author, BlockId, Signature, View};
 use osiris_mesh::{BoxFuture, Mesh, PeerId, Roster, Services};
 use osiris_protocol::{
@@ -48,6 +48,9 @@ impl Roster for ViewRoster {
     }
 }
 
+/// A place for the mesh.
+pub(crate) type MeshSlot = Arc<ArcSwapOption<Mesh>>;
+
 /// The node's side of the mesh's protocols.
 #[derive(Debug)]
 pub(crate) struct NodeServices {
@@ -55,8 +58,9 @@ pub(crate) struct NodeServices {
     pub(crate) library: Library,
     /// None in a process that only makes contact.
     pub(crate) dispatcher: Option<Arc<Dispatcher>>,
-    /// The mesh needs its services to be started, so it comes second.
-    pub(crate) mesh: Arc<OnceLock<Mesh>>,
+    /// The mesh needs its services to be started, so it comes second; it holds them, so it is taken
+    /// out again at the end.
+    pub(crate) mesh: MeshSlot,
     pub(crate) fleet: [u8; 32],
 }
 
@@ -77,7 +81,7 @@ impl Services for NodeServices {
             match handle.ask(admit).await {
                 Ok(Reply::Admitted(grant)) => {
                     let mut addrs = Vec::new();
-                    if let Some(mesh) = mesh.get() {
+                    if let Some(mesh) = mesh.load_full() {
                         mesh.learn(&PeerAddr { peer: device.to_bytes(), addrs: request.addrs });
                         addrs.push(PeerAddr { peer: mesh.peer_id().to_bytes(), addrs: mesh.addresses() });
                         addrs.extend(mesh.address_book());
