@@ -27,7 +27,8 @@ fn json(data: &Path, args: &[&str]) -> serde_json::Value {
 }
 
 fn up(data: &Path) -> Child {
-    let mut node = osiris(data).args(["up", "--http", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("spawned");
+    let mut node =
+        osiris(data).args(["up", "--http", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("spawned");
     let mut line = String::new();
     BufReader::new(node.stdout.take().expect("piped")).read_line(&mut line).expect("a line of addresses");
     assert!(line.contains("\"http\""), "the node did not start: {line}");
@@ -36,7 +37,8 @@ fn up(data: &Path) -> Child {
 
 fn deployed(data: &Path) -> BTreeSet<String> {
     let rows = json(data, &["ls"]);
-    let names = rows.as_array().expect("rows").iter().map(|row| row["name"].as_str().expect("a name").to_owned());
+    let names =
+        rows.as_array().expect("rows").iter().map(|row| row["name"].as_str().expect("a name").to_owned());
     names.collect()
 }
 
@@ -62,13 +64,15 @@ fn a_killed_node_loses_no_acknowledged_deploy() {
         let mut node = up(&data);
         let stop = Arc::new(AtomicBool::new(false));
         let deploys = std::thread::spawn({
-            let (data, component, next, stop) = (data.clone(), component.clone(), Arc::clone(&next), Arc::clone(&stop));
+            let (data, component, next, stop) =
+                (data.clone(), component.clone(), Arc::clone(&next), Arc::clone(&stop));
             move || {
                 let mut acknowledged = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let name = format!("f-{}", next.fetch_add(1, Ordering::Relaxed));
                     let path = component.to_str().expect("UTF-8");
-                    let done = osiris(&data).args(["deploy", path, "--name", &name]).stdout(Stdio::null()).status();
+                    let done =
+                        osiris(&data).args(["deploy", path, "--name", &name]).stdout(Stdio::null()).status();
                     if done.expect("osiris runs").success() {
                         acknowledged.push(name);
                     }
@@ -81,7 +85,8 @@ fn a_killed_node_loses_no_acknowledged_deploy() {
         node.wait().expect("ended");
         stop.store(true, Ordering::Relaxed);
         let fresh = deploys.join().expect("no panic");
-        killed_during_deploys += u32::from(next.load(Ordering::Relaxed) as usize > acknowledged.len() + fresh.len());
+        killed_during_deploys +=
+            u32::from(next.load(Ordering::Relaxed) as usize > acknowledged.len() + fresh.len());
         acknowledged.extend(fresh);
         let held = deployed(&data);
         let lost: Vec<_> = acknowledged.difference(&held).collect();
@@ -90,5 +95,8 @@ fn a_killed_node_loses_no_acknowledged_deploy() {
     let verified = json(&data, &["ledger", "verify"]);
     assert_eq!(verified["problems"], serde_json::json!([]), "{verified}");
     assert!(acknowledged.len() > 10, "only {} deploys were acknowledged", acknowledged.len());
-    println!("{ROUNDS} kills, {} acknowledged deploys, {killed_during_deploys} kills with one under way", acknowledged.len());
+    println!(
+        "{ROUNDS} kills, {} acknowledged deploys, {killed_during_deploys} kills with one under way",
+        acknowledged.len()
+    );
 }

@@ -34,7 +34,9 @@ impl<'de> Deserialize<'de> for Replicas {
             }
             fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Replicas, E> {
                 let count = u32::try_from(count).ok().filter(|count| *count > 0);
-                count.map(Replicas::Count).ok_or_else(|| E::custom("replicas are a number above zero, or \"all\""))
+                count
+                    .map(Replicas::Count)
+                    .ok_or_else(|| E::custom("replicas are a number above zero, or \"all\""))
             }
             fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Replicas, E> {
                 self.visit_u64(u64::try_from(count).unwrap_or(0))
@@ -51,7 +53,9 @@ impl std::str::FromStr for Replicas {
         match text {
             "all" => Ok(Self::All),
             _ => match text.parse() {
-                Ok(0) | Err(_) => Err(format!("`{text}` is no number of replicas; give a number above zero, or `all`")),
+                Ok(0) | Err(_) => {
+                    Err(format!("`{text}` is no number of replicas; give a number above zero, or `all`"))
+                }
                 Ok(count) => Ok(Self::Count(count)),
             },
         }

@@ -28,8 +28,10 @@ async fn one_node_deploys_calls_and_remembers() {
     node.down().await;
 
     let again = folder.up().await;
-    until("the function is ready again", || async { again.http("POST", "/function/summary", SAMPLES).await.status == 200 })
-        .await;
+    until("the function is ready again", || async {
+        again.http("POST", "/function/summary", SAMPLES).await.status == 200
+    })
+    .await;
     let after = again.status().await;
     assert_eq!((after.view, after.blocks), (before.view, before.blocks), "a restart writes no block");
     let verified: api::Verified = again.get("/v1/ledger/verify").await;
@@ -45,7 +47,10 @@ async fn three_nodes_agree_and_relay() {
     let second = Folder::joined(&ticket, "second").await.expect("joined");
     let third = Folder::joined(&ticket, "third").await.expect("joined");
     let (b, c) = (second.up().await, third.up().await);
-    until("everyone is connected", || async { a.status().await.connected == 2 && b.status().await.connected == 2 }).await;
+    until("everyone is connected", || async {
+        a.status().await.connected == 2 && b.status().await.connected == 2
+    })
+    .await;
 
     let deployed = b.manage("POST", "/v1/blobs?kind=component", osiris_examples::CHART).await;
     let stored: api::BlobStored = serde_json::from_slice(&deployed.body).expect("stored");
@@ -65,7 +70,9 @@ async fn three_nodes_agree_and_relay() {
     for node in [&a, &b, &c] {
         let answer = node.http("GET", "/function/chart/", "").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        relayed += u32::from(answer.headers.contains_key("x-osiris-relayed") && answer.headers["x-osiris-relayed"] == "true");
+        relayed += u32::from(
+            answer.headers.contains_key("x-osiris-relayed") && answer.headers["x-osiris-relayed"] == "true",
+        );
     }
     assert_eq!(relayed, 2, "one replica, so two of three nodes pass the call on");
 
@@ -109,13 +116,18 @@ async fn after_a_power_cut_everyone_finds_everyone() {
     let ticket = a.invite(1).await;
     let second = Folder::joined(&ticket, "second").await.expect("joined");
     let b = second.up().await;
-    until("both are connected", || async { a.status().await.connected == 1 && b.status().await.connected == 1 }).await;
+    until("both are connected", || async {
+        a.status().await.connected == 1 && b.status().await.connected == 1
+    })
+    .await;
     a.down().await;
     b.down().await;
     // Nobody is left to ask where the others are: each is where it was.
     let (b, a) = (second.up().await, founder.up().await);
-    until("both are connected again", || async { a.status().await.connected == 1 && b.status().await.connected == 1 })
-        .await;
+    until("both are connected again", || async {
+        a.status().await.connected == 1 && b.status().await.connected == 1
+    })
+    .await;
     a.down().await;
     b.down().await;
 }

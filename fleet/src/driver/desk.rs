@@ -20,7 +20,13 @@ use osiris_runtime::{ComponentHash, Library, LibraryError};
 use tokio::sync::Notify;
 
 use super::{
-    answer::ApiError, engine::NodeHandle, folder, hosting::Hosting, metrics::Metrics, open::Clock, rows,
+    answer::ApiError,
+    engine::NodeHandle,
+    folder,
+    hosting::Hosting,
+    metrics::Metrics,
+    open::Clock,
+    rows,
     serve::{NodeState, State, manage::BlobKind},
 };
 use crate::{
@@ -102,7 +108,11 @@ impl Desk {
             data_dir: self.data.display().to_string(),
             uptime_s: self.clock.uptime().as_secs(),
             http: self.http.get().cloned().unwrap_or_default(),
-            mesh: self.mesh.get().map(|mesh| mesh.addresses().iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            mesh: self
+                .mesh
+                .get()
+                .map(|mesh| mesh.addresses().iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
             view: BlockId(view.hash()).to_string(),
             document_heads: facts.document_heads.iter().map(|head| BlockId(*head).to_string()).collect(),
             blocks: view.blocks(),
@@ -130,7 +140,11 @@ impl Desk {
     fn function_row(&self, function: &osiris_ledger::Function) -> api::FunctionRow {
         let live = function.live.as_ref();
         let load = live.and_then(|live| self.hosting.get()?.function(&live.id)).map(|ready| ready.figures());
-        rows::function(function, &self.metrics, load.map_or((0, 0), |figures| (figures.backlog, figures.in_flight)))
+        rows::function(
+            function,
+            &self.metrics,
+            load.map_or((0, 0), |figures| (figures.backlog, figures.in_flight)),
+        )
     }
 
     pub(crate) async fn function(&self, name: &str) -> Result<api::FunctionDetail> {
@@ -157,12 +171,17 @@ impl Desk {
             let world = match kind {
                 BlobKind::Component => Some(inspect(&bytes)?),
                 BlobKind::Manifest => {
-                    Manifest::from_bytes(&bytes).map_err(|error| ApiError::bad_request(format!("{error}.")))?;
+                    Manifest::from_bytes(&bytes)
+                        .map_err(|error| ApiError::bad_request(format!("{error}.")))?;
                     None
                 }
             };
             let hash = library.put(&bytes).map_err(|error| library_error(&error))?;
-            Ok(api::BlobStored { hash: hash.to_string(), size: bytes.len() as u64, world: world.map(rows::world_name) })
+            Ok(api::BlobStored {
+                hash: hash.to_string(),
+                size: bytes.len() as u64,
+                world: world.map(rows::world_name),
+            })
         });
         stored.await.map_err(|_| ApiError::internal("Checking the bytes failed inside the node."))?
     }
@@ -171,7 +190,8 @@ impl Desk {
         let hash: ComponentHash = deploy.component.parse().map_err(|_| {
             ApiError::bad_request(format!("`{}` is not the hash of a component.", deploy.component))
         })?;
-        let manifest_bytes = deploy.manifest.to_bytes().map_err(|error| ApiError::bad_request(format!("{error}.")))?;
+        let manifest_bytes =
+            deploy.manifest.to_bytes().map_err(|error| ApiError::bad_request(format!("{error}.")))?;
         let library = self.library.clone();
         let read = tokio::task::spawn_blocking(move || {
             let component = library.read(hash).map_err(|error| library_error(&error))?;
@@ -179,7 +199,8 @@ impl Desk {
             let manifest = library.put(&manifest_bytes).map_err(|error| library_error(&error))?;
             Ok::<_, ApiError>((component.len() as u64, world, manifest, manifest_bytes.len() as u64))
         });
-        let read = read.await.map_err(|_| ApiError::internal("Checking the component failed inside the node."))?;
+        let read =
+            read.await.map_err(|_| ApiError::internal("Checking the component failed inside the node."))?;
         let (size, world, manifest, manifest_size) = read?;
         let name = deploy.manifest.name.clone();
         let reply = self
@@ -232,7 +253,8 @@ impl Desk {
         let roles = Roles::of(&roles).with(Roles::NODE);
         let device = invite.device.as_deref().map(str::parse::<Author>).transpose();
         let device = device.map_err(|error| {
-            ApiError::bad_request(format!("The device's key is not valid: {error}.")).with_next("`osiris whoami` on that device prints it.")
+            ApiError::bad_request(format!("The device's key is not valid: {error}."))
+                .with_next("`osiris whoami` on that device prints it.")
         })?;
         if device.is_none() && !Roles::NODE.covers(roles) {
             return Err(ApiError::bad_request("An invitation for a role above node must name the device.")
@@ -242,9 +264,11 @@ impl Desk {
         let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
         let key = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
         let uses = invite.uses.max(1);
-        let request = Request::Invite { key, uses, roles, device, note: invite.note, timeout_ms: invite.timeout_ms };
+        let request =
+            Request::Invite { key, uses, roles, device, note: invite.note, timeout_ms: invite.timeout_ms };
         let written = self.written(self.ask(request).await?)?;
-        let invitation: BlockId = written.block.parse().map_err(|_| ApiError::internal("The block's id is not an id."))?;
+        let invitation: BlockId =
+            written.block.parse().map_err(|_| ApiError::internal("The block's id is not an id."))?;
         let facts = self.facts().await?;
         // The invitation's own chain head comes with every other head; the newest matter most.
         let heads = facts.heads.iter().rev().take(TICKET_HEADS_MAX).map(|head| head.0).collect();
@@ -293,15 +317,19 @@ impl Desk {
         peers.extend(others);
         peers.truncate(TICKET_PEERS_MAX);
         if peers.is_empty() {
-            return Err(ApiError::conflict("A ticket must say where a node can be reached, and this folder's node does not run.")
-                .with_next("Start it with `osiris up`, then ask again."));
+            return Err(ApiError::conflict(
+                "A ticket must say where a node can be reached, and this folder's node does not run.",
+            )
+            .with_next("Start it with `osiris up`, then ask again."));
         }
         Ok(peers)
     }
 
     pub(crate) async fn sync(&self, timeout_ms: u64) -> Result<api::Synced> {
         match self.ask(Request::Sync { timeout_ms }).await? {
-            Reply::Synced { others, connected, agreed, unseen } => Ok(api::Synced { others, connected, agreed, unseen }),
+            Reply::Synced { others, connected, agreed, unseen } => {
+                Ok(api::Synced { others, connected, agreed, unseen })
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -340,13 +368,16 @@ impl Desk {
         };
         let (fleet, library, view) = (self.fleet, self.library.clone(), self.view());
         let journal = self.data.join("journal");
-        let verified = tokio::task::spawn_blocking(move || super::verify::verify(fleet, &blocks, &library, &view, &journal));
+        let verified = tokio::task::spawn_blocking(move || {
+            super::verify::verify(fleet, &blocks, &library, &view, &journal)
+        });
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
     }
 }
 
 pub(crate) fn unknown_function(name: &str) -> ApiError {
-    ApiError::not_found(format!("There is no function `{name}`.")).with_next("`osiris ls` lists the functions.")
+    ApiError::not_found(format!("There is no function `{name}`."))
+        .with_next("`osiris ls` lists the functions.")
 }
 
 fn unexpected(reply: &Reply) -> ApiError {
@@ -354,7 +385,8 @@ fn unexpected(reply: &Reply) -> ApiError {
 }
 
 fn inspect(bytes: &[u8]) -> Result<World> {
-    let inspection = osiris_runtime::inspect(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let inspection =
+        osiris_runtime::inspect(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(match inspection.world {
         osiris_runtime::World::Native => World::Native,
         osiris_runtime::World::Http => World::Http,

@@ -172,7 +172,9 @@ impl Engine {
         while let Err(error) = self.groups.try_send(group) {
             group = match error {
                 mpsc::error::TrySendError::Full(group) => group,
-                mpsc::error::TrySendError::Closed(_) => return self.fail("the journal's thread has ended".to_owned()),
+                mpsc::error::TrySendError::Closed(_) => {
+                    return self.fail("the journal's thread has ended".to_owned());
+                }
             };
             match self.acknowledged.recv().await {
                 Some(Ok(number)) => self.release(number),
@@ -292,7 +294,8 @@ impl Engine {
         let (library, to_core) = (self.library.clone(), self.to_core.clone());
         tokio::task::spawn_blocking(move || {
             let bytes = library.read(ComponentHash(hash.0)).map_err(|error| error.to_string());
-            let manifest = bytes.and_then(|bytes| Manifest::from_bytes(&bytes).map_err(|error| error.to_string()));
+            let manifest =
+                bytes.and_then(|bytes| Manifest::from_bytes(&bytes).map_err(|error| error.to_string()));
             let _ = to_core.blocking_send(Input::Manifest(hash, manifest));
         });
     }
@@ -323,7 +326,8 @@ async fn fetch_blob(
             Ok(_) => {
                 let library = library.clone();
                 let adopted =
-                    tokio::task::spawn_blocking(move || library.adopt(ComponentHash(hash.0), &temporary)).await;
+                    tokio::task::spawn_blocking(move || library.adopt(ComponentHash(hash.0), &temporary))
+                        .await;
                 return match adopted {
                     Ok(adopted) => adopted.map_err(|error| error.to_string()),
                     Err(error) => Err(error.to_string()),

@@ -21,9 +21,14 @@ impl DriverError {
 
     /// A file or folder that cannot be used.
     pub(crate) fn io(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let full =
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         let code = if full { codes::STORAGE } else { codes::INTERNAL };
-        let next = if full { "Free some space on that disk and try again." } else { "Check the path and its permissions." };
+        let next = if full {
+            "Free some space on that disk and try again."
+        } else {
+            "Check the path and its permissions."
+        };
         Self::new(code, format!("{what} {}: {error}.", path.display()), next)
     }
 }

@@ -61,7 +61,8 @@ impl Folder {
         made.map_err(|error| DriverError::io("The data folder cannot be made at", path, &error))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(|error| DriverError::io("The data folder cannot be used:", &lock_path, &error))?;
+        let lock =
+            lock.map_err(|error| DriverError::io("The data folder cannot be used:", &lock_path, &error))?;
         let patience = std::time::Instant::now() + LOCK_PATIENCE;
         loop {
             match lock.try_lock() {
@@ -148,7 +149,8 @@ impl Folder {
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DriverError> {
         let path = self.path.join(name);
-        write_durably(&path, bytes).map_err(|error| DriverError::io("A file cannot be written:", &path, &error))
+        write_durably(&path, bytes)
+            .map_err(|error| DriverError::io("A file cannot be written:", &path, &error))
     }
 }
 
@@ -184,7 +186,10 @@ fn read_key(path: &Path) -> Result<SigningKey, DriverError> {
             let secret: osiris_ledger::BlobHash = text.trim().parse().map_err(|_| {
                 DriverError::new(
                     codes::INTERNAL,
-                    format!("The key file {} is damaged: it must hold 64 hexadecimal digits.", path.display()),
+                    format!(
+                        "The key file {} is damaged: it must hold 64 hexadecimal digits.",
+                        path.display()
+                    ),
                     "Restore it from a backup, or join again with a new folder.",
                 )
             })?;
@@ -223,7 +228,8 @@ fn create_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let temporary = path.with_extension(format!("{}.part", std::process::id()));
     let write = || {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()
     };

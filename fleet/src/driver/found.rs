@@ -252,4 +252,3 @@ fn join_error(error: &JoinError) -> DriverError {
         ),
     }
 }
-

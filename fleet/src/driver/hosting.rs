@@ -39,7 +39,14 @@ impl Hosting {
         routes: Arc<ArcSwap<Routes>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { me, runtime, library, routes, metrics, state: Mutex::new(State { ready: BTreeMap::new(), view }) }
+        Self {
+            me,
+            runtime,
+            library,
+            routes,
+            metrics,
+            state: Mutex::new(State { ready: BTreeMap::new(), view }),
+        }
     }
 
     /// Compiles a revision and routes calls to it. Returns how many run side by side.

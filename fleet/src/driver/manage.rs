@@ -31,11 +31,14 @@ impl Management {
 
     async fn function_logs(&self, name: &str, lines: usize, follow: bool) -> Result<Logs, ApiError> {
         let view = self.desk.view();
-        let function = view.function(name).filter(|function| !function.removed).ok_or_else(|| unknown_function(name))?;
+        let function =
+            view.function(name).filter(|function| !function.removed).ok_or_else(|| unknown_function(name))?;
         let hosted = function.live.as_ref().and_then(|live| self.desk.hosting.get()?.function(&live.id));
         let Some(hosted) = hosted else {
-            return Err(ApiError::conflict(format!("`{name}` is not served on this node, so it has no output here."))
-                .with_next("`osiris describe` shows which nodes serve it; ask there."));
+            return Err(ApiError::conflict(format!(
+                "`{name}` is not served on this node, so it has no output here."
+            ))
+            .with_next("`osiris describe` shows which nodes serve it; ask there."));
         };
         let followed = follow.then(|| hosted.follow_logs());
         let lines = hosted.logs(lines).into_iter().map(row).collect();
@@ -195,11 +198,17 @@ impl Desk {
         fact("connected members", facts.connected.to_string());
         fact("blocks that wait for others", facts.early.to_string());
         fact("own blocks nobody confirmed", facts.unseen.to_string());
-        doctor.problems.extend(facts.read_only.map(|why| format!("The journal takes no more writes: {why}.")));
-        doctor.problems.extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
+        doctor
+            .problems
+            .extend(facts.read_only.map(|why| format!("The journal takes no more writes: {why}.")));
+        doctor
+            .problems
+            .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
         let rejected: u64 = facts.rejected.values().sum();
         if rejected > 0 {
-            doctor.problems.push(format!("Members sent {rejected} invalid blocks; `osiris nodes` names them."));
+            doctor
+                .problems
+                .push(format!("Members sent {rejected} invalid blocks; `osiris nodes` names them."));
         }
         Ok(doctor)
     }

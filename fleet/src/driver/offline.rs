@@ -141,7 +141,11 @@ impl Offline {
     /// As [`Offline::status`].
     pub async fn withdraw(&mut self, id: &str) -> Result<api::Written> {
         let id = id.parse().map_err(|error: osiris_ledger::ParseIdError| {
-            DriverError::new(codes::BAD_REQUEST, format!("`{id}`: {error}."), "`osiris invite ls` lists the invitations.")
+            DriverError::new(
+                codes::BAD_REQUEST,
+                format!("`{id}`: {error}."),
+                "`osiris invite ls` lists the invitations.",
+            )
         })?;
         self.at_desk(|desk| async move { desk.withdraw(id, 0).await }).await
     }

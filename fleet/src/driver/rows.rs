@@ -11,7 +11,8 @@ use crate::{
 
 /// A member's name, or the start of its key.
 pub(crate) fn label(view: &View, device: &Author) -> String {
-    let label = view.members().get(device).map(|member| member.label.clone()).filter(|label| !label.is_empty());
+    let label =
+        view.members().get(device).map(|member| member.label.clone()).filter(|label| !label.is_empty());
     label.unwrap_or_else(|| device.short())
 }
 
@@ -45,15 +46,21 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                 label: member.label.clone(),
                 roles: role_names(member.roles),
                 state: state.to_owned(),
-                rtt_us: peer.and_then(|peer| peer.rtt).map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                addresses: peer.map(|peer| peer.addrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                rtt_us: peer
+                    .and_then(|peer| peer.rtt)
+                    .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                addresses: peer
+                    .map(|peer| peer.addrs.iter().map(ToString::to_string).collect())
+                    .unwrap_or_default(),
                 serving: served_by(view, &member.device),
                 rejected: facts.rejected.get(&member.device).copied().unwrap_or(0),
                 forks: view.forks().iter().filter(|fork| fork.author == member.device).count() as u64,
             }
         })
         .collect();
-    rows.sort_by_key(|row| (row.state != "this", row.state == "revoked", row.label.clone(), row.device.clone()));
+    rows.sort_by_key(|row| {
+        (row.state != "this", row.state == "revoked", row.label.clone(), row.device.clone())
+    });
     rows
 }
 
@@ -166,8 +173,11 @@ pub(crate) fn block(view: &View, block: &Block, effective: bool) -> BlockRow {
 
 fn says(view: &View, payload: &Payload) -> String {
     let revision = |id| {
-        let all = view.functions().values().flat_map(|f| f.revisions.iter().map(move |revision| (f, revision)));
-        let found = all.filter(|(_, revision)| revision.id == id).map(|(f, revision)| format!("{}@{}", f.name, revision.number));
+        let all =
+            view.functions().values().flat_map(|f| f.revisions.iter().map(move |revision| (f, revision)));
+        let found = all
+            .filter(|(_, revision)| revision.id == id)
+            .map(|(f, revision)| format!("{}@{}", f.name, revision.number));
         found.last().unwrap_or_else(|| id.short())
     };
     match payload {
@@ -183,7 +193,13 @@ fn says(view: &View, payload: &Payload) -> String {
             format!("revokes the grant(s) {}", grants.join(", "))
         }
         Payload::Deployed(op) => {
-            format!("deploys {} ({}, {} bytes, component {})", op.name, world_name(op.world), op.size, op.component.short())
+            format!(
+                "deploys {} ({}, {} bytes, component {})",
+                op.name,
+                world_name(op.world),
+                op.size,
+                op.component.short()
+            )
         }
         Payload::Removed(op) => format!("removes {}", op.name),
         Payload::Serving(op) => format!("serves {} ({} side by side)", revision(op.revision), op.concurrency),

@@ -108,7 +108,15 @@ impl Process {
             state: Arc::new(NodeState::default()),
             stop: Arc::new(Notify::new()),
         };
-        Ok(Self { folder, engine, desk: Arc::new(desk), warnings, secret, mesh_slot: MeshSlot::default(), roster_views: views })
+        Ok(Self {
+            folder,
+            engine,
+            desk: Arc::new(desk),
+            warnings,
+            secret,
+            mesh_slot: MeshSlot::default(),
+            roster_views: views,
+        })
     }
 
     /// Joins the mesh.
@@ -219,8 +227,9 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = Runtime::new(RuntimeConfig::new(opened.folder.cache()))
-        .map_err(|error| DriverError::new(codes::INTERNAL, error.to_string(), "`osiris doctor` shows the limits."))?;
+    let runtime = Runtime::new(RuntimeConfig::new(opened.folder.cache())).map_err(|error| {
+        DriverError::new(codes::INTERNAL, error.to_string(), "`osiris doctor` shows the limits.")
+    })?;
     let mut process = Process::new(opened, true)?;
     let desk = Arc::clone(&process.desk);
     let routes = Arc::new(ArcSwap::from_pointee(Routes::default()));
@@ -232,7 +241,13 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
     let _ = desk.hosting.set(Arc::clone(&hosting));
     process.engine.hosting = Some(hosting);
     let mut events = process
-        .connect(options.mesh, options.advertise.clone(), options.gossip, Vec::new(), Some(Arc::clone(&dispatcher)))
+        .connect(
+            options.mesh,
+            options.advertise.clone(),
+            options.gossip,
+            Vec::new(),
+            Some(Arc::clone(&dispatcher)),
+        )
         .await?;
     let management = Arc::new(Management::new(Arc::clone(&desk)));
     let config = serve::ServeConfig {
@@ -331,3 +346,44 @@ pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
     mpsc::channel(1).1
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{InitOptions, init, store::Journal};
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_writes_and_reads_go_on() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "full".to_owned(), label: "node".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let mut opened = Opened::open(dir.path()).expect("opened");
+        let before = opened.ledger.publish().hash();
+        opened.journal = Journal::on_a_full_disk();
+        let mut process = Process::new(opened, false).expect("a process");
+        process.engine.start().await;
+        let desk = Arc::clone(&process.desk);
+        let work = async {
+            let deploy = crate::api::Deploy {
+                component: String::new(),
+                manifest: crate::manifest::Manifest::named("f"),
+                timeout_ms: 0,
+                wait: false,
+            };
+            let stored = desk.store(super::super::serve::manage::BlobKind::Component, SUMMARY.into()).await;
+            let deploy =
+                crate::api::Deploy { component: stored.expect("the library has room").hash, ..deploy };
+            let refused = desk.deploy(deploy.clone()).await.expect_err("nothing is acknowledged");
+            let again = desk.deploy(deploy).await.expect_err("nor later");
+            (refused, again, desk.status().await.expect("reads go on"))
+        };
+        let (refused, again, status) = process.engine.run(&mut no_events(), work).await;
+        assert_eq!((refused.status, again.status), (507, 507), "{refused} {again}");
+        assert!(refused.body.message.contains("takes no more writes"), "{refused}");
+        assert_eq!(status.state, "read-only");
+        drop(process);
+        let mut reopened = Opened::open(dir.path()).expect("opened again");
+        assert_eq!(reopened.ledger.publish().hash(), before, "what was not acknowledged is not there");
+    }
+
+    const SUMMARY: &[u8] = osiris_examples::SUMMARY;
+}

@@ -1,10 +1,6 @@
 //! What members and strangers ask of this node over the mesh.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use osiris_ledger::{Author, BlockId, Signature, View};

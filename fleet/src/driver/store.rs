@@ -46,7 +46,8 @@ impl Recovered {
             ));
         }
         if let (false, Some(kept)) = (self.damage.is_empty(), &self.kept) {
-            let places: Vec<_> = self.damage.iter().map(|d| format!("{} bytes at {}", d.bytes, d.offset)).collect();
+            let places: Vec<_> =
+                self.damage.iter().map(|d| format!("{} bytes at {}", d.bytes, d.offset)).collect();
             warnings.push(format!(
                 "The journal was damaged on disk ({}). What is whole was kept; the damaged file is {}. \
                  The missing blocks are fetched again from other members: check with `osiris sync`, then `osiris ledger verify`.",
@@ -72,7 +73,8 @@ impl Journal {
         for entry in entries {
             bytes.extend(journal::record(Kind::Block, entry));
         }
-        write_durably(path, &bytes).map_err(|error| DriverError::io("The journal cannot be made at", path, &error))
+        write_durably(path, &bytes)
+            .map_err(|error| DriverError::io("The journal cannot be made at", path, &error))
     }
 
     /// Reads a journal without changing it.
@@ -98,7 +100,8 @@ impl Journal {
             found.kept = Some(kept);
         }
         let open = OpenOptions::new().read(true).write(true).mode(0o600).open(path);
-        let mut file = open.map_err(|error| DriverError::io("The journal cannot be opened at", path, &error))?;
+        let mut file =
+            open.map_err(|error| DriverError::io("The journal cannot be opened at", path, &error))?;
         if let (Some(tail), true) = (found.torn_tail, found.damage.is_empty()) {
             file.set_len(tail.offset as u64).map_err(fail)?;
             file.sync_all().map_err(fail)?;
@@ -109,7 +112,8 @@ impl Journal {
 
     /// Appends blocks and makes them durable.
     pub(crate) fn append(&mut self, blocks: &[Arc<Block>]) -> io::Result<()> {
-        let bytes: Vec<u8> = blocks.iter().flat_map(|block| journal::record(Kind::Block, block.entry())).collect();
+        let bytes: Vec<u8> =
+            blocks.iter().flat_map(|block| journal::record(Kind::Block, block.entry())).collect();
         self.file.write_all(&bytes)?;
         self.file.sync_data()
     }
@@ -137,9 +141,10 @@ impl Journal {
                 last = group.number;
                 blocks.extend(group.blocks);
             }
-            let outcome = self.append(&blocks).map(|()| last).map_err(|error| {
-                format!("writing {} failed: {error}", self.path.display())
-            });
+            let outcome = self
+                .append(&blocks)
+                .map(|()| last)
+                .map_err(|error| format!("writing {} failed: {error}", self.path.display()));
             let failed = outcome.is_err();
             if done.blocking_send(outcome).is_err() || failed {
                 return;
@@ -184,6 +189,15 @@ fn free_name(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
+impl Journal {
+    /// A journal whose every write fails as on a full disk.
+    pub(crate) fn on_a_full_disk() -> Self {
+        let file = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        Self { file, path: PathBuf::from("/dev/full") }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -211,7 +225,7 @@ mod tests {
         let path = dir.path().join("journal");
         write(&path, &[b"one", b"two", b"three"]);
         let mut bytes = fs::read(&path).expect("bytes");
-        let at = journal::HEADER_BYTES + 20;
+        let at = journal::HEADER_BYTES + 18;
         bytes[at] ^= 4;
         fs::write(&path, &bytes).expect("a damaged file");
         let (_, _, found) = Journal::open(&path).expect("recovered");

@@ -28,14 +28,18 @@ pub(crate) fn verify(
     }
     let hash = again.publish().hash();
     if hash != view.hash() {
-        problems.push("The view differs from what its blocks say; restart the node to build it again.".to_owned());
+        problems.push(
+            "The view differs from what its blocks say; restart the node to build it again.".to_owned(),
+        );
     }
     match Journal::inspect(journal) {
         Ok((_, found)) => {
-            let held: BTreeSet<_> = found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
+            let held: BTreeSet<_> =
+                found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
             let lost = blocks.iter().filter(|(block, _)| !held.contains(&block.id().0)).count();
             if !found.damage.is_empty() {
-                let places: Vec<_> = found.damage.iter().map(|d| format!("{} bytes at {}", d.bytes, d.offset)).collect();
+                let places: Vec<_> =
+                    found.damage.iter().map(|d| format!("{} bytes at {}", d.bytes, d.offset)).collect();
                 problems.push(format!(
                     "The journal is damaged on disk ({}). The next start keeps the damaged file beside and repairs the rest from other members.",
                     places.join(", ")

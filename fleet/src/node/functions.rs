@@ -153,7 +153,11 @@ impl Node {
                 return false;
             }
         };
-        let members = self.view.members().values().filter(|member| member.active && member.roles.has(osiris_ledger::Role::Node));
+        let members = self
+            .view
+            .members()
+            .values()
+            .filter(|member| member.active && member.roles.has(osiris_ledger::Role::Node));
         let members: Vec<_> = members.map(|member| member.device).collect();
         let placed = placement::placed(&revision.id, members, replicas, |member| self.is_alive(now, member));
         if placed.contains(&self.me) {
@@ -223,12 +227,15 @@ impl Node {
     fn retire_unwanted(&mut self, now: Now, wanted: &BTreeSet<BlockId>) {
         let known = |revision: &BlockId| {
             // Without the manifest it is not known whether the revision is wanted: leave it.
-            self.view.functions().values().flat_map(|function| &function.revisions).any(|held| {
-                held.id == *revision && self.functions.manifests.contains_key(&held.manifest)
-            })
+            self.view
+                .functions()
+                .values()
+                .flat_map(|function| &function.revisions)
+                .any(|held| held.id == *revision && self.functions.manifests.contains_key(&held.manifest))
         };
         let served: Vec<_> = self.served_here().filter(|id| !wanted.contains(id)).collect();
-        let gone: Vec<_> = served.into_iter().filter(|id| self.draining || known(id) || !self.is_current(id)).collect();
+        let gone: Vec<_> =
+            served.into_iter().filter(|id| self.draining || known(id) || !self.is_current(id)).collect();
         for revision in gone {
             self.announce(now, Payload::Stopped(op::Stopped { revision }));
         }
@@ -268,6 +275,9 @@ impl Node {
 
 /// The newest revision, and the live one while the newest is not ready anywhere.
 fn wanted_revisions(function: &Function) -> impl Iterator<Item = &Arc<Revision>> {
-    let live = function.live.iter().filter(|live| function.newest.as_ref().is_none_or(|newest| newest.id != live.id));
+    let live = function
+        .live
+        .iter()
+        .filter(|live| function.newest.as_ref().is_none_or(|newest| newest.id != live.id));
     function.newest.iter().chain(live)
 }

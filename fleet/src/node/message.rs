@@ -249,15 +249,21 @@ impl From<AppendError> for Refusal {
 fn denied_next(role: Role) -> &'static str {
     match role {
         Role::Node => "Ask an admin for a ticket and join.",
-        Role::Operator => "Ask an admin to run `osiris invite --role operator --device KEY`; `osiris whoami` prints KEY.",
-        Role::Admin => "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY.",
+        Role::Operator => {
+            "Ask an admin to run `osiris invite --role operator --device KEY`; `osiris whoami` prints KEY."
+        }
+        Role::Admin => {
+            "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY."
+        }
     }
 }
 
 impl Refusal {
     fn from_reject(reject: &Reject) -> Self {
         let message = match reject {
-            Reject::TooLarge(bytes) => format!("The operation needs {bytes} bytes, more than a block may have."),
+            Reject::TooLarge(bytes) => {
+                format!("The operation needs {bytes} bytes, more than a block may have.")
+            }
             other => format!("The operation is not allowed: {other}."),
         };
         Self::new(codes::BAD_REQUEST, message, "")

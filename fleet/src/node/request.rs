@@ -123,7 +123,13 @@ impl Node {
         heads.into_iter().take(osiris_ledger::limits::REPLACES_MAX).collect()
     }
 
-    fn remove(&mut self, now: Now, token: Token, name: String, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+    fn remove(
+        &mut self,
+        now: Now,
+        token: Token,
+        name: String,
+        timeout_ms: u64,
+    ) -> Result<Option<Reply>, Refusal> {
         if self.view.function(&name).is_none_or(|function| function.removed) {
             let message = format!("There is no function `{name}`.");
             return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris ls` lists the functions."));
@@ -132,7 +138,13 @@ impl Node {
         self.write(now, token, Payload::Removed(op::Removed { name, replaces }), timeout_ms, false)
     }
 
-    fn withdraw(&mut self, now: Now, token: Token, id: BlockId, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+    fn withdraw(
+        &mut self,
+        now: Now,
+        token: Token,
+        id: BlockId,
+        timeout_ms: u64,
+    ) -> Result<Option<Reply>, Refusal> {
         let Some(invitation) = self.view.invitations().get(&id) else {
             let message = format!("There is no invitation {}.", id.short());
             return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris invite ls` lists the invitations."));
@@ -161,13 +173,17 @@ impl Node {
         }
         let message = osiris_ledger::join_proof_message(&self.ledger.fleet(), &id, &device);
         if !op::verify(&invitation.key, &message, &proof) {
-            return Err(Refusal::joining(RefusalCode::Altered, "The ticket's secret does not fit its invitation."));
+            return Err(Refusal::joining(
+                RefusalCode::Altered,
+                "The ticket's secret does not fit its invitation.",
+            ));
         }
         // A joiner that lost the answer asks again, perhaps another node.
         let member = self.view.members().get(&device);
         let admitted = member.into_iter().flat_map(|member| &member.grants).find(|(grant, _, active)| {
             let block = self.ledger.get(grant);
-            let by = block.is_some_and(|block| matches!(block.payload(), Payload::Admitted(op) if op.invitation == id));
+            let by = block
+                .is_some_and(|block| matches!(block.payload(), Payload::Admitted(op) if op.invitation == id));
             *active && by
         });
         if let Some((grant, ..)) = admitted {
@@ -188,7 +204,10 @@ impl Node {
         if self.view.is_member(&device) {
             Ok(block.id())
         } else {
-            Err(Refusal::joining(RefusalCode::Revoked, "The invitation gives nothing any more: its author was revoked."))
+            Err(Refusal::joining(
+                RefusalCode::Revoked,
+                "The invitation gives nothing any more: its author was revoked.",
+            ))
         }
     }
 
@@ -198,7 +217,8 @@ impl Node {
             return Err(Refusal::from(osiris_ledger::AppendError::NotMember));
         };
         let admin = |roles: Roles| roles.has(Role::Admin);
-        let admins = self.view.members().values().filter(|member| member.active && admin(member.roles)).count();
+        let admins =
+            self.view.members().values().filter(|member| member.active && admin(member.roles)).count();
         if admin(member.roles) && admins == 1 && self.others() > 0 {
             return Err(Refusal::new(
                 codes::CONFLICT,
@@ -206,7 +226,8 @@ impl Node {
                 "Make another device an admin first: `osiris invite --role admin --device KEY`.",
             ));
         }
-        let grants: Vec<_> = member.grants.iter().filter(|(_, _, active)| *active).map(|(id, ..)| *id).collect();
+        let grants: Vec<_> =
+            member.grants.iter().filter(|(_, _, active)| *active).map(|(id, ..)| *id).collect();
         let mut last = None;
         for grant in grants {
             // The pin covers the block itself, so that leaving counts.
@@ -251,9 +272,9 @@ impl Node {
                 let newest = self.ledger.in_order().into_iter().rev().take(limit);
                 Reply::Blocks(newest.map(|block| self.with_verdict(block)).collect())
             }
-            Query::Blocks => {
-                Reply::Blocks(self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect())
-            }
+            Query::Blocks => Reply::Blocks(
+                self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
+            ),
         }
     }
 

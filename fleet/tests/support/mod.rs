@@ -28,7 +28,8 @@ impl Folder {
     /// A folder with a new fleet.
     pub fn founded() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        init(dir.path(), InitOptions { name: "test".to_owned(), label: "founder".to_owned() }).expect("founded");
+        init(dir.path(), InitOptions { name: "test".to_owned(), label: "founder".to_owned() })
+            .expect("founded");
         Self { dir }
     }
 
@@ -102,7 +103,8 @@ impl Answer {
 impl Node {
     /// One request to the management socket.
     pub async fn manage(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
-        let stream = tokio::net::UnixStream::connect(&self.addresses.socket).await.expect("the socket answers");
+        let stream =
+            tokio::net::UnixStream::connect(&self.addresses.socket).await.expect("the socket answers");
         exchange(TokioIo::new(stream), method, path, body.into()).await
     }
 
@@ -131,7 +133,11 @@ impl Node {
     }
 
     /// Deploys and waits until another member confirmed, or there is none.
-    pub async fn deploy(&self, component: &'static [u8], manifest: osiris_fleet::manifest::Manifest) -> api::Deployed {
+    pub async fn deploy(
+        &self,
+        component: &'static [u8],
+        manifest: osiris_fleet::manifest::Manifest,
+    ) -> api::Deployed {
         let stored = self.manage("POST", "/v1/blobs?kind=component", component).await;
         assert_eq!(stored.status, 200, "{}", stored.text());
         let stored: api::BlobStored = serde_json::from_slice(&stored.body).expect("a stored blob");
