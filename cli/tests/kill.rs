@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const ROUNDS: u64 = 50;
 /// A kill comes so many milliseconds after the node is up, at most.
-const KILL_WITHIN_MS: u64 = 160;
+const KILL_WITHIN_MS: u64 = 320;
 
 fn osiris(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_osiris"));

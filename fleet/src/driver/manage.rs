@@ -29,7 +29,7 @@ impl Management {
         Self { desk }
     }
 
-    async fn function_logs(&self, name: &str, lines: usize, follow: bool) -> Result<Logs, ApiError> {
+    fn function_logs(&self, name: &str, lines: usize, follow: bool) -> Result<Logs, ApiError> {
         let view = self.desk.view();
         let function =
             view.function(name).filter(|function| !function.removed).ok_or_else(|| unknown_function(name))?;
@@ -110,7 +110,7 @@ impl Manage for Management {
     }
 
     fn logs(&self, name: String, lines: usize, follow: bool) -> Answer<'_, Logs> {
-        Box::pin(async move { self.function_logs(&name, lines, follow).await })
+        Box::pin(std::future::ready(self.function_logs(&name, lines, follow)))
     }
 
     fn invite(&self, invite: api::Invite) -> Answer<'_, api::Invited> {

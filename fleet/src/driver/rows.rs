@@ -1,6 +1,8 @@
 //! What the view says, as rows for people and programs.
 
-use osiris_ledger::{Author, Block, Function, InvitationState, Payload, Revision, Roles, View, World};
+use osiris_ledger::{
+    Author, Block, BlockId, Function, InvitationState, Payload, Revision, Roles, View, World,
+};
 use osiris_mesh::PeerStatus;
 
 use super::metrics::{CallEnd, Metrics};
@@ -172,13 +174,10 @@ pub(crate) fn block(view: &View, block: &Block, effective: bool) -> BlockRow {
 }
 
 fn says(view: &View, payload: &Payload) -> String {
-    let revision = |id| {
-        let all =
-            view.functions().values().flat_map(|f| f.revisions.iter().map(move |revision| (f, revision)));
-        let found = all
-            .filter(|(_, revision)| revision.id == id)
-            .map(|(f, revision)| format!("{}@{}", f.name, revision.number));
-        found.last().unwrap_or_else(|| id.short())
+    let revision = |id: BlockId| {
+        let mut all = view.functions().values().flat_map(|f| f.revisions.iter().map(move |held| (f, held)));
+        let found = all.find(|(_, held)| held.id == id);
+        found.map_or_else(|| id.short(), |(function, held)| format!("{}@{}", function.name, held.number))
     };
     match payload {
         Payload::Founded(op) => format!("founds the fleet {} on {}", op.name, op.label),

@@ -16,17 +16,17 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 /// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A folder that belongs to a fleet.
 #[derive(Debug)]
-pub struct Folder {
-    pub dir: TempDir,
+pub(crate) struct Folder {
+    pub(crate) dir: TempDir,
 }
 
 impl Folder {
     /// A folder with a new fleet.
-    pub fn founded() -> Self {
+    pub(crate) fn founded() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         init(dir.path(), InitOptions { name: "test".to_owned(), label: "founder".to_owned() })
             .expect("founded");
@@ -34,23 +34,23 @@ impl Folder {
     }
 
     /// A folder that joins with a ticket.
-    pub async fn joined(ticket: &str, label: &str) -> Result<Self, DriverError> {
+    pub(crate) async fn joined(ticket: &str, label: &str) -> Result<Self, DriverError> {
         let dir = tempfile::tempdir().expect("a folder");
         join(dir.path(), join_options(ticket, label)).await?;
         Ok(Self { dir })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Starts a node on it.
-    pub async fn up(&self) -> Node {
+    pub(crate) async fn up(&self) -> Node {
         self.up_with(true).await.expect("a node starts")
     }
 
     /// Starts a node, with or without gossip.
-    pub async fn up_with(&self, gossip: bool) -> Result<Node, DriverError> {
+    pub(crate) async fn up_with(&self, gossip: bool) -> Result<Node, DriverError> {
         let options = RunOptions {
             data: self.path().to_owned(),
             socket: socket_path(self.path(), None),
@@ -71,7 +71,7 @@ impl Folder {
     }
 }
 
-pub fn join_options(ticket: &str, label: &str) -> JoinOptions {
+pub(crate) fn join_options(ticket: &str, label: &str) -> JoinOptions {
     JoinOptions {
         ticket: ticket.to_owned(),
         label: label.to_owned(),
@@ -81,59 +81,59 @@ pub fn join_options(ticket: &str, label: &str) -> JoinOptions {
 }
 
 /// A running node.
-pub struct Node {
-    pub addresses: Addresses,
+pub(crate) struct Node {
+    pub(crate) addresses: Addresses,
     running: JoinHandle<Result<(), DriverError>>,
 }
 
 /// A response, its body whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: hyper::HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl Node {
     /// One request to the management socket.
-    pub async fn manage(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn manage(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
         let stream =
             tokio::net::UnixStream::connect(&self.addresses.socket).await.expect("the socket answers");
         exchange(TokioIo::new(stream), method, path, body.into()).await
     }
 
     /// One request to the functions' interface.
-    pub async fn http(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn http(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
         let stream = tokio::net::TcpStream::connect(self.addresses.http).await.expect("the port answers");
         exchange(TokioIo::new(stream), method, path, body.into()).await
     }
 
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
         let answer = self.manage("GET", path, "").await;
         assert_eq!(answer.status, 200, "GET {path}: {}", answer.text());
         serde_json::from_slice(&answer.body).expect("the answer has the documented shape")
     }
 
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> T {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> T {
         let answer = self.manage("POST", path, serde_json::to_vec(body).expect("JSON")).await;
         assert_eq!(answer.status, 200, "POST {path}: {}", answer.text());
         serde_json::from_slice(&answer.body).expect("the answer has the documented shape")
     }
 
     /// A ticket for so many devices.
-    pub async fn invite(&self, uses: u32) -> String {
+    pub(crate) async fn invite(&self, uses: u32) -> String {
         let invite = api::Invite { uses, timeout_ms: 100, ..api::Invite::default() };
         self.post::<api::Invited>("/v1/invitations", &invite).await.ticket
     }
 
     /// Deploys and waits until another member confirmed, or there is none.
-    pub async fn deploy(
+    pub(crate) async fn deploy(
         &self,
         component: &'static [u8],
         manifest: osiris_fleet::manifest::Manifest,
@@ -145,12 +145,12 @@ impl Node {
         self.post("/v1/functions", &deploy).await
     }
 
-    pub async fn status(&self) -> api::Status {
+    pub(crate) async fn status(&self) -> api::Status {
         self.get("/v1/status").await
     }
 
     /// Ends the node cleanly.
-    pub async fn down(self) {
+    pub(crate) async fn down(self) {
         let answer = self.manage("POST", "/v1/shutdown", "").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let ended = tokio::time::timeout(PATIENCE, self.running).await.expect("the node ends in time");
@@ -159,7 +159,7 @@ impl Node {
 }
 
 /// Waits until a condition holds, looking often.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !holds().await {
         assert!(tokio::time::Instant::now() < end, "in vain: {what}");
@@ -168,7 +168,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 }
 
 /// Waits until all nodes publish one view.
-pub async fn agree(nodes: &[&Node]) {
+pub(crate) async fn agree(nodes: &[&Node]) {
     until("all nodes agree", || async {
         let mut views = std::collections::BTreeSet::new();
         for node in nodes {
