@@ -193,7 +193,16 @@ Examples:
   osiris demo --keep            leave the fleet up and print addresses and a ticket
   osiris demo -o json")]
     Demo(DemoArgs),
-    // `bench` goes here, with commands/bench.rs.
+    /// Measure what calls cost on this machine, beside hyper and iroh alone, for two minutes
+    ///
+    /// Starts two nodes of this program and a load generator, each a process of its own. The machine must
+    /// have nothing else to do. A missed aim is no failure; -o json says which were met.
+    #[command(after_help = "\
+Examples:
+  osiris bench
+  osiris bench --seconds 5 --rounds 9
+  osiris bench -o json")]
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -448,6 +457,32 @@ pub(crate) struct DemoArgs {
     /// An empty folder to work in. Default: one of its own, removed at the end
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// How long each measure takes in a round
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) seconds: u64,
+    /// Rounds, of whose figures the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: u32,
+    /// What a process that the bench itself starts does, with its job on stdin
+    #[arg(long, hide = true, value_enum)]
+    pub(crate) role: Option<BenchRole>,
+}
+
+/// A process of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchRole {
+    /// Asks an HTTP server.
+    Load,
+    /// Answers over HTTP without a function.
+    Floor,
+    /// Answers over iroh without a node.
+    Echo,
+    /// Asks the echo.
+    Probe,
 }
 
 #[derive(Debug, Args)]

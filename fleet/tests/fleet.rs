@@ -131,3 +131,40 @@ async fn after_a_power_cut_everyone_finds_everyone() {
     a.down().await;
     b.down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drained_and_left_nodes_serve_no_more() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let ticket = a.invite(1).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async { a.status().await.connected == 1 && b.status().await.connected == 1 }).await;
+    a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::All)).await;
+    let replicas = async |node: &support::Node| {
+        let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;
+        rows.first().map_or(0, |row| row.replicas)
+    };
+    until("both serve", || async { replicas(&a).await == 2 && replicas(&b).await == 2 }).await;
+
+    let drained: api::Drained = b.tell("/v1/drain").await;
+    assert_eq!(drained.stopped, 1);
+    until("the other knows", || async { replicas(&a).await == 1 }).await;
+    assert_eq!(b.status().await.state, "draining");
+    let relayed = b.http("POST", "/function/summary", SAMPLES).await;
+    assert_eq!(relayed.status, 200, "a drained node still passes calls on: {}", relayed.text());
+    assert_eq!(relayed.headers["x-osiris-relayed"], "true");
+
+    let refused = a.manage("POST", "/v1/leave", "").await;
+    assert_eq!(refused.status, 409, "the only admin may not leave: {}", refused.text());
+    let left: api::Written = b.tell("/v1/leave").await;
+    assert_eq!(left.seen_by, 1, "the other confirmed");
+    until("the other shows it", || async {
+        let rows: Vec<api::NodeRow> = a.get("/v1/nodes").await;
+        rows.iter().any(|row| row.label == "second" && row.state == "revoked")
+    })
+    .await;
+    until("they are apart", || async { a.status().await.connected == 0 }).await;
+    b.down().await;
+    a.down().await;
+}

@@ -1,5 +1,6 @@
 //! One module a command, or a few that belong together.
 
+mod bench;
 mod call;
 mod demo;
 mod deploy;
@@ -46,6 +47,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Doctor(args) => doctor::run(&args, settings, out).await,
         Command::Service(command) => service::run(&command, settings, out),
         Command::Demo(args) => demo::run(&args, out).await,
+        Command::Bench(args) => bench::run(&args, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "osiris", &mut script);

@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use osiris_ledger::{Author, BlobHash};
+use osiris_ledger::{Author, BlobHash, View};
 use osiris_mesh::{Mesh, MeshEvent};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +21,8 @@ use crate::{
 
 /// Requests that wait for the core.
 const REQUESTS: usize = 256;
+/// How long connections of a member that left or was revoked stay open.
+const GOODBYE: Duration = Duration::from_millis(250);
 /// Results of tasks that wait for the core.
 const INPUTS: usize = 256;
 
@@ -59,6 +62,8 @@ pub(crate) struct Engine {
     /// Effects behind a write, each with the group it waits for.
     held: VecDeque<(u64, Effect)>,
     store_failed: bool,
+    /// Active members at the last look.
+    members: usize,
     library: Library,
     /// What the outside world offers, once it is there.
     pub(crate) mesh: Option<Mesh>,
@@ -88,6 +93,7 @@ impl Engine {
             durable: 0,
             held: VecDeque::new(),
             store_failed: false,
+            members: 0,
             library,
             mesh: None,
             hosting: None,
@@ -244,9 +250,7 @@ impl Engine {
             }
             Effect::Reply(token, reply) => self.reply(token, reply),
             Effect::Published(view) => {
-                if let Some(mesh) = &self.mesh {
-                    mesh.roster_changed();
-                }
+                self.tell_roster(&view);
                 if let Some(hosting) = &self.hosting {
                     hosting.publish(view);
                 }
@@ -273,6 +277,22 @@ impl Engine {
                     hosting.retire(revision);
                 }
             }
+        }
+    }
+
+    /// New members are dialled at once. Those that are members no more cannot open anything from now on;
+    /// what is open is closed after a moment, so that the last receipt arrives.
+    fn tell_roster(&mut self, view: &View) {
+        let active = view.members().values().filter(|member| member.active).count();
+        let fewer = active < std::mem::replace(&mut self.members, active);
+        let Some(mesh) = self.mesh.clone() else { return };
+        if fewer {
+            tokio::spawn(async move {
+                tokio::time::sleep(GOODBYE).await;
+                mesh.roster_changed();
+            });
+        } else {
+            mesh.roster_changed();
         }
     }
 

@@ -206,10 +206,14 @@ impl Node {
             return;
         }
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
-        self.publish();
-        if blocks.len() > RECEIPTS_MAX {
-            return;
+        // Receipts first: who has just left the fleet is told so before its connection is closed.
+        if blocks.len() <= RECEIPTS_MAX {
+            self.send_receipts(blocks);
         }
+        self.publish();
+    }
+
+    fn send_receipts(&mut self, blocks: &[Arc<Block>]) {
         let mut receipts: BTreeMap<PeerId, Vec<BlockId>> = BTreeMap::new();
         let connected: BTreeSet<_> = self.sync.peers().copied().collect();
         for block in blocks {

@@ -126,6 +126,13 @@ impl Node {
         serde_json::from_slice(&answer.body).expect("the answer has the documented shape")
     }
 
+    /// A request without a body.
+    pub(crate) async fn tell<T: DeserializeOwned>(&self, path: &str) -> T {
+        let answer = self.manage("POST", path, "").await;
+        assert_eq!(answer.status, 200, "POST {path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).expect("the answer has the documented shape")
+    }
+
     /// A ticket for so many devices.
     pub(crate) async fn invite(&self, uses: u32) -> String {
         let invite = api::Invite { uses, timeout_ms: 100, ..api::Invite::default() };

@@ -120,8 +120,16 @@ pub(super) async fn probe(job: ProbeJob) -> Result<Loaded, String> {
     let request = vec![b'q'; job.sizes.request_bytes];
     let window = Window::new(job.seconds);
     let spent = tokio::task::spawn_blocking(move || cpu_within(window));
-    let asking = Times::collect(window, async || ask(&connection, &request, job.sizes.reply_bytes).await);
-    let times = tokio::time::timeout_at(window.last().into(), asking).await.map_err(|_| "an echo did not come in time".to_owned())??;
+    let asking = async {
+        let mut times = Times::start();
+        while times.go_on(window) {
+            ask(&connection, &request, job.sizes.reply_bytes).await?;
+            times.note(window);
+        }
+        Ok::<_, String>(times)
+    };
+    let asked = tokio::time::timeout_at(window.last().into(), asking).await;
+    let times = asked.map_err(|_| "an echo did not come in time".to_owned())??;
     let spent = spent.await.map_err(|e| e.to_string())?;
     let loaded = times.figures(window, spent);
     endpoint.close().await;

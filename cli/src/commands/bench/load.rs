@@ -61,33 +61,36 @@ impl Window {
     }
 }
 
-/// How long each call took.
-#[derive(Debug, Default)]
+/// How long each call took, of calls that follow each other.
+#[derive(Debug)]
 pub(super) struct Times {
     /// In tenths of a microsecond, so that 429 s fit.
     counted: Vec<u32>,
     all: u64,
+    /// When the call under way began.
+    began: Instant,
 }
 
 impl Times {
-    /// Makes calls one after the other until the window has passed.
-    pub(super) async fn collect(
-        window: Window,
-        mut call: impl AsyncFnMut() -> Result<(), String>,
-    ) -> Result<Self, String> {
-        let mut times = Self::default();
-        let mut began = Instant::now();
-        while began < window.to {
-            call().await?;
-            let ended = Instant::now();
-            times.all += 1;
-            if began >= window.from && ended <= window.to {
-                let tenths = (ended - began).as_nanos() / 100;
-                times.counted.push(u32::try_from(tenths).unwrap_or(u32::MAX));
-            }
-            began = ended;
+    /// The first call begins.
+    pub(super) fn start() -> Self {
+        Self { counted: Vec::new(), all: 0, began: Instant::now() }
+    }
+
+    /// Whether there is time for another call.
+    pub(super) fn go_on(&self, window: Window) -> bool {
+        self.began < window.to
+    }
+
+    /// A call has ended and the next begins.
+    pub(super) fn note(&mut self, window: Window) {
+        let ended = Instant::now();
+        self.all += 1;
+        if self.began >= window.from && ended <= window.to {
+            let tenths = (ended - self.began).as_nanos() / 100;
+            self.counted.push(u32::try_from(tenths).unwrap_or(u32::MAX));
         }
-        Ok(times)
+        self.began = ended;
     }
 
     fn add(&mut self, other: Self) {
@@ -150,7 +153,7 @@ pub(super) fn run(job: &LoadJob) -> Result<Loaded, String> {
         let threads: Vec<_> =
             parts.into_iter().map(|part| scope.spawn(|| drive(part, &request, &job.seen, window))).collect();
         let cpu = cpu_within(window);
-        let mut times = Times::default();
+        let mut times = Times::start();
         for thread in threads {
             times.add(thread.join().map_err(|_| "a thread of the load generator broke".to_owned())??);
         }
@@ -167,9 +170,16 @@ fn drive(part: Vec<TcpStream>, request: &[u8], seen: &Seen, window: Window) -> R
             let stream = tokio::net::TcpStream::from_std(stream).map_err(|e| e.to_string())?;
             let mut wire = Wire::new(stream)?;
             let (request, seen) = (request.to_vec(), seen.clone());
-            calls.spawn(async move { Times::collect(window, async || wire.again(&request, &seen).await).await });
+            calls.spawn(async move {
+                let mut times = Times::start();
+                while times.go_on(window) {
+                    wire.again(&request, &seen).await?;
+                    times.note(window);
+                }
+                Ok::<_, String>(times)
+            });
         }
-        let mut times = Times::default();
+        let mut times = Times::start();
         let all = async {
             while let Some(ended) = calls.join_next().await {
                 times.add(ended.map_err(|_| "a connection of the load generator broke".to_owned())??);
@@ -189,12 +199,12 @@ mod tests {
 
     #[test]
     fn quantiles_are_of_the_nearest_rank() {
-        let times = Times { counted: (1..=200).rev().collect(), all: 300 };
+        let times = Times { counted: (1..=200).rev().collect(), all: 300, began: Instant::now() };
         let window = Window::new(2);
         let loaded = times.figures(window, Duration::from_millis(5)).expect("figures");
         assert_eq!((loaded.requests, loaded.requests_all), (200, 300));
         assert!((loaded.p50_us - 10.0).abs() < 1e-9 && (loaded.p99_us - 19.8).abs() < 1e-9, "{loaded:?}");
         assert!((loaded.seconds - 2.0).abs() < 1e-9 && (loaded.cpu_ms - 5.0).abs() < 1e-9, "{loaded:?}");
-        assert!(Times::default().figures(window, Duration::ZERO).is_err());
+        assert!(Times::start().figures(window, Duration::ZERO).is_err());
     }
 }

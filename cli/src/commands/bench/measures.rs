@@ -208,7 +208,7 @@ fn row(measure: Measure, rounds: &[Round]) -> Option<Row> {
 pub(super) struct Spent {
     /// By the processes that answer.
     pub(super) servers: Option<f64>,
-    /// By everything but them, within the time that counts; the load generator is in it.
+    /// By everything but them; the load generator is in it.
     pub(super) rest: Option<f64>,
     pub(super) seconds: f64,
     pub(super) cores: usize,
@@ -217,7 +217,7 @@ pub(super) struct Spent {
 impl Sample {
     /// From what the load generator measured and what the processes took.
     pub(super) fn new(loaded: &Loaded, spent: Spent) -> Self {
-        let machine = |seconds: f64| loaded.seconds.min(seconds) * spent.cores as f64;
+        let cores = spent.cores as f64;
         let load = loaded.cpu_ms / 1e3;
         // The load generator's own time is of the window that counts; outside it works alike.
         let load_all = load * loaded.requests_all as f64 / loaded.requests.max(1) as f64;
@@ -227,8 +227,8 @@ impl Sample {
             p50_us: loaded.p50_us,
             p99_us: loaded.p99_us,
             server_cpu_us: spent.servers.map(|s| s * 1e6 / loaded.requests_all.max(1) as f64),
-            load_cpu_percent: 100.0 * load / machine(loaded.seconds),
-            others_cpu_percent: others.map(|s| 100.0 * s / (spent.seconds * spent.cores as f64)),
+            load_cpu_percent: 100.0 * load / (loaded.seconds * cores),
+            others_cpu_percent: others.map(|s| 100.0 * s / (spent.seconds * cores)),
         }
     }
 }

@@ -25,7 +25,7 @@ const COMMAND: Duration = Duration::from_secs(20);
 
 /// One node.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(in crate::commands) struct Node {
     label: String,
     data: PathBuf,
     http: SocketAddr,
@@ -38,8 +38,13 @@ impl Node {
         &self.label
     }
 
-    pub(super) fn http(&self) -> SocketAddr {
+    pub(in crate::commands) fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Its process, while it runs.
+    pub(in crate::commands) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
     }
 }
 
@@ -54,7 +59,7 @@ pub(super) struct Kept {
 
 /// The fleet and the folder it lives in, which goes with it unless it is kept.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(in crate::commands) struct Fleet {
     root: PathBuf,
     made_root: bool,
     keep: bool,
@@ -65,7 +70,7 @@ pub(super) struct Fleet {
 type Done<T> = Result<(T, String), Failure>;
 
 impl Fleet {
-    pub(super) fn new(dir: Option<&Path>, keep: bool) -> Result<Self, Failure> {
+    pub(in crate::commands) fn new(dir: Option<&Path>, keep: bool) -> Result<Self, Failure> {
         let fail = |what: &str, error: std::io::Error| Failure::failed(format!("{what}: {error}."));
         let program = std::env::current_exe().map_err(|e| fail("This program cannot be found again", e))?;
         let name = format!("osiris-demo-{}", std::process::id());
@@ -80,7 +85,7 @@ impl Fleet {
         &self.root
     }
 
-    pub(super) fn nodes(&self) -> &[Node] {
+    pub(in crate::commands) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
@@ -89,7 +94,7 @@ impl Fleet {
     }
 
     /// Founds the fleet and starts its first node.
-    pub(super) async fn found(&mut self) -> Done<()> {
+    pub(in crate::commands) async fn found(&mut self) -> Done<()> {
         let data = self.folder(1);
         if data.join("journal").exists() {
             return Err(Failure::failed(format!("{} holds a fleet already.", self.root.display()))
@@ -102,31 +107,32 @@ impl Fleet {
         Ok(((), result))
     }
 
-    /// Two folders join with one ticket; their nodes start.
-    pub(super) async fn join_two(&mut self) -> Done<()> {
-        let ticket = self.invite(2).await?;
-        for number in 2..=NODES {
+    /// Folders join with one ticket until there are so many nodes; their nodes start.
+    pub(in crate::commands) async fn join(&mut self, nodes: usize) -> Done<()> {
+        let others = nodes.saturating_sub(1);
+        let ticket = self.invite(others).await?;
+        for number in 2..=nodes {
             let (data, label) = (self.folder(number), format!("node-{number}"));
             self.osiris(&data, &["--mesh", "127.0.0.1:0", "join", &ticket, "--label", &label]).await?;
             let node = self.up(number).await?;
             self.nodes.push(node);
         }
-        self.until("every node is connected to the two others", async |status: &Status| {
-            status.connected == 2
+        self.until("every node is connected to all others", async |status: &Status| {
+            status.connected == others as u64
         })
         .await?;
-        Ok(((), format!("a ticket of {} characters, used twice; all connected", ticket.len())))
+        Ok(((), format!("a ticket of {} characters, used {others} times; all connected", ticket.len())))
     }
 
     /// A join ticket from the first node.
-    pub(super) async fn invite(&self, uses: u32) -> Result<String, Failure> {
+    pub(super) async fn invite(&self, uses: usize) -> Result<String, Failure> {
         let invited = self.osiris(&self.folder(1), &["invite", "--uses", &uses.to_string()]).await?;
         let ticket = invited.get("ticket").and_then(Value::as_str);
         ticket.map(str::to_owned).ok_or_else(|| Failure::failed("`osiris invite` printed no ticket."))
     }
 
     /// Deploys a revision of summary to all nodes that are up, and waits until they serve it.
-    pub(super) async fn deploy_summary(&self, component: &[u8], number: u64) -> Done<()> {
+    pub(in crate::commands) async fn deploy_summary(&self, component: &[u8], number: u64) -> Done<()> {
         let deployed = self.deploy("summary", component, "all").await?;
         let up = self.nodes.iter().filter(|node| node.child.is_some()).count() as u64;
         self.until_served("summary", number, up).await?;
@@ -134,7 +140,7 @@ impl Fleet {
     }
 
     /// Deploys chart with one replica. Returns the node that serves it.
-    pub(super) async fn deploy_chart(&self) -> Done<usize> {
+    pub(in crate::commands) async fn deploy_chart(&self) -> Done<usize> {
         let deployed = self.deploy("chart", osiris_examples::CHART, "1").await?;
         self.until_served("chart", 1, 1).await?;
         let detail: FunctionDetail = self.client(0).await?.get("/v1/functions/chart").await?;
@@ -294,7 +300,7 @@ impl Fleet {
     }
 
     /// Adds where the nodes' logs are; they are kept when something failed.
-    pub(super) fn explain(&mut self, failure: Failure) -> Failure {
+    pub(in crate::commands) fn explain(&mut self, failure: Failure) -> Failure {
         self.made_root = false;
         failure.next(format!("the nodes' logs are in {}/node-*/node.log", self.root.display()))
     }

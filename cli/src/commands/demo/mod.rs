@@ -4,7 +4,7 @@
 //! the samples are this machine's own, taken while the demo runs.
 
 mod calls;
-mod fleet;
+pub(super) mod fleet;
 mod samples;
 
 use std::time::{Duration, Instant};
@@ -107,7 +107,7 @@ pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
 async fn play(script: &mut Script, fleet: &mut Fleet) -> Result<(), Failure> {
     let sampler = Sampler::start(fleet.root());
     script.step("found a fleet", fleet.found()).await?;
-    script.step("join two nodes by ticket", fleet.join_two()).await?;
+    script.step("join two nodes by ticket", fleet.join(NODES)).await?;
     script.step("deploy summary to all", fleet.deploy_summary(osiris_examples::SUMMARY, 1)).await?;
     let holder = script.step("deploy chart to one", fleet.deploy_chart()).await?;
     script.step("call both through every node", call_everywhere(fleet, &sampler)).await?;

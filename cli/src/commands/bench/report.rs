@@ -1,0 +1,113 @@
+//! What the bench came to.
+
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::output::table::{self, Cell, Tone};
+use crate::output::{Format, Out};
+
+use super::machine::Machine;
+use super::measures::{Compared, Measure, Ratio, Round, Row, rows};
+use super::subjects::Bytes;
+
+/// Columns of the table.
+const HEADERS: [&str; 10] =
+    ["MEASURE", "CONNECTIONS", "REQUESTS/S", "P50", "P99", "SERVER CPU", "LOAD CPU", "RATIO", "AIM", ""];
+/// Above this share of the machine, other programs have moved the figures, percent.
+const OTHERS_PERCENT_MAX: f64 = 5.0;
+
+/// All figures.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    machine: Machine,
+    seconds: u64,
+    bytes: Bytes,
+    /// CPU time of everything but the bench, of all that the machine has: the most of the measures'
+    /// medians.
+    others_cpu_percent: Option<f64>,
+    measures: Vec<Row>,
+}
+
+impl Report {
+    /// The medians over the rounds.
+    pub(super) fn new(machine: Machine, seconds: u64, bytes: Bytes, rounds: &[Round]) -> Self {
+        let measures = rows(rounds);
+        let others = measures.iter().filter_map(|row| row.median.others_cpu_percent).reduce(f64::max);
+        Self { machine, seconds, bytes, others_cpu_percent: others, measures }
+    }
+
+    /// Prints them.
+    pub(super) fn print(&self, out: Out) -> Result<(), Failure> {
+        if out.format != Format::Table {
+            return out.document(self);
+        }
+        let rows = self.measures.iter().map(cells).collect();
+        out.raw(table::render(&HEADERS, rows, out).as_bytes())?;
+        out.raw(self.notes().as_bytes())
+    }
+
+    fn notes(&self) -> String {
+        let rounds = self.measures.first().map_or(0, |row| row.rounds.len());
+        let load = self.machine.load1.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}"));
+        let others = match self.others_cpu_percent {
+            Some(share) if share > OTHERS_PERCENT_MAX => {
+                format!(
+                    "other programs took up to {share:.0} % of the CPU time: the figures are not comparable"
+                )
+            }
+            Some(share) => format!("other programs took up to {share:.0} % of the CPU time"),
+            None => "what other programs took is not known".to_owned(),
+        };
+        let Bytes { http_answer, native_request, native_answer, echo_request, echo_reply } = self.bytes;
+        format!(
+            "\n{} cores, load average {load} before; {others}\n\
+             medians of {rounds} rounds of {} s a measure; ratios are taken within a round, their least and \
+             most in brackets\n\
+             ratio: p50 of that of hyper at 1 connection, requests/s of hyper's at {}, p50 of that of echo + \
+             wasi:http call where relayed\n\
+             SERVER CPU: for each request, of all processes that answer; LOAD CPU: the load generator's share \
+             of all cores\n\
+             answers: {http_answer} B wasi:http, {native_answer} B native to {native_request} B; echo: \
+             {echo_reply} B to {echo_request} B\n",
+            self.machine.cores,
+            self.seconds,
+            super::measures::MANY,
+        )
+    }
+}
+
+fn cells(row: &Row) -> Vec<Cell> {
+    let median = &row.median;
+    let cpu = median.server_cpu_us.map_or_else(String::new, |us| format!("{us:.1} µs"));
+    let (aim, verdict) = verdict(row.measure, row.compared.as_ref());
+    vec![
+        Cell::new(row.measure.name()),
+        Cell::right(row.connections),
+        Cell::right(format!("{:.0}", median.requests_per_s)),
+        Cell::right(latency(median.p50_us)),
+        Cell::right(latency(median.p99_us)),
+        Cell::right(cpu),
+        Cell::right(format!("{:.0} %", median.load_cpu_percent)),
+        Cell::new(row.compared.as_ref().map_or_else(String::new, |compared| {
+            format!("{:.2} ({:.2}–{:.2})", compared.ratio, compared.least, compared.most)
+        })),
+        Cell::new(aim),
+        verdict,
+    ]
+}
+
+fn latency(us: f64) -> String {
+    if us < 1e3 { format!("{us:.0} µs") } else { format!("{:.2} ms", us / 1e3) }
+}
+
+fn verdict(measure: Measure, compared: Option<&Compared>) -> (String, Cell) {
+    let Some((aim, met)) = compared.and_then(|compared| Some((compared.aim?, compared.met?))) else {
+        return (String::new(), Cell::new(""));
+    };
+    let sign = match measure.ratio() {
+        Some(Ratio::Rate(_)) => "≥",
+        _ => "≤",
+    };
+    let verdict = if met { Cell::new("met").tone(Tone::Good) } else { Cell::new("missed").tone(Tone::Bad) };
+    (format!("{sign} {aim:.2}"), verdict)
+}
