@@ -139,7 +139,10 @@ async fn drained_and_left_nodes_serve_no_more() {
     let ticket = a.invite(1).await;
     let second = Folder::joined(&ticket, "second").await.expect("joined");
     let b = second.up().await;
-    until("both are connected", || async { a.status().await.connected == 1 && b.status().await.connected == 1 }).await;
+    until("both are connected", || async {
+        a.status().await.connected == 1 && b.status().await.connected == 1
+    })
+    .await;
     a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::All)).await;
     let replicas = async |node: &support::Node| {
         let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;
