@@ -148,6 +148,9 @@ pub(super) struct Compared {
     pub(super) aim: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) met: Option<bool>,
+    /// In how many rounds it was met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) met_rounds: Option<usize>,
 }
 
 /// A measure over the rounds, each figure the median of its own.
@@ -186,6 +189,7 @@ fn row(measure: Measure, rounds: &[Round]) -> Option<Row> {
         most: ratios.iter().copied().fold(0.0, f64::max),
         aim: measure.aim(),
         met: measure.met(ratio),
+        met_rounds: measure.aim().map(|_| ratios.iter().filter(|r| measure.met(**r) == Some(true)).count()),
     });
     Some(Row {
         measure,
@@ -271,7 +275,8 @@ mod tests {
         assert!(near(relayed.ratio, 10.0 / 11.0) && relayed.met == Some(true));
         let local = of(Measure::LocalOne);
         assert!(near(local.ratio, 2.0) && local.met == Some(false));
-        assert_eq!(of(Measure::NativeMany).met, None);
+        assert_eq!((many.met_rounds, local.met_rounds), (Some(3), Some(0)));
+        assert_eq!((of(Measure::NativeMany).met, of(Measure::NativeMany).met_rounds), (None, None));
         assert!(rows[Measure::Echo as usize].compared.is_none());
         assert!(near(rows[Measure::LocalOne as usize].median.p50_us, 2.0));
     }

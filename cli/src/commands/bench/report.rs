@@ -7,7 +7,7 @@ use crate::output::table::{self, Cell, Tone};
 use crate::output::{Format, Out};
 
 use super::machine::Machine;
-use super::measures::{Compared, Measure, Ratio, Round, Row, rows};
+use super::measures::{Ratio, Round, Row, rows};
 use super::subjects::Bytes;
 
 /// Columns of the table.
@@ -65,6 +65,8 @@ impl Report {
              most in brackets\n\
              ratio: p50 of that of hyper at 1 connection, requests/s of hyper's at {}, p50 of that of echo + \
              wasi:http call where relayed\n\
+             at 1 connection latency also depends on whether the kernel puts both processes on one core: where \
+             rounds differ by much, take more of them\n\
              SERVER CPU: for each request, of all processes that answer; LOAD CPU: the load generator's share \
              of all cores\n\
              answers: {http_answer} B wasi:http, {native_answer} B native to {native_request} B; echo: \
@@ -79,7 +81,7 @@ impl Report {
 fn cells(row: &Row) -> Vec<Cell> {
     let median = &row.median;
     let cpu = median.server_cpu_us.map_or_else(String::new, |us| format!("{us:.1} µs"));
-    let (aim, verdict) = verdict(row.measure, row.compared.as_ref());
+    let (aim, verdict) = verdict(row);
     vec![
         Cell::new(row.measure.name()),
         Cell::right(row.connections),
@@ -100,14 +102,22 @@ fn latency(us: f64) -> String {
     if us < 1e3 { format!("{us:.0} µs") } else { format!("{:.2} ms", us / 1e3) }
 }
 
-fn verdict(measure: Measure, compared: Option<&Compared>) -> (String, Cell) {
-    let Some((aim, met)) = compared.and_then(|compared| Some((compared.aim?, compared.met?))) else {
+/// The aim, and whether it was met: by the median, and where the rounds differ, in how many of them.
+fn verdict(row: &Row) -> (String, Cell) {
+    let aimed = row.compared.and_then(|compared| Some((compared.aim?, compared.met?, compared.met_rounds?)));
+    let Some((aim, met, met_rounds)) = aimed else {
         return (String::new(), Cell::new(""));
     };
-    let sign = match measure.ratio() {
+    let sign = match row.measure.ratio() {
         Some(Ratio::Rate(_)) => "≥",
         _ => "≤",
     };
-    let verdict = if met { Cell::new("met").tone(Tone::Good) } else { Cell::new("missed").tone(Tone::Bad) };
+    let (word, tone) = if met { ("met", Tone::Good) } else { ("missed", Tone::Bad) };
+    let (rounds, same) = (row.rounds.len(), if met { met_rounds } else { row.rounds.len() - met_rounds });
+    let verdict = if same == rounds {
+        Cell::new(word).tone(tone)
+    } else {
+        Cell::new(format!("{word} in {same} of {rounds}")).tone(Tone::Warning)
+    };
     (format!("{sign} {aim:.2}"), verdict)
 }

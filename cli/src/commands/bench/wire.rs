@@ -111,8 +111,11 @@ impl Seen {
     }
 }
 
+/// A head with its empty line, and a body.
+type Parts<'a> = (&'a [u8], &'a [u8]);
+
 /// The head and the whole body, when all of it is here.
-fn split(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, String> {
+fn split(bytes: &[u8]) -> Result<Option<Parts<'_>>, String> {
     let Some(end) = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {
         return Ok(None);
     };
