@@ -90,7 +90,8 @@ pub struct Status {
     pub label: String,
     /// Its roles, lowest first.
     pub roles: Vec<String>,
-    /// `starting`, `serving`, `draining` or `read-only` (the disk refused a write).
+    /// `starting`, `serving`, `draining`, `read-only` (the disk refused a write), `stopped` or
+    /// `not a member`.
     pub state: String,
     /// The data folder.
     pub data_dir: String,

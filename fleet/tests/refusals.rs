@@ -4,7 +4,7 @@ mod support;
 
 use osiris_fleet::{
     api,
-    driver::{InitOptions, init, join},
+    driver::{InitOptions, Offline, init, join},
     manifest::Manifest,
 };
 use osiris_protocol::ticket::{InvitationSecret, Ticket};
@@ -101,7 +101,103 @@ async fn a_flipped_bit_is_reported_and_mended_from_another_member() {
     agree(&[&a, &b]).await;
     assert!(b.status().await.blocks >= before.blocks);
     let verified: api::Verified = b.get("/v1/ledger/verify").await;
+    assert_eq!(verified.problems.len(), 1, "the kept file is spoken of: {:?}", verified.problems);
+    std::fs::remove_file(second.path().join("journal.damaged-1")).expect("looked at and removed");
+    let verified: api::Verified = b.get("/v1/ledger/verify").await;
     assert_eq!(verified.problems, Vec::<String>::new());
     a.down().await;
     b.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_for_one_admits_one_through_two_nodes() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let second = Folder::joined(&a.invite(1).await, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async { a.status().await.connected == 1 }).await;
+    let ticket = a.invite(1).await;
+    agree(&[&a, &b]).await;
+    let at_b = changed(&ticket, |ticket| {
+        ticket.peers = vec![osiris_protocol::PeerAddr {
+            peer: b.addresses.device.parse::<osiris_mesh::PeerId>().expect("a key").to_bytes(),
+            addrs: b.addresses.mesh.clone(),
+        }];
+    });
+    let (one, other) = tokio::join!(Folder::joined(&ticket, "one"), Folder::joined(&at_b, "other"));
+    let refused = match (one, other) {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        both => panic!("exactly one is admitted: {both:?}"),
+    };
+    assert_eq!(refused.code, "denied", "{refused}");
+    assert!(refused.message.contains("used up"), "{refused}");
+    a.down().await;
+    b.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_said_until_somebody_has_looked() {
+    let folder = Folder::founded();
+    let node = folder.up().await;
+    node.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+    node.down().await;
+    let journal = folder.path().join("journal");
+    let whole = std::fs::read(&journal).expect("the journal");
+
+    // The last record: what is cut off is kept, and verify says so until the file is gone.
+    let mut bytes = whole.clone();
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    std::fs::write(&journal, &bytes).expect("damaged");
+    for _ in 0..2 {
+        let mut replica = Offline::open(folder.path()).await.expect("opened");
+        let verified = replica.verify().await.expect("verified");
+        assert!(
+            verified.problems.iter().any(|problem| problem.contains("journal.tail-1")),
+            "{:?}",
+            verified.problems
+        );
+    }
+    let kept = std::fs::read(folder.path().join("journal.tail-1")).expect("kept");
+    assert!(bytes.ends_with(&kept));
+
+    // The first record: nothing can be judged, and nothing pretends to.
+    let mut bytes = whole;
+    bytes[100] ^= 1;
+    std::fs::write(&journal, &bytes).expect("damaged");
+    let refused = Offline::open(folder.path()).await.expect_err("no first block");
+    assert!(refused.message.contains("lacks the fleet's first block"), "{refused}");
+    assert!(refused.message.contains("journal.damaged-1"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_key_is_not_replaced_by_another() {
+    let folder = Folder::founded();
+    std::fs::remove_file(folder.path().join("device.key")).expect("removed");
+    let refused = folder.up_with(true).await.err().expect("another key is another device");
+    assert!(refused.message.contains("device.key is missing"), "{refused}");
+    assert!(!folder.path().join("device.key").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_takes_back_what_it_cannot_serve() {
+    let folder = Folder::founded();
+    let node = folder.up().await;
+    node.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+    node.down().await;
+    std::fs::remove_dir_all(folder.path().join("library")).expect("lost");
+
+    let node = folder.up().await;
+    until("the statement is taken back", || async {
+        let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;
+        rows.iter().any(|row| row.state == "pending" && row.replicas == 0)
+    })
+    .await;
+    let detail: api::FunctionDetail = node.get("/v1/functions/summary").await;
+    assert!(detail.problem.is_some_and(|problem| problem.contains("No member gave its bytes")));
+    let doctor: api::Doctor = node.get("/v1/doctor").await;
+    assert!(!doctor.problems.is_empty());
+    // The same bytes again, and it serves again.
+    node.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+    node.down().await;
 }

@@ -49,7 +49,9 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
     if out.format == Format::Table {
         out.note("");
         out.note("The recovery key is shown this once. Write it down and keep it away from this device:");
-        out.note("it is what can still admit and revoke devices when this one is lost or stolen.");
+        out.note(
+            "the ledger names it as the one key that will be able to replace admins. No command uses it yet.",
+        );
     }
     out.note("next: `osiris up` runs the node, `osiris invite` makes a ticket for another device");
     Ok(Exit::Done)
@@ -144,7 +146,7 @@ pub(crate) async fn leave(args: &LeaveArgs, settings: &Settings, out: Out) -> Re
             );
         }
         out.note(&format!(
-            "{} leaves the fleet {} for good. To come back it needs a new folder and a new invitation.",
+            "{} leaves the fleet {} for good. To come back it needs a new invitation.",
             status.label, status.fleet_name
         ));
         out.note("Type `leave` to go on:");

@@ -104,7 +104,7 @@ impl Desk {
             device: self.me.to_string(),
             label: rows::label(&view, &self.me),
             roles: me.map(|member| rows::role_names(member.roles)).unwrap_or_default(),
-            state: state.word().to_owned(),
+            state: if view.is_member(&self.me) { state.word() } else { "not a member" }.to_owned(),
             data_dir: self.data.display().to_string(),
             uptime_s: self.clock.uptime().as_secs(),
             http: self.http.get().cloned().unwrap_or_default(),
@@ -367,9 +367,9 @@ impl Desk {
             return Err(ApiError::internal("The ledger did not give its blocks."));
         };
         let (fleet, library, view) = (self.fleet, self.library.clone(), self.view());
-        let journal = self.data.join("journal");
+        let (me, data) = (self.me, self.data.clone());
         let verified = tokio::task::spawn_blocking(move || {
-            super::verify::verify(fleet, &blocks, &library, &view, &journal)
+            super::verify::verify(fleet, &blocks, &library, &view, &me, &data)
         });
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
     }

@@ -6,6 +6,7 @@
 //! DATA/lock           held by the one process that uses the folder
 //! DATA/journal        the ledger's blocks (osiris_ledger::journal)
 //! DATA/mesh-port      the UDP port this device had last, which it takes again where it is free
+//! DATA/journal.damaged-N, journal.tail-N   what a start found damaged or cut off, kept for people
 //! DATA/peers.json     where members were last known to listen
 //! DATA/seen           digest of the ledger when another member last held the same
 //! DATA/library/       components and manifests by hash
@@ -102,7 +103,7 @@ impl Folder {
 
     /// The device's key, made at first use.
     pub(crate) fn device_key(&self) -> Result<SigningKey, DriverError> {
-        read_key(&self.path.join("device.key"))
+        device_key(&self.path)
     }
 
     /// The founder's key, made at first use.
@@ -135,6 +136,17 @@ impl Folder {
         self.save("seen", osiris_ledger::BlockId(*digest).to_string().as_bytes())
     }
 
+    /// What earlier starts found damaged or cut off and kept.
+    pub(crate) fn kept(data: &Path) -> Vec<String> {
+        let entries = fs::read_dir(data).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut kept: Vec<_> = names
+            .filter(|name| name.starts_with("journal.damaged-") || name.starts_with("journal.tail-"))
+            .collect();
+        kept.sort();
+        kept
+    }
+
     /// The mesh port that this device had last.
     pub(crate) fn mesh_port(&self) -> Option<u16> {
         fs::read_to_string(self.path.join("mesh-port")).ok()?.trim().parse().ok()
@@ -162,7 +174,7 @@ impl Folder {
 pub fn device(data: &Path) -> Result<String, DriverError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
     made.map_err(|error| DriverError::io("The data folder cannot be made at", data, &error))?;
-    let key = read_key(&data.join("device.key"))?;
+    let key = device_key(data)?;
     Ok(Author(key.verifying_key().to_bytes()).to_string())
 }
 
@@ -178,6 +190,19 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], DriverError> {
 /// A session that no process used before.
 pub(crate) fn fresh_session() -> Result<Session, DriverError> {
     Ok(Session(random()?))
+}
+
+/// A folder that belongs to a fleet had its key: another one would be another device.
+fn device_key(data: &Path) -> Result<SigningKey, DriverError> {
+    let path = data.join("device.key");
+    if !path.exists() && data.join("journal").exists() {
+        return Err(DriverError::new(
+            codes::INTERNAL,
+            format!("The key file {} is missing, though the folder belongs to a fleet.", path.display()),
+            "Restore it from a backup; or move the folder away and join again with a new ticket.",
+        ));
+    }
+    read_key(&path)
 }
 
 fn read_key(path: &Path) -> Result<SigningKey, DriverError> {

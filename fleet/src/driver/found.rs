@@ -128,8 +128,8 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let proof = osiris_ledger::join_proof(&secret, &fleet, &invitation, &device);
     let mut config = MeshConfig::new(key.to_bytes(), ticket.fleet);
     config.bind = options.mesh;
-    let joining = osiris_mesh::join(config, &ticket, proof.0, &options.label);
-    let welcome = tokio::time::timeout(options.timeout, joining).await.map_err(|_| unreachable_fleet())?;
+    let ask = || osiris_mesh::join(config.clone(), &ticket, proof.0, &options.label);
+    let welcome = tokio::time::timeout(options.timeout, ask()).await.map_err(|_| unreachable_fleet())?;
     let welcome = welcome.map_err(|error| join_error(&error))?;
     if !folder.journal().exists() {
         Journal::create(&folder.journal(), &fleet, &[])?;
@@ -155,6 +155,17 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     process.close().await?;
     if received {
         return Ok(joined);
+    }
+    // Two devices may have been admitted at once, by two nodes, with an invitation for one. The fleet
+    // knows by now whose admission stands; a member is welcomed again.
+    if let Ok(Err(error @ JoinError::Refused { .. })) = tokio::time::timeout(options.timeout, ask()).await {
+        let folder = Folder::open(data)?;
+        if joined.blocks == 0 {
+            std::fs::remove_file(folder.journal()).map_err(|error| {
+                DriverError::io("The unused journal cannot be removed:", &folder.journal(), &error)
+            })?;
+        }
+        return Err(join_error(&error));
     }
     Err(DriverError::new(
         codes::TIMEOUT,

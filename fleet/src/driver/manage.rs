@@ -204,6 +204,9 @@ impl Desk {
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
+        doctor.problems.extend(super::folder::Folder::kept(&self.data).into_iter().map(|kept| {
+            format!("An earlier start found the journal damaged and kept {kept}; `osiris ledger verify` says more.")
+        }));
         let rejected: u64 = facts.rejected.values().sum();
         if rejected > 0 {
             doctor

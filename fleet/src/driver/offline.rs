@@ -47,7 +47,7 @@ impl Offline {
     /// # Errors
     /// [`DriverError`] where the folder belongs to no fleet, is damaged beyond repair, or in use.
     pub async fn open(data: &Path) -> Result<Self> {
-        let mut process = Process::new(Opened::open(data)?, false)?;
+        let mut process = Process::new(Opened::open_founded(data)?, false)?;
         process.engine.start().await;
         Ok(Self { process })
     }

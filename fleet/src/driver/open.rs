@@ -74,6 +74,27 @@ impl Opened {
         Ok(Self { folder, journal, ledger, writer, library, warnings })
     }
 
+    /// The same, for all but a join under way: without the fleet's first block nothing can be judged.
+    pub(crate) fn open_founded(data: &Path) -> Result<Self, DriverError> {
+        let opened = Self::open(data)?;
+        if opened.ledger.is_founded() {
+            return Ok(opened);
+        }
+        let mut message = format!(
+            "The journal in {} lacks the fleet's first block, so nothing in it can be judged.",
+            data.display()
+        );
+        for warning in &opened.warnings {
+            message.push(' ');
+            message.push_str(warning);
+        }
+        Err(DriverError::new(
+            codes::INTERNAL,
+            message,
+            "If a join was interrupted, run it again. Else restore the folder from a backup, or move the journal away and join again with a new ticket.",
+        ))
+    }
+
     /// Whether the ledger's tips are what another member last confirmed to hold.
     pub(crate) fn all_seen(&mut self) -> bool {
         self.folder.seen() == Some(self.ledger.digest())

@@ -215,14 +215,7 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
     let token = token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
     validate_listen(options.http, token.as_ref())
         .map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
-    let opened = Opened::open(&options.data)?;
-    if !opened.ledger.is_founded() {
-        return Err(DriverError::new(
-            codes::INTERNAL,
-            "The journal lacks the fleet's first block, so nothing in it can be judged.",
-            "Restore the folder from a backup; or move the journal away and join again with a new ticket.",
-        ));
-    }
+    let opened = Opened::open_founded(&options.data)?;
     // The log knows at once; people read the same on the terminal.
     for warning in &opened.warnings {
         tracing::warn!("{warning}");

@@ -27,12 +27,14 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Recovered {
     /// Entries in the order in which they were written.
     pub(crate) entries: Vec<Vec<u8>>,
-    /// The last write before a power cut; cut off.
+    /// What follows the last whole record; cut off and kept beside.
     pub(crate) torn_tail: Option<Damage>,
     /// Changed since it was written; the damaged file was kept beside.
     pub(crate) damage: Vec<Damage>,
     /// Where the damaged file was kept.
     pub(crate) kept: Option<PathBuf>,
+    /// Where the cut-off tail was kept.
+    pub(crate) kept_tail: Option<PathBuf>,
 }
 
 impl Recovered {
@@ -41,8 +43,10 @@ impl Recovered {
         let mut warnings = Vec::new();
         if let Some(tail) = self.torn_tail {
             warnings.push(format!(
-                "The journal ended in {} bytes of an unfinished write, which was never acknowledged; they were cut off.",
-                tail.bytes
+                "The journal ended in {} bytes that are no whole record: a write that was cut short, or damage. \
+                 They were cut off and kept{}; if something is missing, `osiris sync` fetches what other members hold.",
+                tail.bytes,
+                self.kept_tail.as_ref().map(|kept| format!(" in {}", kept.display())).unwrap_or_default()
             ));
         }
         if let (false, Some(kept)) = (self.damage.is_empty(), &self.kept) {
@@ -84,7 +88,10 @@ impl Journal {
         let fleet = journal::read_header(&bytes).map_err(fail)?;
         let scan = journal::scan(&bytes).map_err(fail)?;
         let entries = scan.records.iter().map(|(_, payload)| payload.to_vec()).collect();
-        Ok((fleet, Recovered { entries, torn_tail: scan.torn_tail, damage: scan.damage, kept: None }))
+        Ok((
+            fleet,
+            Recovered { entries, torn_tail: scan.torn_tail, damage: scan.damage, ..Recovered::default() },
+        ))
     }
 
     /// Opens a journal for appending. A torn tail is cut off; a damaged file is kept beside and
@@ -93,7 +100,7 @@ impl Journal {
         let (fleet, mut found) = Self::inspect(path)?;
         let fail = |error: io::Error| DriverError::io("The journal cannot be repaired at", path, &error);
         if !found.damage.is_empty() {
-            let kept = free_name(path);
+            let kept = free_name(path, "damaged");
             fs::hard_link(path, &kept).map_err(fail)?;
             let entries: Vec<_> = found.entries.iter().map(Vec::as_slice).collect();
             Self::create(path, &fleet, &entries)?;
@@ -103,6 +110,10 @@ impl Journal {
         let mut file =
             open.map_err(|error| DriverError::io("The journal cannot be opened at", path, &error))?;
         if let (Some(tail), true) = (found.torn_tail, found.damage.is_empty()) {
+            let kept = free_name(path, "tail");
+            let bytes = read(path)?;
+            write_durably(&kept, bytes.get(tail.offset..).unwrap_or_default()).map_err(fail)?;
+            found.kept_tail = Some(kept);
             file.set_len(tail.offset as u64).map_err(fail)?;
             file.sync_all().map_err(fail)?;
         }
@@ -183,8 +194,8 @@ fn header_error(path: &Path, error: HeaderError) -> DriverError {
     )
 }
 
-fn free_name(path: &Path) -> PathBuf {
-    let name = |n: u32| path.with_file_name(format!("journal.damaged-{n}"));
+fn free_name(path: &Path, what: &str) -> PathBuf {
+    let name = |n: u32| path.with_file_name(format!("journal.{what}-{n}"));
     (1..).map(name).find(|candidate| !candidate.exists()).unwrap_or_else(|| name(0))
 }
 
@@ -215,6 +226,11 @@ mod tests {
         let (_, _, found) = Journal::open(&path).expect("recovered");
         assert_eq!(found.entries, [b"one"]);
         assert_eq!(found.warnings().len(), 1);
+        let kept = fs::read(found.kept_tail.expect("kept")).expect("the tail");
+        assert!(
+            whole.ends_with(&[kept.as_slice(), &whole[whole.len() - 1..]].concat()),
+            "nothing is thrown away"
+        );
         let (_, _, again) = Journal::open(&path).expect("clean");
         assert!(again.warnings().is_empty());
     }

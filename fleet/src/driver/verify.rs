@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use osiris_ledger::{Admission, Block, BlockId, FleetId, Ledger, View};
-use osiris_runtime::Library;
+use osiris_ledger::{Admission, Author, Block, BlockId, FleetId, Ledger, View};
+use osiris_runtime::{ComponentHash, Library};
 
-use super::store::Journal;
+use super::{folder::Folder, store::Journal};
 use crate::api::Verified;
 
 /// Admits every block into an empty ledger, compares the views, scans the journal and hashes the
@@ -15,7 +15,8 @@ pub(crate) fn verify(
     blocks: &[(Arc<Block>, bool)],
     library: &Library,
     view: &View,
-    journal: &Path,
+    me: &Author,
+    data: &Path,
 ) -> Verified {
     let mut problems = Vec::new();
     let mut again = Ledger::new(fleet);
@@ -32,7 +33,7 @@ pub(crate) fn verify(
             "The view differs from what its blocks say; restart the node to build it again.".to_owned(),
         );
     }
-    match Journal::inspect(journal) {
+    match Journal::inspect(&data.join("journal")) {
         Ok((_, found)) => {
             let held: BTreeSet<_> =
                 found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
@@ -58,6 +59,12 @@ pub(crate) fn verify(
             Err(error) => problems.push(error.to_string()),
         }
     }
+    for kept in Folder::kept(data) {
+        problems.push(format!(
+            "An earlier start found the journal damaged and kept {kept}. Once `osiris sync` has brought back what other members hold and nothing is missing, delete that file."
+        ));
+    }
+    problems.extend(missing_bytes(view, me, library));
     let chains: BTreeSet<_> = blocks.iter().map(|(block, _)| block.chain()).collect();
     Verified {
         blocks: blocks.len() as u64,
@@ -66,4 +73,21 @@ pub(crate) fn verify(
         components,
         problems,
     }
+}
+
+/// Revisions that this node says it serves, and whose bytes it does not hold.
+pub(crate) fn missing_bytes(view: &View, me: &Author, library: &Library) -> Vec<String> {
+    let mut missing = Vec::new();
+    for function in view.functions().values() {
+        for revision in function.revisions.iter().filter(|r| r.serving.iter().any(|s| s.device == *me)) {
+            let held = |hash: osiris_ledger::BlobHash| library.contains(ComponentHash(hash.0));
+            if !held(revision.component) || !held(revision.manifest) {
+                missing.push(format!(
+                    "The bytes of {}@{} are missing here; a running node fetches them from other members.",
+                    function.name, revision.number
+                ));
+            }
+        }
+    }
+    missing
 }

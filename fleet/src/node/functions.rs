@@ -89,13 +89,18 @@ impl Functions {
         waiting.filter_map(|fetching| fetching.not_before).filter(|at| Some(*at) > self.last_look).min()
     }
 
-    /// Revisions that are wanted here and cannot be had: why.
-    pub(super) fn problems(&self) -> BTreeMap<BlockId, String> {
-        let failed = self.local.iter().filter_map(|(revision, local)| match local {
-            Local::Failed(why) => Some((*revision, why.clone())),
-            _ => None,
-        });
-        failed.collect()
+    /// Why a revision that is wanted here cannot be had.
+    fn problem(&self, revision: &Revision) -> Option<String> {
+        if let Some(Local::Failed(why)) = self.local.get(&revision.id) {
+            return Some(why.clone());
+        }
+        if let Some(Err(why)) = self.manifests.get(&revision.manifest) {
+            return Some(why.clone());
+        }
+        let missing = [revision.manifest, revision.component].into_iter();
+        let why =
+            missing.filter_map(|hash| self.fetching.get(&hash)).find_map(|fetching| fetching.why.as_ref());
+        why.map(|why| format!("No member gave its bytes: {why}."))
     }
 
     fn fetch_due(&mut self, now: Now, hash: BlobHash) -> bool {
@@ -121,9 +126,15 @@ impl Node {
         })
     }
 
+    /// Revisions that should be ready here and are not: why.
+    pub(super) fn problems(&self) -> BTreeMap<BlockId, String> {
+        let wanted = self.view.functions().values().flat_map(|function| wanted_revisions(function));
+        wanted.filter_map(|revision| Some((revision.id, self.functions.problem(revision)?))).collect()
+    }
+
     /// Brings what is ready here in line with what the view says should be.
     pub(super) fn reconcile(&mut self, now: Now) {
-        if !self.serves || self.read_only.is_some() {
+        if !self.started || !self.serves || self.read_only.is_some() {
             return;
         }
         self.functions.last_look = Some(now.mono);
@@ -177,6 +188,21 @@ impl Node {
             }
         } else {
             self.fetch(now, revision, revision.manifest, revision.manifest_size);
+            self.withdraw_unkept(now, revision, revision.manifest);
+        }
+    }
+
+    /// A folder restored from a backup may say that it serves what it no longer holds. Where nobody gave
+    /// the bytes at once, that is taken back; it is said again once they are here.
+    fn withdraw_unkept(&mut self, now: Now, revision: &Revision, missing: BlobHash) {
+        if self.functions.fetching.get(&missing).is_some_and(|fetching| fetching.failures > 0) {
+            self.take_back(now, revision);
+        }
+    }
+
+    fn take_back(&mut self, now: Now, revision: &Revision) {
+        if revision.serving.iter().any(|serving| serving.device == self.me) {
+            self.announce(now, Payload::Stopped(op::Stopped { revision: revision.id }));
         }
     }
 
@@ -199,7 +225,8 @@ impl Node {
     /// One step towards being ready.
     fn advance(&mut self, now: Now, revision: &Revision) {
         match self.functions.local.get(&revision.id) {
-            Some(Local::Preparing | Local::Failed(_)) => {}
+            Some(Local::Preparing) => {}
+            Some(Local::Failed(_)) => self.take_back(now, revision),
             Some(Local::Ready(concurrency)) => {
                 let concurrency = *concurrency;
                 let said = revision.serving.iter().find(|serving| serving.device == self.me);
@@ -210,6 +237,7 @@ impl Node {
             }
             None if !self.functions.held.contains(&revision.component) => {
                 self.fetch(now, revision, revision.component, revision.size);
+                self.withdraw_unkept(now, revision, revision.component);
             }
             None => {
                 let Some(Ok(manifest)) = self.functions.manifests.get(&revision.manifest) else { return };

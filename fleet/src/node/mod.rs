@@ -62,6 +62,8 @@ pub struct Node {
     gone_since: BTreeMap<PeerId, Mono>,
     draining: bool,
     read_only: Option<String>,
+    /// Whether the driver has told what it holds.
+    started: bool,
 }
 
 impl Node {
@@ -92,6 +94,7 @@ impl Node {
             gone_since,
             draining: false,
             read_only: None,
+            started: false,
         }
     }
 
@@ -120,7 +123,7 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input) {
         assert!(self.effects.is_empty(), "effects are drained before the next input");
         match input {
-            Input::Start => {}
+            Input::Start => self.started = true,
             Input::PeerUp(peer) => {
                 self.gone_since.remove(&peer);
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);

@@ -261,7 +261,7 @@ impl Node {
                     early: early as u64,
                     unseen: self.unseen.len() as u64,
                     connected: self.sync.peers().count() as u64,
-                    problems: self.functions.problems(),
+                    problems: self.problems(),
                     draining: self.draining,
                     read_only: self.read_only.clone(),
                     heads: self.ledger.heads(),
