@@ -100,8 +100,7 @@ impl Services for NodeServices {
         Box::pin(async move {
             match dispatcher {
                 Some(dispatcher) => dispatcher.serve_relayed(request).await,
-                // A process that only makes contact: the caller tries another member.
-                None => CallReply { status: 503, headers: Vec::new(), body: bytes::Bytes::new() },
+                None => Dispatcher::not_hosting(),
             }
         })
     }

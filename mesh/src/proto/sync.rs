@@ -230,8 +230,8 @@ impl Sync {
         outcome
     }
 
-    /// Handles a gossip hint: one entry. Returns what was admitted, and whether something it names
-    /// is missing, so that a peer should be asked.
+    /// Handles a gossip hint: one entry. Returns what was admitted; where something that it names is
+    /// missing, peers are asked soon.
     pub fn hint(&mut self, now: Now, entry: &[u8], ledger: &mut Ledger) -> Vec<Arc<Block>> {
         match ledger.admit(entry) {
             Ok(Admission::New { admitted, .. }) => admitted,
