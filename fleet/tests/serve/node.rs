@@ -45,7 +45,10 @@ static KIT: LazyLock<Kit> = LazyLock::new(|| {
 pub(crate) async fn prepare(name: &str, component: &[u8], limits: Limits) -> Arc<Function> {
     let hash = ComponentHash::of(component);
     let path = KIT.dir.path().join(hash.to_string());
-    std::fs::write(&path, component).expect("written");
+    // Tests share the folder: another one may be reading the same component under its name.
+    let file = tempfile::NamedTempFile::new_in(KIT.dir.path()).expect("a file");
+    std::fs::write(file.path(), component).expect("written");
+    file.persist(&path).expect("renamed");
     KIT.runtime.prepare(name, hash, path, limits).await.expect("prepared")
 }
 
