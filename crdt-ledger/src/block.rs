@@ -19,7 +19,7 @@ use crate::{
     time::WallMs,
 };
 
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const DOMAIN: &[u8] = b"osiris-ledger-v1";
 
 /// The order of blocks: by depth, then by id. Total, and the same on every node.
@@ -147,6 +147,12 @@ impl Block {
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
             return Err(Reject::Malformed);
         };
+        // Another version may have other fields; the array's length and the version come first in all.
+        if let [0x8a, version @ 0..=23, ..] = entry
+            && *version != VERSION
+        {
+            return Err(Reject::Version(*version));
+        }
         let body: Body = codec::decode(&entry[..body_len]).map_err(|error| match error {
             DecodeError::Malformed => Reject::Malformed,
             DecodeError::NotCanonical => Reject::NotCanonical,
@@ -279,7 +285,7 @@ impl Block {
             .into_iter()
             .filter(|id| *id != BlockId::ZERO)
             .chain(self.body.parents.iter().map(|parent| parent.id))
-            .chain(self.body.payload.references().iter().copied())
+            .chain(self.body.payload.references())
     }
 }
 

@@ -150,7 +150,7 @@ impl Writer {
         &mut self,
         ledger: &mut Ledger,
         now: Now,
-        payload: Payload,
+        mut payload: Payload,
     ) -> Result<Arc<Block>, AppendError> {
         ledger.settle();
         if ledger.chain_fork(&self.chain()).is_some() {
@@ -164,11 +164,16 @@ impl Writer {
         let depth = |parents: &[Parent]| {
             parents.iter().map(|p| depth_of(&p.id)).max().unwrap_or(0).max(prev_depth) + 1
         };
+        if let Payload::Withdrawn(op) = &mut payload {
+            parents.truncate(limits::PARENTS_MAX - 1);
+            let below = parents.iter().map(|parent| parent.id).chain(own.iter().map(|block| block.id()));
+            op.stands = admissions_beside(ledger, &op.invitation, &below.collect::<Vec<_>>());
+        }
         // What the block refers to must lie below it: where the chosen heads are shallower, the
         // deepest reference becomes a parent itself.
-        let deepest = payload.references().iter().chain([&grant]).max_by_key(|id| depth_of(id));
+        let deepest = payload.references().chain([grant]).max_by_key(depth_of);
         if let Some(block) =
-            deepest.and_then(|id| ledger.get(id)).filter(|b| b.order().depth >= depth(&parents))
+            deepest.and_then(|id| ledger.get(&id)).filter(|b| b.order().depth >= depth(&parents))
         {
             parents.truncate(limits::PARENTS_MAX - 1);
             parents.push(as_parent(block));
@@ -219,9 +224,8 @@ impl Writer {
             return Ok(*grant);
         }
         let role = payload.needs();
-        let able = |roles: &crate::Roles| match payload {
-            Payload::Invited(op) => roles.has(role) && roles.covers(op.roles),
-            _ => roles.has(role),
+        let able = |roles: &crate::Roles| {
+            roles.has(role) && payload.offer().is_none_or(|offer| roles.covers(offer.roles))
         };
         let grant = held.iter().find(|(_, _, roles, ..)| able(roles)).map(|(id, ..)| *id);
         let grant = grant.ok_or(AppendError::Denied(role))?;
@@ -265,6 +269,19 @@ fn outranks(ledger: &Ledger, grant: &BlockId, payload: &Payload) -> bool {
         }
         _ => true,
     }
+}
+
+/// Admissions that count and are no ancestors of these blocks: what a withdrawal must name to leave them.
+/// The first in ledger order, if they are too many.
+fn admissions_beside(ledger: &Ledger, offer: &BlockId, below: &[BlockId]) -> Vec<BlockId> {
+    let ancestors = ledger.admissions_below(offer, below);
+    let given = |id: &BlockId| ledger.standings().grants.get(id).is_some_and(|standing| standing.given);
+    let beside = ledger.admissions_by(offer).filter(|id| !ancestors.contains(id) && given(id));
+    let mut beside: Vec<_> = beside.filter_map(|id| ledger.get(id)).collect();
+    beside.sort_unstable_by_key(|block| block.order());
+    let mut stands: Vec<_> = beside.iter().take(limits::STANDS_MAX).map(|block| block.id()).collect();
+    stands.sort_unstable();
+    stands
 }
 
 fn as_parent(block: &Arc<Block>) -> Parent {

@@ -11,7 +11,7 @@ use osiris_ledger::{
 use support::{
     ADMIN, FOUNDER, FOUNDER_ADMIN, Fixture, NODE, OPERATOR, TICKET, admitted, append, as_parent, author,
     deploy, deployed, fingerprint, forge, found, invited, is_new, key, replica, revoked, serving, session,
-    some_signature,
+    some_signature, user, withdrawn,
 };
 
 /// The eight points of small order, as ed25519 encodes them.
@@ -78,15 +78,15 @@ fn an_altered_byte_anywhere_is_refused() {
 fn any_other_spelling_of_a_body_is_refused() {
     let fixture = Fixture::new();
     let body = fixture.draft(NODE, serving(&fixture.revision)).body();
-    assert_eq!(body[..2], [0x8a, 0x01], "an array of ten, then version 1");
+    assert_eq!(body[..2], [0x8a, 0x02], "an array of ten, then version 2");
     let spelled = |spelling: &[&[u8]]| {
         let entry = forge::seal(&spelling.concat(), &fixture.fleet, &key(NODE));
         fixture.ledger().admit(&entry).map(|_| ())
     };
     assert_eq!(spelled(&[&body]), Ok(()));
     let other: [(&str, &[&[u8]]); 7] = [
-        ("a version in two bytes", &[&[0x8a, 0x18, 0x01], &body[2..]]),
-        ("a version in nine bytes", &[&[0x8a, 0x1b, 0, 0, 0, 0, 0, 0, 0, 1], &body[2..]]),
+        ("a version in two bytes", &[&[0x8a, 0x18, 0x02], &body[2..]]),
+        ("a version in nine bytes", &[&[0x8a, 0x1b, 0, 0, 0, 0, 0, 0, 0, 2], &body[2..]]),
         ("a length in two bytes", &[&[0x98, 0x0a], &body[1..]]),
         ("an array without length", &[&[0x9f], &body[1..], &[0xff]]),
         ("a tag before the array", &[&[0xd9, 0xd9, 0xf7], &body]),
@@ -132,12 +132,18 @@ fn an_entry_above_the_limit_is_refused_unread() {
 #[test]
 fn an_unknown_version_is_refused() {
     let fixture = Fixture::new();
-    for version in [0, 2, 255] {
+    for version in [0, 1, 3, 255] {
         let mut draft = fixture.draft(NODE, serving(&fixture.revision));
         draft.version = version;
         let expected = Reject::Version(u8::try_from(version).expect("small"));
         assert_eq!(fixture.answer(NODE, &draft).err(), Some(expected));
     }
+    // Another version may have another shape: what it is comes first.
+    let entry = forge::seal(&[0x82, 0x01, 0x00], &fixture.fleet, &key(NODE));
+    assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::Malformed), "an array of another length");
+    let body = fixture.draft(NODE, [1, 2, 3]).body();
+    let entry = forge::seal(&[&[0x8a, 0x01], &body[2..]].concat(), &fixture.fleet, &key(NODE));
+    assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::Version(1)));
 }
 
 #[test]
@@ -327,11 +333,12 @@ fn the_grant_must_be_the_authors_and_allow_the_operation() {
     // A stranger with a key of its own.
     assert_eq!(answer(77, fixture.node, serves()), Err(Reject::Grant));
 
-    let denied: [(u8, Payload); 8] = [
+    let denied: [(u8, Payload); 9] = [
         (NODE, deploy("hello", 2, &[])),
         (NODE, Payload::Removed(op::Removed { name: "hello".to_owned(), replaces: vec![fixture.revision] })),
         (NODE, invited(5, 1, &[Role::Node], None)),
-        (NODE, Payload::Withdrawn(op::Withdrawn { invitation: fixture.bearer })),
+        (NODE, withdrawn(fixture.bearer)),
+        (OPERATOR, user(5, 1, Roles::NODE)),
         (NODE, revoked(&[fixture.operator], &[])),
         (OPERATOR, revoked(&[fixture.node], &[])),
         (OPERATOR, revoked(&[fixture.node, fixture.operator], &[])),
@@ -387,7 +394,7 @@ fn an_admission_needs_the_tickets_proof_for_this_device_and_fleet() {
 fn references_are_of_the_right_kind() {
     let fixture = Fixture::new();
     let answer = |device, payload| fixture.answer(device, &fixture.draft(device, payload)).map(|_| ());
-    let wrong: [(u8, Payload); 11] = [
+    let wrong: [(u8, Payload); 14] = [
         (NODE, serving(&fixture.bearer)),
         (NODE, serving(&fixture.genesis)),
         (NODE, Payload::Stopped(op::Stopped { revision: fixture.node })),
@@ -397,9 +404,15 @@ fn references_are_of_the_right_kind() {
             OPERATOR,
             Payload::Removed(op::Removed { name: "other".to_owned(), replaces: vec![fixture.revision] }),
         ),
-        (ADMIN, Payload::Withdrawn(op::Withdrawn { invitation: fixture.node })),
+        (ADMIN, withdrawn(fixture.node)),
         (ADMIN, revoked(&[fixture.bearer], &[])),
         (ADMIN, revoked(&[fixture.node, fixture.operator], &[])),
+        (ADMIN, revoked(&[fixture.node], &[fixture.revision])),
+        (ADMIN, revoked(&[fixture.node], &[fixture.genesis])),
+        (ADMIN, {
+            let stands = vec![fixture.operator];
+            Payload::Withdrawn(op::Withdrawn { invitation: fixture.bearer, stands })
+        }),
         (NODE, Payload::Admitted(admitted(&fixture.fleet, &fixture.node, 0, 9))),
         (NODE, Payload::Admitted(admitted(&fixture.fleet, &fixture.revision, 0, 9))),
     ];
@@ -491,11 +504,24 @@ fn fields_out_of_range_are_refused() {
     let grants: Vec<_> = (0..9).map(|n| BlockId([n; 32])).collect();
     refused(ADMIN, revoked(&grants, &[]));
     refused(ADMIN, revoked(&[fixture.node, fixture.node], &[]));
-    let pins: Vec<_> = (0..65).map(|n| (session(n), 1)).collect();
+    let pins: Vec<_> = (0..33).map(|n| BlockId([n; 32])).collect();
     let fits = forge::Forged { parents: vec![], ..fixture.draft(ADMIN, revoked(&[fixture.node], &pins)) };
     assert!(fits.body().len() < limits::ENTRY_BYTES_MAX, "the pins' limit must be what refuses it");
     refused(ADMIN, revoked(&[fixture.node], &pins));
-    refused(ADMIN, revoked(&[fixture.node], &[(session(1), 1), (session(1), 2)]));
+    let twice = op::Revoked { grants: vec![fixture.node], pins: vec![fixture.revision; 2] };
+    refused(ADMIN, Payload::Revoked(twice));
+    let stands = (0..17).map(|n| BlockId([n; 32])).collect();
+    refused(ADMIN, Payload::Withdrawn(op::Withdrawn { invitation: fixture.bearer, stands }));
+    refused(ADMIN, user(5, 0, Roles::NODE));
+    refused(ADMIN, user(5, 1_001, Roles::NODE));
+    refused(ADMIN, user(5, 1, Roles::NONE));
+    let recovered = op::Recovered {
+        device: author(5),
+        label: "back".to_owned(),
+        generation: 0,
+        certificate: support::some_signature(),
+    };
+    refused(ADMIN, Payload::Recovered(recovered));
 }
 
 /// Roles that no version of this format knows: the type cannot hold them, so the CBOR is made here.

@@ -101,12 +101,19 @@ pub(crate) fn serving(revision: &BlockId) -> Payload {
     Payload::Serving(op::Serving { revision: *revision, concurrency: 4 })
 }
 
-pub(crate) fn revoked(grants: &[BlockId], pins: &[(Session, u64)]) -> Payload {
-    let mut grants = grants.to_vec();
+pub(crate) fn revoked(grants: &[BlockId], pins: &[BlockId]) -> Payload {
+    let (mut grants, mut pins) = (grants.to_vec(), pins.to_vec());
     grants.sort_unstable();
-    let mut pins: Vec<_> = pins.iter().map(|&(session, seq)| op::Pin { session, seq }).collect();
-    pins.sort_unstable_by_key(|pin| pin.session);
+    pins.sort_unstable();
     Payload::Revoked(op::Revoked { grants, pins })
+}
+
+pub(crate) fn withdrawn(invitation: BlockId) -> Payload {
+    Payload::Withdrawn(op::Withdrawn { invitation, stands: Vec::new() })
+}
+
+pub(crate) fn user(ticket: u8, devices: u32, roles: Roles) -> Payload {
+    Payload::User(op::User { name: "isis".to_owned(), key: author(TICKET + ticket), roles, devices })
 }
 
 /// Invites a device with roles and admits it; returns its grant.
@@ -223,7 +230,7 @@ impl Fixture {
     /// The first block of a new session of a member, valid wherever the payload is.
     pub(crate) fn draft<P>(&self, device: u8, payload: P) -> Forged<P> {
         Forged {
-            version: 1,
+            version: 2,
             author: author(device),
             session: session(200),
             seq: 1,

@@ -185,7 +185,14 @@ fn says(view: &View, payload: &Payload) -> String {
             Some(device) => format!("invites {} as {}", device.short(), op.roles),
             None => format!("invites {} device(s) as {}", op.uses, op.roles),
         },
-        Payload::Withdrawn(op) => format!("withdraws the invitation {}", op.invitation.short()),
+        Payload::User(op) => format!("makes the user {} known as {}", op.name, op.roles),
+        Payload::Withdrawn(op) => match view.users().get(&op.invitation) {
+            Some(user) => format!("ends the user {}", user.name),
+            None => format!("withdraws the invitation {}", op.invitation.short()),
+        },
+        Payload::Recovered(op) => {
+            format!("makes {} ({}) an admin by the recovery key", op.label, op.device.short())
+        }
         Payload::Admitted(op) => format!("admits {} ({})", op.label, op.device.short()),
         Payload::Revoked(op) => {
             let grants: Vec<_> = op.grants.iter().map(osiris_ledger::BlockId::short).collect();
