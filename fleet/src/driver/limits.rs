@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-/// Connections that one listener keeps open; more are answered with 503 and closed.
+/// Connections that one listener keeps open. For one more, the one idle for longest is closed; where
+/// none is idle, the new one may only ask for `/healthz` or `/readyz`.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Connections beyond that, of each listener, for one question about health each. Of them too the one
+/// that waits for longest gives way.
+pub const RESERVED_CONNECTIONS_MAX: usize = 16;
+/// Longest wait for the whole head of such a question.
+pub const RESERVED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that wait in the kernel to be accepted.
 pub const LISTEN_BACKLOG: u32 = 1_024;
 /// Longest wait for a request's whole head, and for the next request on an idle connection.
