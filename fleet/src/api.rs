@@ -121,6 +121,8 @@ pub struct Status {
     pub backlog: u64,
     /// Invocations running here.
     pub in_flight: u64,
+    /// What is wrong with the node as a member of the fleet, in sentences; `osiris doctor` finds more.
+    pub problems: Vec<String>,
 }
 
 /// One member.
@@ -144,6 +146,8 @@ pub struct NodeRow {
     pub rejected: u64,
     /// Forked chains proven against it.
     pub forks: u64,
+    /// This device's key is in use by another process, too; only known of the node that is asked.
+    pub twin: bool,
 }
 
 /// One function.

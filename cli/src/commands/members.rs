@@ -168,6 +168,7 @@ pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure
     let headers = ["LABEL", "DEVICE", "STATE", "ROLES", "RTT", "SERVING", "ADDRESSES", "TROUBLE"];
     out.rows(&rows, &headers, "no members", |row| {
         let trouble = match (row.forks, row.rejected) {
+            _ if row.twin => Cell::new("runs twice: see osiris doctor").tone(Tone::Bad),
             (0, 0) => Cell::dim("-"),
             (0, rejected) => Cell::new(human::count(rejected, "invalid block")).tone(Tone::Warning),
             (forks, _) => Cell::new(human::count(forks, "forked chain")).tone(Tone::Bad),

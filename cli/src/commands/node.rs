@@ -133,6 +133,7 @@ pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failur
         ]);
     }
     facts.push(("version", Cell::new(&status.version)));
+    facts.extend(status.problems.iter().map(|problem| ("problem", Cell::new(problem).tone(Tone::Bad))));
     out.facts(&status, facts)?;
     Ok(Exit::Done)
 }

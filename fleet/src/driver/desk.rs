@@ -123,6 +123,7 @@ impl Desk {
             unseen: facts.unseen,
             backlog,
             in_flight,
+            problems: facts.twin.into_iter().collect(),
         })
     }
 

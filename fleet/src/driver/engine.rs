@@ -142,6 +142,7 @@ impl Engine {
             MeshEvent::Frame { peer, bytes } => Input::Frame(peer, bytes.to_vec()),
             MeshEvent::Hint { bytes } => Input::Hint(bytes.to_vec()),
             MeshEvent::HintsLagged => Input::HintsLagged,
+            MeshEvent::Twin { peer } => Input::Twin(peer),
             _ => return,
         };
         self.handle(input).await;
@@ -249,6 +250,7 @@ impl Engine {
                 }
             }
             Effect::Reply(token, reply) => self.reply(token, reply),
+            Effect::Warn(warning) => tracing::warn!("{warning}"),
             Effect::Published(view) => {
                 self.tell_roster(&view);
                 if let Some(hosting) = &self.hosting {

@@ -40,6 +40,13 @@ impl Folder {
         Ok(Self { dir })
     }
 
+    /// A copy of everything that is in it now.
+    pub(crate) fn copied(&self) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        copy(self.path(), dir.path()).expect("copied");
+        Self { dir }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -69,6 +76,21 @@ impl Folder {
             Err(_) => Err(running.await.expect("no panic").expect_err("a node that is not ready has failed")),
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            std::fs::create_dir_all(&to)?;
+            copy(&entry.path(), &to)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn join_options(ticket: &str, label: &str) -> JoinOptions {
