@@ -66,6 +66,8 @@ struct Admitted {
     roles: Vec<String>,
     blocks: u64,
     data_dir: String,
+    /// Whether it was a member before, and the ticket gave no more than addresses.
+    already_member: bool,
 }
 
 /// `osiris join`.
@@ -97,6 +99,7 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         roles: joined.roles,
         blocks: joined.blocks,
         data_dir: settings.data.display().to_string(),
+        already_member: joined.addresses_of.is_some(),
     };
     let facts = vec![
         ("fleet", Cell::new(format!("{} ({})", admitted.fleet_name, human::short(&admitted.fleet)))),
@@ -106,6 +109,13 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         ("data", Cell::new(&admitted.data_dir)),
     ];
     out.facts(&admitted, facts)?;
+    if let Some(members) = joined.addresses_of {
+        out.note(&format!(
+            "This device is a member already. The addresses of {} were taken from the ticket; its invitation was \
+             not used, and the roles stay.",
+            human::count(members, "member")
+        ));
+    }
     out.note("next: `osiris up` runs the node");
     Ok(Exit::Done)
 }

@@ -11,6 +11,7 @@ use osiris_fleet::{
     api,
     driver::{Addresses, DriverError, InitOptions, JoinOptions, RunOptions, init, join, run, socket_path},
 };
+use osiris_protocol::PeerAddr;
 use serde::{Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -45,6 +46,17 @@ impl Folder {
         let dir = tempfile::tempdir().expect("a folder");
         copy(self.path(), dir.path()).expect("copied");
         Self { dir }
+    }
+
+    /// Where members were last known to listen.
+    pub(crate) fn peers(&self) -> Vec<PeerAddr> {
+        let bytes = std::fs::read(self.path().join("peers.json")).expect("there are some");
+        serde_json::from_slice(&bytes).expect("addresses")
+    }
+
+    pub(crate) fn save_peers(&self, peers: &[PeerAddr]) {
+        let bytes = serde_json::to_vec(peers).expect("JSON");
+        std::fs::write(self.path().join("peers.json"), bytes).expect("written");
     }
 
     pub(crate) fn path(&self) -> &Path {
