@@ -313,6 +313,26 @@ fn service_install_prints_a_unit() {
 }
 
 #[test]
+fn a_node_that_cannot_listen_says_what_to_do() {
+    let home = Home::founded();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("bound");
+    let (port, token) = (taken.to_string(), home.write("token", b"short"));
+    for format in ["table", "json"] {
+        let up = |more: &[&str], words: &[&str]| {
+            home.fails(&[&["up", "--log", "error", "-o", format], more].concat(), 1, words);
+        };
+        up(&["--http", &port], &["cannot listen", "next: ", "--http PORT"]);
+        up(&["--http", "0.0.0.0:0"], &["without a token", "next: ", "--token-file"]);
+        up(&["--http", "0", "--token-file", &token], &["the mode", "next: ", "chmod 600"]);
+        up(&["--http", "0", "--token-file", "none"], &["cannot be read", "next: "]);
+    }
+    let socket = home.path().join("data/osiris.sock");
+    std::fs::write(&socket, "mine").expect("written");
+    home.fails(&["up", "--log", "error", "--http", "0"], 1, &["not a socket", "next: "]);
+}
+
+#[test]
 fn one_node_from_init_to_down() {
     let home = Home::founded();
     let node = home.up();

@@ -212,9 +212,11 @@ fn save_peers(folder: &Folder, mesh: &Mesh) -> Result<(), DriverError> {
 /// [`DriverError`] where the node cannot start; what happens later is logged and repaired.
 pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<(), DriverError> {
     let token = options.token_file.as_deref().map(Token::read).transpose();
-    let token = token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
-    validate_listen(options.http, token.as_ref())
-        .map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
+    let token =
+        token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), &error.next()))?;
+    let listen_error =
+        |code, error: serve::ListenError| DriverError::new(code, error.to_string(), error.next());
+    validate_listen(options.http, token.as_ref()).map_err(|error| listen_error(codes::BAD_REQUEST, error))?;
     let opened = Opened::open_founded(&options.data)?;
     // The log knows at once; people read the same on the terminal.
     for warning in &opened.warnings {
@@ -257,7 +259,7 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
         state: Arc::clone(&desk.state),
     };
     let server = serve::Server::start(config, parts).await;
-    let server = server.map_err(|error| DriverError::new(codes::CONFLICT, error.to_string(), ""))?;
+    let server = server.map_err(|error| listen_error(codes::CONFLICT, error))?;
     let http = server.http_addr().unwrap_or(options.http);
     let _ = desk.http.set(http.to_string());
     process.engine.start().await;
