@@ -77,6 +77,18 @@ async fn three_nodes_agree_and_relay() {
     }
     assert_eq!(relayed, 2, "one replica, so two of three nodes pass the call on");
 
+    // Where the block is and where the component is are two things.
+    let again = a.deploy(osiris_examples::CHART, manifest("again", Replicas::All)).await;
+    assert!(again.written.seen_by > 0, "{again:?}");
+    until("all hold it", || async {
+        let rows: Vec<api::FunctionRow> = a.get("/v1/functions").await;
+        rows.iter().any(|row| row.name == "again" && row.replicas == 3)
+    })
+    .await;
+    let deploy = api::Deploy { timeout_ms: 0, manifest: manifest("third", Replicas::Count(1)), ..deploy };
+    let third: api::Deployed = a.post("/v1/functions", &deploy).await;
+    assert_eq!((third.component_held_by, third.written.seen_by), (2, 0), "{third:?}");
+
     let late = Folder::joined(&ticket, "late").await.expect_err("the invitation is used up");
     assert_eq!(late.code, "denied");
     assert!(late.message.contains("used up"), "{}", late.message);

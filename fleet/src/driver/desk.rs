@@ -217,15 +217,15 @@ impl Desk {
             .await?;
         let written = self.written(reply)?;
         let view = self.view();
-        let revisions = view.function(&name).map(|function| function.revisions.clone()).unwrap_or_default();
+        let revisions =
+            view.function(&name).map(|function| function.revisions.as_slice()).unwrap_or_default();
         let revision = revisions.iter().find(|revision| revision.id.to_string() == written.block);
         let live = view.function(&name).and_then(|function| function.live.clone());
-        let others = revision.map(|r| r.serving.iter().filter(|s| s.device != self.me).count()).unwrap_or(0);
         Ok(api::Deployed {
             name,
             revision: revision.map_or(0, |revision| revision.number),
             world: rows::world_name(world),
-            component_held_by: others as u64,
+            component_held_by: rows::holders(&view, BlobHash(hash.0), &self.me),
             live: live.is_some_and(|live| live.id.to_string() == written.block),
             written,
         })
