@@ -1,6 +1,7 @@
 //! The real binary, driven as people and scripts drive it: arguments in, output and exit code out.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -216,6 +217,30 @@ fn a_fleet_is_founded_once_and_its_recovery_key_is_printed() {
     assert_eq!((&status["fleet_name"], &status["label"]), (&"home".into(), &"test".into()));
     let table = home.done(&["status"]).out;
     assert!(!table.contains('\u{1b}') && table.contains("home ("), "{table}");
+}
+
+#[test]
+fn a_recovery_key_goes_into_a_file_of_its_own_and_never_over_another() {
+    let home = Home::new();
+    let taken = home.write("taken", b"mine");
+    home.fails(&["init", "--recovery-file", &taken], 2, &["left alone", "next: "]);
+    assert_eq!(std::fs::read(&taken).expect("kept"), b"mine");
+    assert!(!home.path().join("data").exists(), "nothing was founded");
+
+    let file = home.path().join("recovery").display().to_string();
+    let ran = home.done(&["init", "--recovery-file", &file, "-o", "json"]);
+    assert_eq!(ran.json()["recovery_file"].as_str(), Some(file.as_str()));
+    assert!(ran.json().get("recovery_key").is_none(), "{ran:?}");
+    let key = std::fs::read_to_string(&file).expect("written");
+    assert!(key.len() == 65 && key.trim().bytes().all(|byte| byte.is_ascii_hexdigit()), "{key:?}");
+    assert!(!ran.out.contains(key.trim()) && !ran.err.contains(key.trim()));
+    let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // A second fleet is refused, and no file is left behind.
+    let other = home.path().join("other");
+    home.fails(&["init", "--recovery-file", &other.display().to_string()], 1, &["already belongs"]);
+    assert!(!other.exists());
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub struct Inited {
     pub fleet: String,
     /// This device's key, hex.
     pub device: String,
-    /// Secret half of the recovery key, hex. It is stored nowhere.
+    /// Secret half of the recovery key, hex. The folder does not hold it.
     pub recovery_secret: String,
 }
 
