@@ -322,6 +322,11 @@ impl Engine {
         });
     }
 
+    /// Tells the core that the library holds something no more.
+    pub(crate) async fn blob_gone(&mut self, hash: BlobHash) {
+        self.handle(Input::BlobGone(hash)).await;
+    }
+
     /// Makes every write durable and performs what waited for it.
     pub(crate) async fn settle(&mut self) {
         while self.written > self.durable && !self.store_failed {

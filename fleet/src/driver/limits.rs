@@ -61,7 +61,11 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes that all components and manifests of a node may take.
 pub const LIBRARY_QUOTA_BYTES: u64 = 4 << 30;
+/// Revisions of a function whose bytes are kept to go back to, the newest included.
+pub const REVISIONS_KEPT: usize = 3;
+/// How long components and manifests that no revision uses any more are kept.
+pub const UNUSED_KEPT: Duration = Duration::from_secs(600);
 /// Longest wait for running calls when the node is stopped.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Least time between two writes of the file with members' addresses.
-pub const PEERS_SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two looks at what is to be kept of members' addresses, and removed from the library.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -36,6 +36,8 @@ pub enum Input {
     Request(Token, Request),
     /// The library holds these bytes.
     BlobHeld(BlobHash),
+    /// The library holds them no more: no revision that counts uses them.
+    BlobGone(BlobHash),
     /// A manifest was read from the library.
     Manifest(BlobHash, Result<Manifest, String>),
     /// No member gave these bytes.

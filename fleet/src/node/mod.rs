@@ -160,6 +160,7 @@ impl Node {
             Input::Request(token, request) => self.request(now, token, request),
             Input::StoreFailed(why) => self.store_failed(&why),
             Input::BlobHeld(hash) => self.functions.blob_held(hash),
+            Input::BlobGone(hash) => self.functions.blob_gone(&hash),
             Input::Manifest(hash, manifest) => self.functions.manifest_read(hash, manifest),
             Input::FetchFailed(hash, why) => self.functions.fetch_failed(now, hash, why),
             Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
