@@ -1,10 +1,13 @@
 //! The real binary, driven as people and scripts drive it: arguments in, output and exit code out.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -355,6 +358,28 @@ fn a_node_that_cannot_listen_says_what_to_do() {
     let socket = home.path().join("data/osiris.sock");
     std::fs::write(&socket, "mine").expect("written");
     home.fails(&["up", "--log", "error", "--http", "0"], 1, &["not a socket", "next: "]);
+}
+
+#[test]
+fn a_node_tells_systemd_when_it_is_ready() {
+    let home = Home::founded();
+    let path = home.path().join("notify");
+    let name = format!("osiris-test-{}", std::process::id());
+    let hidden = SocketAddr::from_abstract_name(&name).expect("a name");
+    for (socket, told) in [
+        (UnixDatagram::bind(&path).expect("a socket"), path.display().to_string()),
+        (UnixDatagram::bind_addr(&hidden).expect("a socket"), format!("@{name}")),
+    ] {
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        let mut command = home.command(&["up", "--http", "0", "--log", "error"]);
+        let child = command.env("NOTIFY_SOCKET", told).stdout(Stdio::null()).spawn().expect("it runs");
+        let node = Node { home: &home, child, addresses: serde_json::Value::Null };
+        let mut message = [0; 64];
+        let read = socket.recv(&mut message).expect("a message");
+        assert_eq!(&message[..read], b"READY=1");
+        assert_eq!(home.done(&["status", "-o", "json"]).json()["state"], "serving");
+        node.down();
+    }
 }
 
 #[test]

@@ -55,6 +55,9 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
             Format::Table => out.facts(&addresses, facts(&addresses)),
             _ => out.item(&addresses),
         };
+        if let Err(error) = crate::notify::ready() {
+            out.warn(&format!("systemd was not told that the node is ready: {error}"));
+        }
         // Whoever started the node may have closed stdout; that is no reason to stop.
         if let Err(failure) = told {
             out.failure(&failure);
