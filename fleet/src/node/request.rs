@@ -271,6 +271,7 @@ impl Node {
                     problems: self.problems(),
                     draining: self.draining,
                     read_only: self.read_only.clone(),
+                    twin: self.twin.problem(),
                     heads: self.ledger.heads(),
                     document_heads: self.ledger.document_heads(),
                 }))
