@@ -535,3 +535,32 @@ fn a_writer_cites_all_chains_within_a_few_blocks() {
     assert!(unseen.is_empty(), "{} heads were never cited", unseen.len());
     assert_eq!(ledger.verify(), Ok(ledger.len()));
 }
+
+/// Batches are read on several cores: what comes of them is the same as one by one.
+#[test]
+fn a_batch_is_answered_as_its_entries_one_by_one() {
+    let fixture = Fixture::new();
+    let mut entries: Vec<_> = fixture.blocks.iter().map(|block| block.entry().to_vec()).collect();
+    // Early ones, one that comes twice, and one with a changed byte amid the rest.
+    entries.reverse();
+    entries.extend(fixture.blocks.iter().map(|block| block.entry().to_vec()));
+    let mut changed = entries[0].clone();
+    let last = changed.len() - 1;
+    changed[last] ^= 1;
+    entries.insert(3, changed);
+    entries.push(Vec::new());
+    assert!(entries.len() > osiris_ledger::limits::PARALLEL_MIN);
+    let say = |answer: Result<Admission, osiris_ledger::Reject>| match answer {
+        Ok(Admission::New { admitted, rejected }) => {
+            format!("{:?} {rejected:?}", admitted.iter().map(|block| block.id()).collect::<Vec<_>>())
+        }
+        other => format!("{other:?}"),
+    };
+    let (mut batch, mut single) = (Ledger::new(fixture.fleet), Ledger::new(fixture.fleet));
+    let together: Vec<_> = batch.admit_all(&entries).into_iter().map(say).collect();
+    let alone: Vec<_> = entries.iter().map(|entry| say(single.admit(entry))).collect();
+    assert_eq!(together, alone);
+    assert_eq!(together.iter().filter(|said| said.contains("BadSignature")).count(), 1);
+    assert_eq!(batch.len(), fixture.blocks.len() as u64);
+    assert_eq!(fingerprint(&mut batch), fingerprint(&mut single));
+}
