@@ -132,6 +132,29 @@ pub enum Reject {
     Field(&'static str),
 }
 
+impl Reject {
+    /// Whether the refused block is certainly its author's work: what is wrong shows only after its
+    /// signature was checked. Then whoever passed it on need not be known to name the offender.
+    #[must_use]
+    pub fn is_the_authors(&self) -> bool {
+        use Reject::{
+            Depth, Grant, OtherChain, ParentPlace, Proof, ReferenceDepth, ReferenceKind, Role, Seq,
+        };
+        matches!(
+            self,
+            Seq { .. }
+                | OtherChain
+                | ParentPlace
+                | Depth { .. }
+                | ReferenceDepth
+                | ReferenceKind
+                | Grant
+                | Role
+                | Proof
+        )
+    }
+}
+
 /// A block whose own bytes are well-formed and signed by its author. Whether it is valid depends on
 /// the blocks it names ([`crate::Ledger::admit`]).
 #[derive(Clone, Debug)]
@@ -142,6 +165,14 @@ pub struct Block {
 }
 
 impl Block {
+    /// The author that an entry names, without checking anything: for quotas, before the work of a check.
+    #[must_use]
+    pub fn author_of(entry: &[u8]) -> Option<Author> {
+        // An array of 10, the version, a byte string of 32: each shortest, so always of this length.
+        let rest = entry.strip_prefix(&[0x8a, VERSION, 0x58, 0x20])?;
+        rest.get(..32)?.try_into().ok().map(Author)
+    }
+
     /// Reads an entry, of at most [`limits::ENTRY_BYTES_MAX`], and checks all that needs no other block, but not yet the signature.
     pub(crate) fn decode(id: BlockId, entry: &[u8]) -> Result<Self, Reject> {
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {

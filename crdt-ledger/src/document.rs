@@ -89,6 +89,16 @@ impl Document {
             .expect("changes that this build derived apply in the order of their chain");
     }
 
+    /// Blocks whose changes are not applied yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether the next flush builds it again, and how often that has happened.
+    pub(crate) fn rebuilds(&self) -> (bool, u64) {
+        (self.stale, self.rebuilds)
+    }
+
     /// The heads, sorted.
     pub(crate) fn heads(&self) -> Vec<[u8; 32]> {
         let heads = self.document.as_ref().map(Automerge::get_heads).unwrap_or_default();

@@ -1,24 +1,48 @@
 //! Blocks that arrived before one they name. Their signatures are checked; they wait, bounded.
+//!
+//! Room is shared by who sent them: when it runs out, the sender whose blocks hold the most bytes gives up
+//! the one of its own that waits for longest ("longest queue drop", Suter et al., 1998). So nobody pushes
+//! out the blocks of a sender that holds less than itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{block::Block, id::BlockId, limits};
+use crate::{
+    block::Block,
+    id::{Author, BlockId},
+    limits,
+};
+
+/// The member that sent a block; none where that is not known.
+pub(crate) type Sender = Option<Author>;
 
 #[derive(Debug)]
 struct Waiting {
     block: Block,
     arrival: u64,
+    sender: Sender,
     /// The missing block under which it is listed. It is looked at again when that one comes.
     missing: BlockId,
+}
+
+/// What one sender's blocks take.
+#[derive(Debug, Default)]
+struct Share {
+    by_arrival: BTreeMap<u64, BlockId>,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Early {
     waiting: BTreeMap<BlockId, Waiting>,
     by_missing: BTreeMap<BlockId, BTreeSet<BlockId>>,
-    by_arrival: BTreeMap<u64, BlockId>,
+    shares: BTreeMap<Sender, Share>,
+    bytes: usize,
     arrivals: u64,
     evicted: u64,
+}
+
+fn cost(block: &Block) -> usize {
+    block.entry().len() + limits::EARLY_OVERHEAD_BYTES
 }
 
 impl Early {
@@ -30,41 +54,60 @@ impl Early {
         self.waiting.len()
     }
 
-    /// Blocks given up because the buffer was full. Anti-entropy brings them again.
+    /// What all waiting blocks take, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Blocks given up for lack of room. Anti-entropy brings them again.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Keeps a block; the one that has waited longest makes room.
-    pub(crate) fn insert(&mut self, block: Block, missing: BlockId) {
-        if self.waiting.len() >= limits::EARLY_BLOCKS_MAX
-            && let Some((_, oldest)) = self.by_arrival.pop_first()
-        {
+    /// Keeps a block; whoever holds most makes room.
+    pub(crate) fn insert(&mut self, block: Block, sender: Sender, missing: BlockId) {
+        let (id, cost) = (block.id(), cost(&block));
+        self.arrivals += 1;
+        self.by_missing.entry(missing).or_default().insert(id);
+        let share = self.shares.entry(sender).or_default();
+        share.by_arrival.insert(self.arrivals, id);
+        share.bytes += cost;
+        self.bytes += cost;
+        self.waiting.insert(id, Waiting { block, arrival: self.arrivals, sender, missing });
+        while self.waiting.len() > limits::EARLY_BLOCKS_MAX || self.bytes > limits::EARLY_BYTES_MAX {
+            let largest = self.shares.values().max_by_key(|share| share.bytes);
+            let Some((_, oldest)) = largest.and_then(|share| share.by_arrival.first_key_value()) else {
+                return;
+            };
+            let oldest = *oldest;
             self.remove(&oldest);
             self.evicted += 1;
         }
-        let id = block.id();
-        self.arrivals += 1;
-        self.by_missing.entry(missing).or_default().insert(id);
-        self.by_arrival.insert(self.arrivals, id);
-        self.waiting.insert(id, Waiting { block, arrival: self.arrivals, missing });
     }
 
-    /// Takes every block that waited for `id`.
-    pub(crate) fn take(&mut self, id: &BlockId) -> Vec<Block> {
+    /// Takes every block that waited for `id`, each with who sent it.
+    pub(crate) fn take(&mut self, id: &BlockId) -> Vec<(Block, Sender)> {
         let waiting = self.by_missing.get(id).cloned().unwrap_or_default();
         waiting.iter().filter_map(|id| self.remove(id)).collect()
     }
 
-    fn remove(&mut self, id: &BlockId) -> Option<Block> {
-        let Waiting { block, arrival, missing } = self.waiting.remove(id)?;
-        self.by_arrival.remove(&arrival);
+    fn remove(&mut self, id: &BlockId) -> Option<(Block, Sender)> {
+        let Waiting { block, arrival, sender, missing } = self.waiting.remove(id)?;
+        let cost = cost(&block);
+        self.bytes -= cost;
+        if let Some(share) = self.shares.get_mut(&sender) {
+            share.by_arrival.remove(&arrival);
+            share.bytes -= cost;
+            if share.by_arrival.is_empty() {
+                self.shares.remove(&sender);
+            }
+        }
         if let Some(ids) = self.by_missing.get_mut(&missing) {
             ids.remove(id);
             if ids.is_empty() {
                 self.by_missing.remove(&missing);
             }
         }
-        Some(block)
+        Some((block, sender))
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     block::{Block, Order, Reject, entry_id},
     chain::Chain,
     document::Document,
-    early::Early,
+    early::{Early, Sender},
     effective::{Rank, Standing, Standings},
     id::{Author, BlockId, ChainId, FleetId},
     limits,
@@ -31,7 +31,7 @@ pub enum Admission {
         /// Admitted blocks.
         admitted: Vec<Arc<Block>>,
         /// Early blocks that were dropped.
-        rejected: Vec<(BlockId, Reject)>,
+        rejected: Vec<Refused>,
     },
     /// The block is already here.
     Known,
@@ -40,6 +40,17 @@ pub enum Admission {
         /// What is missing.
         missing: Vec<BlockId>,
     },
+}
+
+/// A block that waited and turned out invalid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The block.
+    pub id: BlockId,
+    /// Why every node refuses it.
+    pub reject: Reject,
+    /// Who sent it; not whoever sent the block that it waited for. None where that is not known.
+    pub sender: Option<Author>,
 }
 
 /// A grant as the valid blocks define it.
@@ -120,6 +131,16 @@ impl Ledger {
         self.take(entry, true)
     }
 
+    /// [`Ledger::admit_all`], of entries that a member sent: where they have to wait, they take of its share
+    /// of the room for early blocks, and what turns out invalid later is its fault.
+    pub fn admit_all_from(
+        &mut self,
+        sender: Author,
+        entries: &[impl AsRef<[u8]> + Sync],
+    ) -> Vec<Result<Admission, Reject>> {
+        self.take_all(entries, Some(sender))
+    }
+
     /// Takes an entry from this replica's own journal, whose checksum held: the signature was
     /// checked when it came in and is not checked again. [`Ledger::verify`] does, any time later.
     ///
@@ -132,21 +153,33 @@ impl Ledger {
     /// Takes entries as [`Ledger::admit`] does, one after the other, but reads them and checks their
     /// signatures on all cores first. Answers in the order of the entries.
     pub fn admit_all(&mut self, entries: &[impl AsRef<[u8]> + Sync]) -> Vec<Result<Admission, Reject>> {
+        self.take_all(entries, None)
+    }
+
+    fn take_all(
+        &mut self,
+        entries: &[impl AsRef<[u8]> + Sync],
+        sender: Sender,
+    ) -> Vec<Result<Admission, Reject>> {
         if entries.len() < limits::PARALLEL_MIN {
-            return entries.iter().map(|entry| self.admit(entry.as_ref())).collect();
+            let take = |entry: &_| {
+                let read = self.reader(true).read(AsRef::<[u8]>::as_ref(entry))?;
+                self.place(read, sender)
+            };
+            return entries.iter().map(take).collect();
         }
         let mut answers = Vec::with_capacity(entries.len());
         for group in entries.chunks(limits::PARALLEL_MAX) {
             let reader = self.reader(true);
             let read: Vec<_> = group.par_iter().map(|entry| reader.read(entry.as_ref())).collect();
-            answers.extend(read.into_iter().map(|read| self.place(read?)));
+            answers.extend(read.into_iter().map(|read| self.place(read?, sender)));
         }
         answers
     }
 
     fn take(&mut self, entry: &[u8], verify: bool) -> Result<Admission, Reject> {
         let read = self.reader(verify).read(entry)?;
-        self.place(read)
+        self.place(read, None)
     }
 
     fn reader(&self, verify: bool) -> Reader<'_> {
@@ -154,7 +187,7 @@ impl Ledger {
     }
 
     /// Adds a block whose own bytes are in order, if it is still new.
-    fn place(&mut self, read: Read) -> Result<Admission, Reject> {
+    fn place(&mut self, read: Read, sender: Sender) -> Result<Admission, Reject> {
         let block = match read {
             Read::Known => return Ok(Admission::Known),
             Read::Waiting => return Ok(Admission::Early { missing: Vec::new() }),
@@ -163,7 +196,7 @@ impl Ledger {
         };
         let missing: Vec<_> = block.needs().filter(|id| !self.blocks.contains_key(id)).collect();
         if let Some(first) = missing.first() {
-            self.early.insert(block, *first);
+            self.early.insert(block, sender, *first);
             return Ok(Admission::Early { missing });
         }
         self.check(&block)?;
@@ -178,18 +211,18 @@ impl Ledger {
         Ok(self.insert(block))
     }
 
-    fn release_early(&mut self, admitted: &mut Vec<Arc<Block>>) -> Vec<(BlockId, Reject)> {
+    fn release_early(&mut self, admitted: &mut Vec<Arc<Block>>) -> Vec<Refused> {
         let mut rejected = Vec::new();
         let mut next = 0;
         while let Some(known) = admitted.get(next).map(|block| block.id()) {
             next += 1;
-            for block in self.early.take(&known) {
+            for (block, sender) in self.early.take(&known) {
                 let missing = block.needs().find(|id| !self.blocks.contains_key(id));
                 match missing {
-                    Some(missing) => self.early.insert(block, missing),
+                    Some(missing) => self.early.insert(block, sender, missing),
                     None => match self.check(&block) {
                         Ok(()) => admitted.push(self.insert(block)),
-                        Err(reject) => rejected.push((block.id(), reject)),
+                        Err(reject) => rejected.push(Refused { id: block.id(), reject, sender }),
                     },
                 }
             }
@@ -505,6 +538,37 @@ impl Ledger {
     #[must_use]
     pub fn early(&self) -> (usize, u64) {
         (self.early.len(), self.early.evicted())
+    }
+
+    /// What early blocks hold, bytes; at most [`limits::EARLY_BYTES_MAX`].
+    #[must_use]
+    pub fn early_bytes(&self) -> usize {
+        self.early.bytes()
+    }
+
+    /// Blocks whose changes wait to be applied to the automerge document.
+    #[must_use]
+    pub fn document_pending(&self) -> usize {
+        self.document.pending()
+    }
+
+    /// Whether the next look at the automerge document builds it again, because of a fork below what was
+    /// applied, and how often that has happened.
+    #[must_use]
+    pub fn document_rebuilds(&self) -> (bool, u64) {
+        self.document.rebuilds()
+    }
+
+    /// Heads of the automerge document as it was last brought up to date.
+    #[must_use]
+    pub fn document_heads_before(&self) -> Vec<[u8; 32]> {
+        self.document.heads()
+    }
+
+    /// Whether a device has a block or a grant here, counting or not.
+    #[must_use]
+    pub fn knows(&self, device: &Author) -> bool {
+        self.keys.contains_key(device)
     }
 
     /// An admitted block.

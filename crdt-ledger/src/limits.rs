@@ -31,8 +31,12 @@ pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
-/// Blocks that wait for one they name.
+/// Blocks that wait for one they name, of all senders together. Who sent most of them makes room.
 pub const EARLY_BLOCKS_MAX: usize = 4_096;
+/// Bytes that those may hold, each counted with [`EARLY_OVERHEAD_BYTES`].
+pub const EARLY_BYTES_MAX: usize = 6 << 20;
+/// What a waiting block is counted with beside its entry: its fields and its places in the indexes, bytes.
+pub const EARLY_OVERHEAD_BYTES: usize = 512;
 /// Entries from which on signatures are checked on several cores; below, handing them over costs more.
 pub const PARALLEL_MIN: usize = 8;
 /// Entries that are read before the first of them is added: their blocks are held twice meanwhile.

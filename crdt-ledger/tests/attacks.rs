@@ -590,7 +590,7 @@ fn an_early_block_that_turns_out_invalid_is_dropped_and_named() {
     let Ok(Admission::New { admitted, rejected }) = ledger.admit(last.entry()) else { panic!("valid") };
     assert_eq!(admitted.len(), 1);
     let expected = Reject::Depth { expected: draft.depth - 1, got: draft.depth };
-    assert_eq!(rejected.iter().map(|(_, reject)| reject).collect::<Vec<_>>(), [&expected]);
+    assert_eq!(rejected.iter().map(|refused| &refused.reject).collect::<Vec<_>>(), [&expected]);
     assert_eq!(ledger.admit(&entry).err(), Some(expected));
 }
 
@@ -615,6 +615,36 @@ fn a_flood_of_early_blocks_is_bounded() {
     assert_eq!(fingerprint(&mut ledger), before);
     let good = fixture.draft(NODE, serving(&fixture.revision)).seal(&fixture.fleet, &key(NODE));
     assert!(is_new(&ledger.admit(&good)), "a full buffer stops no block whose parents are here");
+}
+
+/// One member's flood of early blocks costs no other member any of its own, and what turns out invalid is
+/// charged to who sent it, whoever sends what it waited for.
+#[test]
+fn early_room_is_shared_by_who_sent_the_blocks() {
+    let fixture = Fixture::new();
+    let mut ledger = fixture.ledger();
+    let (honest, hostile) = (author(ADMIN), author(NODE));
+    let missing = fixture.draft(OPERATOR, deploy("hello", 2, &[fixture.revision]));
+    let missing = missing.seal(&fixture.fleet, &key(OPERATOR));
+    let revision = BlockId(*blake3::hash(&missing).as_bytes());
+    let mut waits = fixture.draft(NODE, serving(&revision));
+    waits.depth += 2;
+    // Its depth is wrong, which shows only when the block that it names is here.
+    let entry = waits.seal(&fixture.fleet, &key(NODE));
+    assert!(matches!(ledger.admit_all_from(honest, &[&entry])[..], [Ok(Admission::Early { .. })]));
+    let mut draft = fixture.draft(77, serving(&fixture.revision));
+    for n in 0..(limits::EARLY_BLOCKS_MAX + 300) as u64 {
+        draft.grant.0[..8].copy_from_slice(&n.to_le_bytes());
+        ledger.admit_all_from(hostile, &[draft.seal(&fixture.fleet, &key(77))]);
+        assert!(
+            ledger.early_bytes() <= limits::EARLY_BYTES_MAX && ledger.early().0 <= limits::EARLY_BLOCKS_MAX
+        );
+    }
+    assert!(ledger.early().1 > 0, "the flood was over the limit");
+    let answers = ledger.admit_all_from(hostile, &[&missing]);
+    let [Ok(Admission::New { rejected, .. })] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(rejected.len(), 1, "the first block still waited");
+    assert_eq!(rejected[0].sender, Some(honest));
 }
 
 /// Early blocks are looked at again for each block that they miss, in any order of arrival.
