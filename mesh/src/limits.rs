@@ -11,6 +11,18 @@ pub const HINT_BYTES_MAX: usize = 48 << 10;
 /// iroh-gossip's cap on a message with its envelope, bytes.
 pub const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
+/// Blocks of one author that are taken from itself at once, beyond what [`AUTHOR_BLOCKS_PER_SECOND`] gives.
+/// A year of a busy node's deploys and restarts; a member that floods reaches it in seconds.
+pub const AUTHOR_BLOCKS_BURST: i64 = 20_000;
+/// Blocks of one author that are taken a second, after a burst.
+pub const AUTHOR_BLOCKS_PER_SECOND: i64 = 200;
+/// Bytes of one author's blocks that are taken from itself at once.
+pub const AUTHOR_BYTES_BURST: i64 = 16 << 20;
+/// Bytes of one author's blocks that are taken a second, after a burst.
+pub const AUTHOR_BYTES_PER_SECOND: i64 = 128 << 10;
+/// How long after its first peer a node takes what comes to be history, if no peer agrees with it sooner.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(600);
+
 /// Most members whose addresses are kept.
 pub const BOOK_PEERS_MAX: usize = 4_096;
 /// Most addresses kept for one peer.

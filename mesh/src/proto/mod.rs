@@ -4,4 +4,5 @@
 pub mod backoff;
 pub mod membership;
 pub mod message;
+pub mod quota;
 pub mod sync;

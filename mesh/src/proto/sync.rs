@@ -13,10 +13,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use osiris_ledger::{Admission, Block, BlockId, Gap, Ledger, Mono, Now, Vector, limits};
+use osiris_ledger::{Admission, Author, Block, BlockId, Gap, Ledger, Mono, Now, Reject, Vector, limits};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::quota::Quotas;
 use crate::{PeerId, limits::FRAME_BYTES_MAX};
 
 /// Time between two digests to one peer; up to half as much again is added at random.
@@ -78,7 +79,6 @@ struct Peer {
     period_end: Mono,
     /// The digest it sent last.
     digest: Option<[u8; 32]>,
-    rejected: u64,
 }
 
 /// What handling a frame came to. The blocks must be durable before the answers leave.
@@ -93,14 +93,18 @@ pub struct Outcome {
     /// Whether the peer was found to hold exactly what this replica holds.
     pub agrees: bool,
     /// Why blocks of the peer were refused.
-    pub rejects: Vec<osiris_ledger::Reject>,
+    pub rejects: Vec<Reject>,
 }
 
 /// Anti-entropy with all connected peers.
 #[derive(Debug)]
 pub struct Sync {
     peers: BTreeMap<PeerId, Peer>,
+    /// Invalid blocks and broken messages, by the member whose fault they are.
     rejected: BTreeMap<PeerId, u64>,
+    /// Blocks over their author's quota that were left with it.
+    held_back: BTreeMap<PeerId, u64>,
+    quotas: Quotas,
     random: u64,
 }
 
@@ -108,30 +112,47 @@ impl Sync {
     /// No peers yet. `seed` spreads the periods of different nodes.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { peers: BTreeMap::new(), rejected: BTreeMap::new(), random: seed }
+        Self {
+            peers: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+            held_back: BTreeMap::new(),
+            quotas: Quotas::default(),
+            random: seed,
+        }
     }
 
     /// A peer is connected; the digest to send it.
     pub fn peer_up(&mut self, now: Now, peer: PeerId, ledger: &mut Ledger) -> Frame {
         let next_digest = now.mono.plus(self.period());
-        let fresh =
-            Peer { next_digest, rounds: 0, period_end: now.mono.plus(PERIOD), digest: None, rejected: 0 };
+        if self.peers.is_empty() {
+            self.quotas.catch_up(now.mono);
+        }
+        let fresh = Peer { next_digest, rounds: 0, period_end: now.mono.plus(PERIOD), digest: None };
         self.peers.insert(peer, fresh);
         digest(ledger)
     }
 
     /// A peer is gone.
     pub fn peer_down(&mut self, peer: &PeerId) {
-        if let Some(gone) = self.peers.remove(peer) {
-            *self.rejected.entry(*peer).or_default() += gone.rejected;
-        }
+        self.peers.remove(peer);
     }
 
-    /// Invalid blocks that a peer sent since this node started.
+    /// Invalid blocks and broken messages of a member since this node started.
     #[must_use]
     pub fn rejected(&self, peer: &PeerId) -> u64 {
-        let before = self.rejected.get(peer).copied().unwrap_or(0);
-        before + self.peers.get(peer).map_or(0, |peer| peer.rejected)
+        self.rejected.get(peer).copied().unwrap_or(0)
+    }
+
+    /// How often a block of a member was left with it because it was over its author's quota.
+    #[must_use]
+    pub fn held_back(&self, peer: &PeerId) -> u64 {
+        self.held_back.get(peer).copied().unwrap_or(0)
+    }
+
+    /// A member broke a protocol: what it sent says nothing known. Only for members, so that the list stays
+    /// as long as theirs.
+    pub fn malformed(&mut self, peer: PeerId) {
+        *self.rejected.entry(peer).or_default() += 1;
     }
 
     /// Connected peers.
@@ -196,7 +217,9 @@ impl Sync {
             Frame::Digest(theirs) => {
                 peer.digest = theirs.as_slice().try_into().ok();
                 outcome.agrees = peer.digest == Some(ledger.digest());
-                if !outcome.agrees && may_answer {
+                if outcome.agrees {
+                    self.quotas.caught_up();
+                } else if may_answer {
                     outcome.answers.push(Frame::Vector(false, ledger.vector(false)));
                 }
             }
@@ -214,11 +237,11 @@ impl Sync {
             }
             Frame::Vector(..) | Frame::Gaps(_) => {}
             Frame::Blocks(entries, more) => {
-                let rejected = admit_all(ledger, &entries, &mut outcome);
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.rejected += rejected;
-                }
-                if may_answer && (more || !outcome.admitted.is_empty()) {
+                let (entries, held_back) = self.within_quota(now, from, entries);
+                self.admit_all(from, ledger, &entries, &mut outcome);
+                self.charge(now, &outcome.admitted);
+                // What is over a quota is asked for again in the next period, not at once.
+                if may_answer && !held_back && (more || !outcome.admitted.is_empty()) {
                     // Nothing new in a cut batch: on a forked chain short ids may hide what is held.
                     let full = outcome.admitted.is_empty();
                     let next = if more { Frame::Vector(full, ledger.vector(full)) } else { digest(ledger) };
@@ -233,14 +256,86 @@ impl Sync {
     /// Handles a gossip hint: one entry. Returns what was admitted; where something that it names is
     /// missing, peers are asked soon.
     pub fn hint(&mut self, now: Now, entry: &[u8], ledger: &mut Ledger) -> Vec<Arc<Block>> {
+        let author = Block::author_of(entry);
+        if author.is_some_and(|author| self.quotas.allowed(now.mono, &author, [entry.len()].into_iter()) == 0)
+        {
+            return Vec::new();
+        }
         match ledger.admit(entry) {
-            Ok(Admission::New { admitted, .. }) => admitted,
+            Ok(Admission::New { admitted, rejected }) => {
+                self.charge(now, &admitted);
+                for refused in rejected {
+                    self.blame(refused.sender);
+                }
+                admitted
+            }
             Ok(Admission::Early { .. }) => {
                 self.nudge(now);
                 Vec::new()
             }
-            // A hint does not say who sent it, so nobody is charged.
-            Ok(Admission::Known) | Err(_) => Vec::new(),
+            Ok(Admission::Known) => Vec::new(),
+            // A hint does not say who sent it; what an author certainly signed is its own fault.
+            Err(reject) => {
+                let author = author.filter(|author| reject.is_the_authors() && ledger.knows(author));
+                self.blame(author);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Leaves out what the sender itself wrote beyond its quota, and says whether there was any.
+    fn within_quota(&mut self, now: Now, from: PeerId, mut entries: Vec<ByteBuf>) -> (Vec<ByteBuf>, bool) {
+        let author = Author(from.to_bytes());
+        let is_own = |entry: &ByteBuf| Block::author_of(entry) == Some(author);
+        let sizes = entries.iter().filter(|entry| is_own(entry)).map(|entry| entry.len());
+        let mut left = self.quotas.allowed(now.mono, &author, sizes);
+        let before = entries.len();
+        entries.retain(|entry| {
+            let fits = left > 0;
+            let own = is_own(entry);
+            left -= usize::from(own && fits);
+            !own || fits
+        });
+        let held_back = before - entries.len();
+        if held_back > 0 {
+            *self.held_back.entry(from).or_default() += held_back as u64;
+        }
+        (entries, held_back > 0)
+    }
+
+    fn charge(&mut self, now: Now, admitted: &[Arc<Block>]) {
+        for block in admitted {
+            self.quotas.charge(now.mono, block.author(), block.entry().len());
+        }
+    }
+
+    fn blame(&mut self, member: Option<Author>) {
+        if let Some(member) = member {
+            *self.rejected.entry(PeerId::from_bytes(member.0)).or_default() += 1;
+        }
+    }
+
+    /// Admits what a peer sent. An early block that turns out invalid is the fault of who sent it, not of
+    /// who sent what it waited for.
+    fn admit_all(&mut self, from: PeerId, ledger: &mut Ledger, entries: &[ByteBuf], outcome: &mut Outcome) {
+        let sender = Author(from.to_bytes());
+        for answer in ledger.admit_all_from(sender, entries) {
+            match answer {
+                Ok(Admission::New { admitted, rejected }) => {
+                    outcome.admitted.extend(admitted);
+                    for refused in rejected {
+                        self.blame(refused.sender);
+                        if refused.sender == Some(sender) {
+                            outcome.rejects.push(refused.reject);
+                        }
+                    }
+                }
+                Ok(Admission::Known | Admission::Early { .. }) => {}
+                Err(reject) => {
+                    self.blame(Some(sender));
+                    outcome.rejects.push(reject);
+                }
+            }
         }
     }
 
@@ -268,20 +363,6 @@ fn answer(outcome: &mut Outcome, batch: osiris_ledger::Batch, gaps: Vec<Gap>) {
     if !gaps.is_empty() {
         outcome.answers.push(Frame::Gaps(gaps));
     }
-}
-
-fn admit_all(ledger: &mut Ledger, entries: &[ByteBuf], outcome: &mut Outcome) -> u64 {
-    for answer in ledger.admit_all(entries) {
-        match answer {
-            Ok(Admission::New { admitted, rejected }) => {
-                outcome.admitted.extend(admitted);
-                outcome.rejects.extend(rejected.into_iter().map(|(_, reject)| reject));
-            }
-            Ok(Admission::Known | Admission::Early { .. }) => {}
-            Err(reject) => outcome.rejects.push(reject),
-        }
-    }
-    outcome.rejects.len() as u64
 }
 
 #[cfg(test)]
