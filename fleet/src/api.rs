@@ -142,8 +142,10 @@ pub struct NodeRow {
     pub addresses: Vec<String>,
     /// Revisions it has ready, as `name@number`.
     pub serving: Vec<String>,
-    /// Invalid blocks it sent since this node started.
+    /// Invalid blocks and broken messages of it since this node started.
     pub rejected: u64,
+    /// How often blocks were left with it since then because it writes faster than its quota.
+    pub held_back: u64,
     /// Forked chains proven against it.
     pub forks: u64,
     /// This device's key is in use by another process, too; only known of the node that is asked.

@@ -12,7 +12,13 @@ use osiris_mesh::{Mesh, MeshEvent};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{hosting::Hosting, open::Clock, store::Group};
+use super::{
+    hosting::Hosting,
+    limits::HELD_BYTES_MAX,
+    metrics::{HeldNow, Metrics},
+    open::Clock,
+    store::Group,
+};
 use crate::{
     api::codes,
     manifest::Manifest,
@@ -61,6 +67,9 @@ pub(crate) struct Engine {
     durable: u64,
     /// Effects behind a write, each with the group it waits for.
     held: VecDeque<(u64, Effect)>,
+    /// Bytes of the frames among those.
+    held_bytes: usize,
+    metrics: Arc<Metrics>,
     store_failed: bool,
     /// Active members at the last look.
     members: usize,
@@ -75,6 +84,7 @@ impl Engine {
         node: Node,
         clock: Clock,
         library: Library,
+        metrics: Arc<Metrics>,
         (groups, acknowledged): (mpsc::Sender<Group>, mpsc::Receiver<Result<u64, String>>),
     ) -> (Self, NodeHandle) {
         let (to_handle, requests) = mpsc::channel(REQUESTS);
@@ -92,6 +102,8 @@ impl Engine {
             written: 0,
             durable: 0,
             held: VecDeque::new(),
+            held_bytes: 0,
+            metrics,
             store_failed: false,
             members: 0,
             library,
@@ -128,7 +140,8 @@ impl Engine {
                 ended = &mut until => return ended,
                 Some(acknowledged) = self.acknowledged.recv() => self.acknowledge(acknowledged).await,
                 Some((request, answer)) = self.requests.recv() => self.request(request, answer).await,
-                Some(event) = events.recv() => self.event(event).await,
+                // While the disk lags, peers are not listened to: their links fill and they wait.
+                Some(event) = events.recv(), if self.held_bytes < HELD_BYTES_MAX => self.event(event).await,
                 Some(input) = self.inputs.recv() => self.handle(input).await,
                 () = due => self.handle(Input::Tick).await,
             }
@@ -141,6 +154,7 @@ impl Engine {
             MeshEvent::PeerDown { peer, .. } => Input::PeerDown(peer),
             MeshEvent::Frame { peer, bytes } => Input::Frame(peer, bytes.to_vec()),
             MeshEvent::Hint { bytes } => Input::Hint(bytes.to_vec()),
+            MeshEvent::Malformed { peer } => Input::Malformed(peer),
             MeshEvent::HintsLagged => Input::HintsLagged,
             MeshEvent::Twin { peer } => Input::Twin(peer),
             _ => return,
@@ -157,13 +171,25 @@ impl Engine {
     async fn handle(&mut self, input: Input) {
         self.node.handle(self.clock.now(), input);
         self.drain().await;
+        self.note_held();
+    }
+
+    fn note_held(&self) {
+        self.metrics.note_held(HeldNow {
+            core: self.node.held(),
+            journal_groups: self.written - self.durable,
+            journal_bytes: self.held_bytes as u64,
+        });
     }
 
     async fn drain(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
             match effect {
                 Effect::Persist(blocks) => self.persist(blocks).await,
-                effect if self.written > self.durable => self.held.push_back((self.written, effect)),
+                effect if self.written > self.durable => {
+                    self.held_bytes += frame_bytes(&effect);
+                    self.held.push_back((self.written, effect));
+                }
                 effect => self.perform(effect),
             }
         }
@@ -205,9 +231,11 @@ impl Engine {
         self.durable = number;
         while self.held.front().is_some_and(|(group, _)| *group <= number) {
             if let Some((_, effect)) = self.held.pop_front() {
+                self.held_bytes -= frame_bytes(&effect);
                 self.perform(effect);
             }
         }
+        self.note_held();
     }
 
     /// The journal failed: what waited for it must not happen, and its requests are refused.
@@ -215,6 +243,7 @@ impl Engine {
         tracing::error!(%why, "the journal takes no more writes; calls go on");
         self.store_failed = true;
         self.durable = self.written;
+        self.held_bytes = 0;
         for (_, effect) in std::mem::take(&mut self.held) {
             match effect {
                 Effect::Reply(token, _) => self.reply(token, Err(Refusal::storage(&why))),
@@ -335,6 +364,13 @@ impl Engine {
                 None => break,
             }
         }
+    }
+}
+
+fn frame_bytes(effect: &Effect) -> usize {
+    match effect {
+        Effect::Send(_, frame) | Effect::Hint(frame) => frame.len(),
+        _ => 0,
     }
 }
 

@@ -59,6 +59,10 @@ pub const TOKEN_CHARS_MAX: usize = 1_024;
 /// Pause after a connection could not be accepted, for example because no file descriptor was left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes of frames that wait for a write to be durable before no more of the mesh is listened to. One event
+/// may still add a batch and its answers.
+pub const HELD_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes that all components and manifests of a node may take.
 pub const LIBRARY_QUOTA_BYTES: u64 = 4 << 30;
 /// Revisions of a function whose bytes are kept to go back to, the newest included.

@@ -162,14 +162,16 @@ impl Manage for Management {
 impl Gauges for Management {
     fn read(&self) -> NodeGauges {
         let view = self.desk.view();
-        let connected = self.desk.peers().iter().filter(|peer| peer.connected).count();
+        let peers = self.desk.peers();
+        let connected = peers.iter().filter(|peer| peer.connected).count();
         NodeGauges {
+            held: self.desk.metrics.held(),
+            queued_bytes_most: peers.iter().map(|peer| peer.queued_bytes as u64).max().unwrap_or(0),
             blocks: view.blocks(),
             members: view.members().values().filter(|member| member.active).count() as u64,
             connected: connected as u64,
             view: view.hash(),
             uptime: self.desk.clock.uptime(),
-            ..NodeGauges::default()
         }
     }
 }
@@ -219,9 +221,14 @@ impl Desk {
         }));
         let rejected: u64 = facts.rejected.values().sum();
         if rejected > 0 {
-            doctor
-                .problems
-                .push(format!("Members sent {rejected} invalid blocks; `osiris nodes` names them."));
+            doctor.problems.push(format!(
+                "Members sent {rejected} invalid blocks or broken messages; `osiris nodes` names them."
+            ));
+        }
+        if !facts.held_back.is_empty() {
+            doctor.problems.push(
+                "A member writes blocks faster than its quota; they are taken in later. `osiris nodes` names it; revoke it if it goes on.".to_owned(),
+            );
         }
         Ok(doctor)
     }

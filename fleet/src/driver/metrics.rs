@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use osiris_runtime::CallError;
+
+use crate::node::Held;
 
 /// How a call on this node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +195,7 @@ pub struct Metrics {
     pub(super) displaced: AtomicU64,
     /// Open connections.
     pub(super) connections: AtomicU64,
+    held: ArcSwap<HeldNow>,
 }
 
 impl Metrics {
@@ -209,6 +213,18 @@ impl Metrics {
     pub fn retain<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let names: std::collections::BTreeSet<&str> = names.collect();
         self.functions().retain(|name, _| names.contains(name.as_str()));
+    }
+
+    /// What peers can make grow, after the last event.
+    #[must_use]
+    pub fn held(&self) -> HeldNow {
+        **self.held.load()
+    }
+
+    pub(super) fn note_held(&self, held: HeldNow) {
+        if self.held() != held {
+            self.held.store(Arc::new(held));
+        }
     }
 
     /// What came to the HTTP interfaces.
@@ -242,15 +258,26 @@ pub struct HttpFigures {
     pub displaced: u64,
 }
 
+/// What peers can make grow: of the core, and behind writes that are not durable yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldNow {
+    /// The core's part.
+    pub core: Held,
+    /// Groups of blocks that the journal has not made durable.
+    pub journal_groups: u64,
+    /// Bytes of frames that wait for that.
+    pub journal_bytes: u64,
+}
+
 /// What the node says of itself at a scrape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeGauges {
     /// Admitted blocks.
     pub blocks: u64,
-    /// Blocks that wait for others.
-    pub early: u64,
-    /// Own blocks that no other member has confirmed.
-    pub unseen: u64,
+    /// What peers can make grow, after the last event.
+    pub held: HeldNow,
+    /// Bytes queued for the member for which most are.
+    pub queued_bytes_most: u64,
     /// Active members of the fleet.
     pub members: u64,
     /// Members connected now.

@@ -58,6 +58,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                     .unwrap_or_default(),
                 serving: served_by(view, &member.device),
                 rejected: facts.rejected.get(&member.device).copied().unwrap_or(0),
+                held_back: facts.held_back.get(&member.device).copied().unwrap_or(0),
                 twin: member.device == *me && facts.twin.is_some(),
                 forks: view.forks().iter().filter(|fork| fork.author == member.device).count() as u64,
             }

@@ -92,13 +92,15 @@ impl Process {
         let secret = folder.device_key()?.to_bytes();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
         let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
-        let (engine, handle) = Engine::new(node, clock, library.clone(), journal.spawn());
+        let metrics = Arc::new(Metrics::default());
+        let (engine, handle) =
+            Engine::new(node, clock, library.clone(), Arc::clone(&metrics), journal.spawn());
         let desk = Desk {
             handle,
             views: Arc::clone(&views),
             library,
             sweep: Arc::default(),
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             me,
             fleet,
             data: absolute(folder.path()),

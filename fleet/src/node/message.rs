@@ -24,6 +24,8 @@ pub enum Input {
     PeerDown(PeerId),
     /// A connected member sent a frame of `osiris/sync/1`.
     Frame(PeerId, Vec<u8>),
+    /// A member sent what none of the mesh's protocols knows.
+    Malformed(PeerId),
     /// Gossip brought an entry.
     Hint(Vec<u8>),
     /// A member says that another process said hello with this device's key.
@@ -137,6 +139,22 @@ pub enum Query {
     Blocks,
 }
 
+/// What the core holds in memory that peers can make grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Blocks that wait for others.
+    pub early: u64,
+    /// What those hold, bytes; at most [`osiris_ledger::limits::EARLY_BYTES_MAX`].
+    pub early_bytes: u64,
+    /// Own blocks that nobody confirmed; at most [`super::UNSEEN_MAX`] are counted.
+    pub unseen: u64,
+    /// Blocks whose changes wait for the automerge document; fewer than
+    /// [`osiris_ledger::limits::DOCUMENT_PENDING_MAX`].
+    pub document_pending: u64,
+    /// How often the document was built again because of a fork.
+    pub document_rebuilds: u64,
+}
+
 /// What the core knows beside the view.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -148,8 +166,10 @@ pub struct Facts {
     pub unseen: u64,
     /// Members connected.
     pub connected: u64,
-    /// Invalid blocks, by the member that sent them.
+    /// Invalid blocks and broken messages, by the member whose fault they are.
     pub rejected: BTreeMap<Author, u64>,
+    /// How often blocks were left with their author because it writes faster than its quota.
+    pub held_back: BTreeMap<Author, u64>,
     /// Revisions that should be ready here and are not: why.
     pub problems: BTreeMap<BlockId, String>,
     /// Whether this node serves no more.

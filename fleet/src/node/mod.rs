@@ -26,7 +26,7 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
-pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
+pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, Token};
 use request::Waiting;
 pub use twin::AHEAD_MAX;
 use twin::Twin;
@@ -35,6 +35,10 @@ use twin::Twin;
 pub const UNSEEN_MAX: usize = 4_096;
 /// How long a member that was connected may be gone before its replicas are taken over.
 pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(4);
+
+/// Least time between two times that the automerge document is built again because of a fork. In between,
+/// its last heads are shown: nothing else reads it.
+pub const REBUILD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a core is made with.
 #[derive(Debug)]
@@ -66,6 +70,8 @@ pub struct Node {
     draining: bool,
     read_only: Option<String>,
     twin: Twin,
+    /// When the document was last built again.
+    rebuilt: Option<Mono>,
     /// Whether the driver has told what it holds.
     started: bool,
 }
@@ -99,6 +105,7 @@ impl Node {
             draining: false,
             read_only: None,
             twin: Twin::new(now),
+            rebuilt: None,
             started: false,
         }
     }
@@ -140,11 +147,15 @@ impl Node {
             }
             Input::Frame(peer, bytes) => {
                 // A frame that does not parse is the peer's fault; the next digest repairs it.
-                if let Ok(frame) = Frame::decode(&bytes) {
-                    let outcome = self.sync.handle(now, peer, frame, &mut self.ledger);
-                    self.synced(now, peer, outcome);
+                match Frame::decode(&bytes) {
+                    Ok(frame) => {
+                        let outcome = self.sync.handle(now, peer, frame, &mut self.ledger);
+                        self.synced(now, peer, outcome);
+                    }
+                    Err(_) => self.malformed(peer),
                 }
             }
+            Input::Malformed(peer) => self.malformed(peer),
             Input::Hint(bytes) => {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
                 self.admitted(now, &admitted);
@@ -183,6 +194,13 @@ impl Node {
         let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
         let take_over = take_over.filter(|at| self.functions.last_look().is_none_or(|last| *at > last)).min();
         [self.sync.deadline(), waiting, take_over, self.functions.deadline()].into_iter().flatten().min()
+    }
+
+    fn malformed(&mut self, peer: PeerId) {
+        // Applications' devices may call, and are not members: nobody is told of them by name.
+        if self.view.members().contains_key(&Author(peer.to_bytes())) {
+            self.sync.malformed(peer);
+        }
     }
 
     fn tick(&mut self, now: Now) {
@@ -305,6 +323,30 @@ impl Node {
     #[must_use]
     pub fn all_seen(&self) -> bool {
         self.unseen.is_empty() || self.others() == 0
+    }
+
+    /// What is held in memory that peers can make grow.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            early: self.ledger.early().0 as u64,
+            early_bytes: self.ledger.early_bytes() as u64,
+            unseen: self.unseen.len() as u64,
+            document_pending: self.ledger.document_pending() as u64,
+            document_rebuilds: self.ledger.document_rebuilds().1,
+        }
+    }
+
+    /// Heads of the automerge document; older ones where it was built again a moment ago.
+    fn document_heads(&mut self, now: Now) -> Vec<[u8; 32]> {
+        let (stale, _) = self.ledger.document_rebuilds();
+        if stale {
+            if self.rebuilt.is_some_and(|at| now.mono < at.plus(REBUILD_INTERVAL)) {
+                return self.ledger.document_heads_before();
+            }
+            self.rebuilt = Some(now.mono);
+        }
+        self.ledger.document_heads()
     }
 
     /// The digest of the ledger's tips.

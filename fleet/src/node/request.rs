@@ -50,7 +50,7 @@ impl Node {
                 self.wait(now, token, None, timeout_ms, false);
                 Ok(None)
             }
-            Request::Query(query) => Ok(Some(self.query(query))),
+            Request::Query(query) => Ok(Some(self.query(now, query))),
         };
         match answer {
             Ok(Some(reply)) => self.effects.push_back(Effect::Reply(token, Ok(reply))),
@@ -255,16 +255,20 @@ impl Node {
         Ok(served.len() as u64)
     }
 
-    fn query(&mut self, query: Query) -> Reply {
+    fn query(&mut self, now: Now, query: Query) -> Reply {
         match query {
             Query::Facts => {
                 let (early, _) = self.ledger.early();
-                let rejected = self.view.members().keys().filter_map(|member| {
-                    let count = self.sync.rejected(&PeerId::from_bytes(member.0));
-                    (count > 0).then_some((*member, count))
-                });
+                let by_member = |count: &dyn Fn(&PeerId) -> u64| {
+                    let members = self.view.members().keys();
+                    let counts = members.map(|member| (*member, count(&PeerId::from_bytes(member.0))));
+                    counts.filter(|(_, count)| *count > 0).collect()
+                };
+                let rejected = by_member(&|member| self.sync.rejected(member));
+                let held_back = by_member(&|member| self.sync.held_back(member));
                 Reply::Facts(Box::new(Facts {
-                    rejected: rejected.collect(),
+                    rejected,
+                    held_back,
                     early: early as u64,
                     unseen: self.unseen.len() as u64,
                     connected: self.sync.peers().count() as u64,
@@ -273,7 +277,7 @@ impl Node {
                     read_only: self.read_only.clone(),
                     twin: self.twin.problem(),
                     heads: self.ledger.heads(),
-                    document_heads: self.ledger.document_heads(),
+                    document_heads: self.document_heads(now),
                 }))
             }
             Query::Log(limit) => {

@@ -80,6 +80,11 @@ pub enum MeshEvent {
         /// The peer that says so.
         peer: PeerId,
     },
+    /// A member sent what no protocol of the mesh knows. Where that was on its link, the link ends.
+    Malformed {
+        /// The peer.
+        peer: PeerId,
+    },
     /// Hints were lost on their way here: compare states with peers soon.
     HintsLagged,
 }
@@ -95,6 +100,9 @@ pub struct PeerStatus {
     pub rtt: Option<Duration>,
     /// Where it was last known to listen, newest first.
     pub addrs: Vec<SocketAddr>,
+    /// Bytes of frames that wait to be written to it; at most
+    /// [`SEND_BYTES_QUEUED_MAX`](crate::limits::SEND_BYTES_QUEUED_MAX).
+    pub queued_bytes: usize,
     /// Why the last attempt to reach it failed, or why its last link went down.
     pub last_error: Option<String>,
 }

@@ -24,6 +24,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    api::MeshEvent,
     bind::{close_code, describe_close, endpoint_addr, endpoint_id, peer_id},
     gate::lock,
     shared::Shared,
@@ -259,7 +260,7 @@ impl ProtocolHandler for Calls {
 }
 
 async fn serve(shared: Arc<Shared>, peer: PeerId, mut send: SendStream, mut recv: RecvStream) {
-    let refused = match timeout(REQUEST_TIMEOUT, receive(&shared, &mut recv)).await {
+    let refused = match timeout(REQUEST_TIMEOUT, receive(&shared, peer, &mut recv)).await {
         Ok(Ok((request, permits))) => {
             let answered = perform(&shared, peer, request, &mut send).await;
             drop(permits);
@@ -279,13 +280,21 @@ async fn serve(shared: Arc<Shared>, peer: PeerId, mut send: SendStream, mut recv
 type Permits = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// Receives the whole request, within the budgets. `Err` is the code to refuse with.
-async fn receive(shared: &Shared, recv: &mut RecvStream) -> Result<(CallRequest, Permits), u32> {
+async fn receive(
+    shared: &Shared,
+    peer: PeerId,
+    recv: &mut RecvStream,
+) -> Result<(CallRequest, Permits), u32> {
     let budgets = &shared.budgets;
     let call = Arc::clone(&budgets.calls).try_acquire_owned().map_err(|_| code::BUSY)?;
     let mut reader = CallReader::<CallRequest>::new();
     let mut body = None;
     while let Some(piece) = recv.read_chunk(PIECE_BYTES).await.map_err(|_| code::MALFORMED)? {
-        reader.push(piece).map_err(|_| code::MALFORMED)?;
+        if reader.push(piece).is_err() {
+            // Waits for nobody: where events are not taken, this one is not counted.
+            let _ = shared.events.try_send(MeshEvent::Malformed { peer });
+            return Err(code::MALFORMED);
+        }
         if body.is_none()
             && let Some(missing) = reader.missing()
         {

@@ -43,15 +43,22 @@ use crate::{
 struct Broken {
     code: u32,
     why: String,
+    /// Whether the peer certainly sent what an honest one never sends. A stream cut short is no proof: that
+    /// is also how a connection that is given up looks.
+    blame: bool,
 }
 
 impl Broken {
     fn malformed(why: impl std::fmt::Display) -> Self {
-        Self { code: code::MALFORMED, why: format!("the peer broke the protocol: {why}") }
+        Self { code: code::MALFORMED, why: format!("the peer broke the protocol: {why}"), blame: true }
+    }
+
+    fn cut_short() -> Self {
+        Self { blame: false, ..Self::malformed("the stream ended within a message") }
     }
 
     fn lost(why: impl std::fmt::Display) -> Self {
-        Self { code: code::DONE, why: why.to_string() }
+        Self { code: code::DONE, why: why.to_string(), blame: false }
     }
 }
 
@@ -176,6 +183,9 @@ async fn accept(shared: &Arc<Shared>, conn: Connection) {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(broken)) => {
             conn.close(VarInt::from_u32(broken.code), broken.why.as_bytes());
+            if broken.blame {
+                shared.tell(MeshEvent::Malformed { peer }).await;
+            }
             return;
         }
         Err(_) => {
@@ -212,6 +222,7 @@ async fn read_hello(shared: &Shared, recv: &mut RecvStream) -> Result<Hello, Bro
         return Err(Broken {
             code: code::OTHER_FLEET,
             why: "the two nodes belong to different fleets".to_owned(),
+            blame: false,
         });
     }
     if hello.version != VERSION {
@@ -240,10 +251,12 @@ async fn run(shared: &Arc<Shared>, peer: PeerId, link: Link, registered: Registe
         () = cancel.cancelled() => Broken {
             code: if outlived.load(Ordering::Acquire) { code::OTHER_SESSION } else { code::REPLACED },
             why: "a newer connection replaced it, or it was dropped on purpose".to_owned(),
+            blame: false,
         },
         () = shared.stop.cancelled() => Broken {
             code: code::SHUTDOWN,
             why: "this node is shutting down".to_owned(),
+            blame: false,
         },
     };
     let closed = conn.close_reason();
@@ -252,6 +265,9 @@ async fn run(shared: &Arc<Shared>, peer: PeerId, link: Link, registered: Registe
     shared.link_ended(&peer, generation, &why);
     conn.close(VarInt::from_u32(broken.code), why.as_bytes());
     tracing::debug!(peer = ?peer, why, "link down");
+    if broken.blame {
+        shared.tell(MeshEvent::Malformed { peer }).await;
+    }
     shared.tell(MeshEvent::PeerDown { peer, why }).await;
     if twin {
         shared.tell(MeshEvent::Twin { peer }).await;
@@ -409,9 +425,11 @@ async fn write_message(send: &mut SendStream, message: &Message) -> Result<(), B
     match timeout(WRITE_STALL_MAX, send.write_all_chunks(&mut parts)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Broken::lost(error)),
-        Err(_) => {
-            Err(Broken { code: code::TIMEOUT, why: "the peer does not read what it is sent".to_owned() })
-        }
+        Err(_) => Err(Broken {
+            code: code::TIMEOUT,
+            why: "the peer does not read what it is sent".to_owned(),
+            blame: false,
+        }),
     }
 }
 
@@ -422,7 +440,7 @@ async fn read_message(recv: &mut RecvStream) -> Result<Option<Message>, Broken> 
         Ok(()) => {}
         Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
         Err(ReadExactError::FinishedEarly(_)) => {
-            return Err(Broken::malformed("the stream ended within a message"));
+            return Err(Broken::cut_short());
         }
         Err(ReadExactError::ReadError(error)) => return Err(Broken::lost(error)),
     }
@@ -439,7 +457,7 @@ async fn read_bytes(recv: &mut RecvStream, len: usize) -> Result<Bytes, Broken> 
         match chunk.map_err(Broken::lost)? {
             Some(whole) if bytes.is_empty() && whole.len() == len => return Ok(whole),
             Some(chunk) => bytes.extend_from_slice(&chunk),
-            None => return Err(Broken::malformed("the stream ended within a message")),
+            None => return Err(Broken::cut_short()),
         }
     }
     Ok(bytes.freeze())

@@ -530,6 +530,7 @@ impl Shared {
                     connected: link.is_some(),
                     rtt: link.and_then(|link| link.conn.upgrade()).and_then(|conn| rtt(&conn)),
                     addrs: state.book.addrs(&peer),
+                    queued_bytes: link.map_or(0, |link| link.queued_bytes.load(Ordering::Relaxed)),
                     last_error: known.and_then(|known| known.last_error.clone()),
                 }
             })

@@ -82,7 +82,7 @@ async fn garbage_from_a_member_harms_nobody_else() {
 
 #[tokio::test]
 async fn a_huge_declared_length_ends_the_link_alone() {
-    let (a, b) = pair().await;
+    let (mut a, b) = pair().await;
     let vandal = bare_endpoint(9).await;
     a.roster.add(9);
     let conn = vandal.connect(endpoint_addr(&a.addr()), alpn::SYNC).await.expect("a member");
@@ -90,5 +90,8 @@ async fn a_huge_declared_length_ends_the_link_alone() {
     send.write_all(&u32::MAX.to_be_bytes()).await.expect("open");
     let closed = tokio::time::timeout(Duration::from_secs(5), conn.closed()).await;
     closed.expect("closed at once");
+    let vandal = osiris_mesh::PeerId::from_bytes(*vandal.id().as_bytes());
+    let wanted = osiris_mesh::MeshEvent::Malformed { peer: vandal };
+    a.until("the vandal's name", |event| (event == wanted).then_some(())).await;
     b.mesh.send(id(1), Bytes::from_static(b"x")).expect("the link is untouched");
 }

@@ -122,12 +122,24 @@ fn histogram(text: &mut Text, name: &str, figures: &CallFigures) {
 
 fn fleet(text: &mut Text, node: &NodeGauges) {
     text.one("osiris_ledger_blocks", "gauge", "Admitted blocks.", node.blocks);
-    text.one("osiris_ledger_early_blocks", "gauge", "Blocks that wait for others.", node.early);
+    let core = node.held.core;
+    let mut gauge = |name, help, value: u64| text.one(name, "gauge", help, value);
+    gauge("osiris_ledger_early_blocks", "Blocks that wait for others.", core.early);
+    gauge("osiris_ledger_early_bytes", "What those hold.", core.early_bytes);
+    gauge("osiris_ledger_unseen_blocks", "Own blocks that no other member has confirmed.", core.unseen);
+    gauge("osiris_document_pending", "Changes that wait for the document.", core.document_pending);
+    gauge("osiris_journal_groups", "Writes that are not durable yet.", node.held.journal_groups);
+    gauge("osiris_journal_held_bytes", "Frames that wait for those.", node.held.journal_bytes);
+    gauge(
+        "osiris_peer_queued_bytes_max",
+        "Bytes queued for the member for which most are.",
+        node.queued_bytes_most,
+    );
     text.one(
-        "osiris_ledger_unseen_blocks",
-        "gauge",
-        "Own blocks that no other member has confirmed.",
-        node.unseen,
+        "osiris_document_rebuilds_total",
+        "counter",
+        "How often a fork made the document be built again.",
+        core.document_rebuilds,
     );
     text.one("osiris_members", "gauge", "Active members of the fleet.", node.members);
     text.one("osiris_connected_peers", "gauge", "Members connected now.", node.connected);

@@ -82,6 +82,7 @@ const TYPES: &[Type] = &[
             f("addresses", Texts),
             f("serving", Texts),
             f("rejected", Number),
+            f("held_back", Number),
             f("forks", Number),
             f("twin", Flag),
         ],

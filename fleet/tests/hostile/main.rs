@@ -1,0 +1,249 @@
+//! Attacks of a member that turned hostile, over the real wire, while honest members go on. The table of
+//! attacks is `docs/attacks.md`; what needs bytes below a message is in the mesh's own tests.
+
+mod forge;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::Instant;
+
+use forge::{Body, Hostile};
+use osiris_fleet::{api, manifest::Manifest, node::REBUILD_INTERVAL};
+use osiris_ledger::{Vector, limits as ledger};
+use osiris_mesh::{
+    limits as mesh,
+    proto::sync::{Frame, PERIOD},
+};
+use osiris_protocol::call::CallRequest;
+use support::{Folder, Node, agree, until};
+
+/// A founder, an honest member and a hostile one, and a deployed function.
+struct Scene {
+    a: Node,
+    b: Node,
+    hostile: Hostile,
+    deploys: u32,
+    _folders: [Folder; 3],
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let founder = Folder::founded();
+        let a = founder.up().await;
+        let ticket = a.invite(2).await;
+        let second = Folder::joined(&ticket, "second").await.expect("joined");
+        let b = second.up().await;
+        let third = Folder::joined(&ticket, "mallory").await.expect("joined");
+        a.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+        agree(&[&a, &b]).await;
+        let hostile = Hostile::new(&third, &founder, &a).await;
+        Self { a, b, hostile, deploys: 0, _folders: [founder, second, third] }
+    }
+
+    async fn mallory(&self) -> api::NodeRow {
+        let rows: Vec<api::NodeRow> = self.a.get("/v1/nodes").await;
+        assert!(rows.iter().all(|row| row.label == "mallory" || (row.rejected, row.held_back) == (0, 0)));
+        rows.into_iter().find(|row| row.label == "mallory").expect("still a member")
+    }
+
+    async fn blames(&self, count: u64, what: &str) {
+        until(what, || async { self.mallory().await.rejected >= count }).await;
+        assert_eq!(self.mallory().await.rejected, count, "{what}");
+    }
+
+    async fn gauge(&self, name: &str) -> u64 {
+        let text = self.a.http("GET", "/metrics", "").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is measured")).parse().expect("a whole number")
+    }
+
+    /// What is held stays under each limit.
+    async fn is_bounded(&self) {
+        let max = |name, max: usize| async move {
+            let held = self.gauge(name).await;
+            assert!(held <= max as u64, "{name}: {held} of at most {max}");
+        };
+        max("osiris_ledger_early_blocks", ledger::EARLY_BLOCKS_MAX).await;
+        max("osiris_ledger_early_bytes", ledger::EARLY_BYTES_MAX).await;
+        max("osiris_document_pending", ledger::DOCUMENT_PENDING_MAX).await;
+        max("osiris_peer_queued_bytes_max", mesh::SEND_BYTES_QUEUED_MAX).await;
+        let event = 3 * mesh::FRAME_BYTES_MAX;
+        max("osiris_journal_held_bytes", osiris_fleet::driver::limits::HELD_BYTES_MAX + event).await;
+    }
+
+    /// An honest deploy is acknowledged and seen, and the function answers.
+    async fn goes_on(&mut self) {
+        self.deploys += 1;
+        let manifest = Manifest { version: Some(self.deploys.to_string()), ..Manifest::named("summary") };
+        let deployed = self.a.deploy(osiris_examples::SUMMARY, manifest).await;
+        assert!(deployed.live && deployed.written.seen_by > 0, "{deployed:?}");
+        let samples = r#"{"samples":[{"cpu_percent":1.0,"memory_used":1,"memory_total":9,"load1":0.5}]}"#;
+        assert_eq!(self.b.http("POST", "/function/summary", samples).await.status, 200);
+    }
+
+    async fn down(self) {
+        self.hostile.mesh.shutdown().await;
+        self.a.down().await;
+        self.b.down().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_invalid_is_refused_counted_and_named() {
+    let mut scene = Scene::new().await;
+    let blocks = scene.a.status().await.blocks;
+    let hostile = &scene.hostile;
+    let (good, entries) = hostile.chain(3);
+    let mut altered = entries[0].clone();
+    altered[60] ^= 1;
+    let removal = forge::removal("summary", &hostile.revision);
+    let with = |body: Body| hostile.seal(&body);
+    let first = good[0].clone();
+    let attacks = [
+        ("altered envelope", altered),
+        ("wrong key", with(Body { author: hostile.founder.0, ..first.clone() })),
+        ("replay into another fleet", first.seal([9; 32], &hostile.key)),
+        ("re-encoded CBOR", with(Body { spelled: true, ..first.clone() })),
+        ("foreign delete", with(Body { payload: removal.clone(), ..first.clone() })),
+        ("a grant it does not hold", with(Body { grant: hostile.genesis(), ..first.clone() })),
+        ("oversized entry", with(Body { payload: vec![0; ledger::ENTRY_BYTES_MAX], ..first.clone() })),
+        // automerge's magic and its kinds of chunk: its own bytes have no way in.
+        ("deflate bomb", [&[0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 2][..], &[0; 900]].concat()),
+        ("run-length bomb", [&[0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 1][..], &[0xff; 107]].concat()),
+    ];
+    let second = good[1].clone();
+    let follow = [
+        ("seq gap", with(Body { seq: 3, ..second.clone() })),
+        ("another session's seq", with(Body { session: [8; 16], ..second.clone() })),
+        ("another author's seq", with(Body { author: hostile.founder.0, ..second.clone() })),
+        ("wrong depth", with(Body { depth: second.depth + 1, ..second.clone() })),
+    ];
+    let late = with(Body { depth: good[2].depth + 1, ..good[2].clone() });
+    let deletion = with(Body { payload: removal, ..good[2].clone() });
+    let mut count = 0;
+    for (what, entry) in attacks {
+        scene.hostile.send_blocks(&[entry]).await;
+        count += 1;
+        scene.blames(count, what).await;
+        assert_eq!(scene.a.status().await.blocks, blocks, "{what}");
+    }
+    // The next are refused by what they follow, so that is here.
+    scene.hostile.send_blocks(&entries[..1]).await;
+    until("a valid block", || async { scene.a.status().await.blocks == blocks + 1 }).await;
+    for (what, entry) in follow {
+        scene.hostile.send_blocks(&[entry]).await;
+        count += 1;
+        scene.blames(count, what).await;
+        assert_eq!(scene.a.status().await.blocks, blocks + 1, "{what}");
+    }
+    // Frames that say nothing, one with a length of 2^64 − 1 inside.
+    for frame in [&b"\xff\xff"[..], b"\xa1\x66blocks\x82\x9b\xff\xff\xff\xff\xff\xff\xff\xff", b""] {
+        scene.hostile.send(frame.to_vec()).await;
+        count += 1;
+        scene.blames(count, "a broken frame").await;
+    }
+    // Early first, invalid later: its own fault, though an honest member might bring the second.
+    scene.hostile.send_blocks(&[late]).await;
+    until("it waits", || async { scene.a.status().await.early == 1 }).await;
+    scene.hostile.send_blocks(&entries[1..2]).await;
+    scene.blames(count + 1, "early and invalid").await;
+
+    // Nobody is to blame for what is asked politely.
+    let node = scene.hostile.node;
+    let call = scene.hostile.mesh.call(node, CallRequest::new("nothing", "")).await;
+    assert_eq!(call.expect("an answer").status, 404);
+    let dir = tempfile::tempdir().expect("a folder");
+    scene.hostile.mesh.fetch(node, [5; 32], &dir.path().join("x"), 9).await.expect_err("nobody has it");
+    scene.blames(count + 1, "questions").await;
+
+    // By gossip, without a sender: the author signed it.
+    until("a hint is held against its author", || async {
+        scene.hostile.mesh.hint(deletion.clone().into());
+        scene.mallory().await.rejected > count + 1
+    })
+    .await;
+    scene.goes_on().await;
+    let rows: Vec<api::FunctionRow> = scene.a.get("/v1/functions").await;
+    assert!(rows.iter().any(|row| row.name == "summary" && row.state == "live"));
+    scene.is_bounded().await;
+    scene.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_parents_for_ever_fill_a_bounded_room_and_blame_nobody() {
+    let mut scene = Scene::new().await;
+    let (bodies, _) = scene.hostile.chain(1);
+    let flood: Vec<_> = (0..ledger::EARLY_BLOCKS_MAX as u64 + 600)
+        .map(|n| {
+            let mut body = bodies[0].clone();
+            body.grant[..8].copy_from_slice(&n.to_le_bytes());
+            scene.hostile.seal(&body)
+        })
+        .collect();
+    for some in flood.chunks(1_000) {
+        scene.hostile.send_blocks(some).await;
+        scene.is_bounded().await;
+    }
+    until("the room is full", || async {
+        scene.gauge("osiris_ledger_early_blocks").await == ledger::EARLY_BLOCKS_MAX as u64
+    })
+    .await;
+    scene.goes_on().await;
+    scene.is_bounded().await;
+    assert_eq!(scene.mallory().await.rejected, 0);
+    scene.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_valid_blocks_is_held_back_and_a_slow_reader_waits_alone() {
+    let mut scene = Scene::new().await;
+    // Longer than a period of anti-entropy: the two found out that they agree, and history is over.
+    scene.hostile.keep_still(PERIOD * 2).await;
+    let before = scene.a.status().await.blocks;
+    let count = usize::try_from(mesh::AUTHOR_BLOCKS_BURST).expect("positive") + 4_000;
+    let (_, flood) = scene.hostile.chain(count);
+    for some in flood.chunks(2_500) {
+        scene.hostile.send_blocks(some).await;
+    }
+    until("it is held back", || async { scene.mallory().await.held_back > 0 }).await;
+    scene.is_bounded().await;
+    let row = scene.mallory().await;
+    assert_eq!(row.rejected, 0, "valid blocks are nobody's fault");
+    assert!(scene.a.status().await.blocks < before + count as u64);
+    // It asks for everything again and again and reads nothing.
+    let question = Frame::Vector(false, Vector::default()).encode();
+    for _ in 0..60 {
+        scene.hostile.send(question.clone()).await;
+    }
+    until("answers are queued", || async { scene.gauge("osiris_peer_queued_bytes_max").await > 0 }).await;
+    for _ in 0..10 {
+        scene.is_bounded().await;
+    }
+    scene.goes_on().await;
+    scene.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forks_at_many_places_rebuild_the_document_at_a_bounded_rate() {
+    const FORKS: usize = 100;
+    let mut scene = Scene::new().await;
+    let start = Instant::now();
+    let (bodies, chain) = scene.hostile.chain(FORKS);
+    let before = scene.a.status().await.blocks;
+    scene.hostile.send_blocks(&chain).await;
+    until("the chain", || async { scene.a.status().await.blocks == before + FORKS as u64 }).await;
+    for (n, body) in bodies.iter().enumerate().rev() {
+        let twin = scene.hostile.seal(&Body { wall_ms: 1, ..body.clone() });
+        scene.hostile.send_blocks(&[twin]).await;
+        let blocks = before + (2 * FORKS - n) as u64;
+        until("a fork", || async { scene.a.status().await.blocks == blocks }).await;
+    }
+    let rebuilds = scene.gauge("osiris_document_rebuilds_total").await;
+    let most = 1 + start.elapsed().as_millis() / REBUILD_INTERVAL.as_millis();
+    assert!(rebuilds > 0 && u128::from(rebuilds) <= most, "{rebuilds} rebuilds, at most {most}");
+    let row = scene.mallory().await;
+    assert_eq!((row.rejected, row.forks), (0, 1), "a fork is proven, not invalid");
+    scene.goes_on().await;
+    agree(&[&scene.a, &scene.b]).await;
+    scene.down().await;
+}
