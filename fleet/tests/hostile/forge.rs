@@ -198,6 +198,8 @@ impl Hostile {
             mesh.peers().iter().any(|status| status.peer == peer && status.connected)
         })
         .await;
+        // Each side may have dialled the other: what is sent while one link replaces the other is lost.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let founder = blocks[0].author();
         Self { mesh, _events: events, node: peer, key, fleet, founder, revision, first }
     }
