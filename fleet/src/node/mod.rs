@@ -223,7 +223,7 @@ impl Node {
         }
         let own = self.writer.chain();
         for block in blocks {
-            let warning = self.twin.block_came(now, &own, block);
+            let warning = self.twin.block_came(now, &self.ledger, &own, block);
             self.effects.extend(warning.map(Effect::Warn));
         }
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
