@@ -74,15 +74,22 @@ pub(super) fn on(list: &str, program: &std::path::Path) -> Command {
     command
 }
 
-/// Moves a process with all its threads.
+/// Moves a process, thread by thread: `taskset -a` fails when one of them ends meanwhile.
 async fn put(pid: u32, list: &str) -> Result<(), Failure> {
-    let moved = Command::new(TASKSET).args(["-a", "-c", "-p", list, &pid.to_string()]).output().await;
-    let said = match moved {
-        Ok(output) if output.status.success() => return Ok(()),
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        Err(error) => error.to_string(),
+    let fail = |said: &str| {
+        Failure::failed(format!("The process {pid} cannot be put on the cores {list}: {}.", said.trim()))
     };
-    Err(Failure::failed(format!("The process {pid} cannot be put on the cores {list}: {said}.")))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| fail(&e.to_string()))?;
+    for thread in threads.flatten() {
+        let mut taskset = Command::new(TASKSET);
+        let moved = taskset.args(["-c", "-p", list]).arg(thread.file_name()).output().await;
+        let moved = moved.map_err(|e| fail(&e.to_string()))?;
+        // A thread that is gone needs no core.
+        if !moved.status.success() && thread.path().exists() {
+            return Err(fail(&String::from_utf8_lossy(&moved.stderr)));
+        }
+    }
+    Ok(())
 }
 
 /// A list of cores such as `0-3,8`.
@@ -150,5 +157,6 @@ mod tests {
         let refused = nowhere.place(1, &[pid]).await.expect_err("there is no such core").message;
         assert!(refused.contains("9999"), "{refused}");
         child.kill().await.expect("ended");
+        assert!(pins.place(1, &[pid]).await.is_err(), "it is gone");
     }
 }
