@@ -12,7 +12,11 @@ use osiris_mesh::{Mesh, MeshEvent};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{hosting::Hosting, open::Clock, store::Group};
+use super::{
+    hosting::Hosting,
+    open::Clock,
+    store::{Group, JournalThread},
+};
 use crate::{
     api::codes,
     manifest::Manifest,
@@ -54,8 +58,7 @@ pub(crate) struct Engine {
     to_core: mpsc::Sender<Input>,
     answers: BTreeMap<Token, Answer>,
     next_token: Token,
-    groups: mpsc::Sender<Group>,
-    acknowledged: mpsc::Receiver<Result<u64, String>>,
+    journal: JournalThread,
     /// Groups handed to the journal, and the last one that is durable.
     written: u64,
     durable: u64,
@@ -75,7 +78,7 @@ impl Engine {
         node: Node,
         clock: Clock,
         library: Library,
-        (groups, acknowledged): (mpsc::Sender<Group>, mpsc::Receiver<Result<u64, String>>),
+        journal: JournalThread,
     ) -> (Self, NodeHandle) {
         let (to_handle, requests) = mpsc::channel(REQUESTS);
         let (to_core, inputs) = mpsc::channel(INPUTS);
@@ -87,8 +90,7 @@ impl Engine {
             to_core,
             answers: BTreeMap::new(),
             next_token: 0,
-            groups,
-            acknowledged,
+            journal,
             written: 0,
             durable: 0,
             held: VecDeque::new(),
@@ -126,7 +128,7 @@ impl Engine {
             };
             tokio::select! {
                 ended = &mut until => return ended,
-                Some(acknowledged) = self.acknowledged.recv() => self.acknowledge(acknowledged).await,
+                Some(acknowledged) = self.journal.acknowledged.recv() => self.acknowledge(acknowledged).await,
                 Some((request, answer)) = self.requests.recv() => self.request(request, answer).await,
                 Some(event) = events.recv() => self.event(event).await,
                 Some(input) = self.inputs.recv() => self.handle(input).await,
@@ -175,14 +177,14 @@ impl Engine {
         self.written += 1;
         let mut group = Group { number: self.written, blocks };
         // The journal's queue is bounded; while it is full, acknowledgements make room.
-        while let Err(error) = self.groups.try_send(group) {
+        while let Err(error) = self.journal.groups.try_send(group) {
             group = match error {
                 mpsc::error::TrySendError::Full(group) => group,
                 mpsc::error::TrySendError::Closed(_) => {
                     return self.fail("the journal's thread has ended".to_owned());
                 }
             };
-            match self.acknowledged.recv().await {
+            match self.journal.acknowledged.recv().await {
                 Some(Ok(number)) => self.release(number),
                 Some(Err(why)) => return self.fail(why),
                 None => return self.fail("the journal's thread has ended".to_owned()),
@@ -323,7 +325,7 @@ impl Engine {
     /// Makes every write durable and performs what waited for it.
     pub(crate) async fn settle(&mut self) {
         while self.written > self.durable && !self.store_failed {
-            match self.acknowledged.recv().await {
+            match self.journal.acknowledged.recv().await {
                 Some(acknowledged) => self.acknowledge(acknowledged).await,
                 None => break,
             }

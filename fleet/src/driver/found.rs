@@ -62,7 +62,7 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
             "Names have 1 to 64 bytes of printable text: `--name NAME`, `--label LABEL`.",
         )
     })?;
-    Journal::create(&folder.journal(), &ledger.fleet(), &[genesis.entry()])?;
+    Journal::create(folder.path(), &ledger.fleet(), &[genesis.entry()])?;
     Ok(Inited {
         fleet: ledger.fleet().to_string(),
         device: writer.author().to_string(),
@@ -132,7 +132,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let welcome = tokio::time::timeout(options.timeout, ask()).await.map_err(|_| unreachable_fleet())?;
     let welcome = welcome.map_err(|error| join_error(&error))?;
     if !folder.journal().exists() {
-        Journal::create(&folder.journal(), &fleet, &[])?;
+        Journal::create(folder.path(), &fleet, &[])?;
     }
     let mut peers = welcome.addrs.clone();
     peers.extend(ticket.peers.iter().cloned());
@@ -161,9 +161,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     if let Ok(Err(error @ JoinError::Refused { .. })) = tokio::time::timeout(options.timeout, ask()).await {
         let folder = Folder::open(data)?;
         if joined.blocks == 0 {
-            std::fs::remove_file(folder.journal()).map_err(|error| {
-                DriverError::io("The unused journal cannot be removed:", &folder.journal(), &error)
-            })?;
+            Journal::remove(folder.path())?;
         }
         return Err(join_error(&error));
     }
@@ -214,7 +212,8 @@ fn read_ticket(text: &str) -> Result<JoinTicket, DriverError> {
 
 /// A join that was cut off after its admission may be run again; a member may not.
 fn refuse_unless_interrupted(folder: &Folder, fleet: &FleetId, device: &Author) -> Result<(), DriverError> {
-    let (held, found) = Journal::inspect(&folder.journal())?;
+    let found = Journal::inspect(folder.path())?;
+    let held = found.fleet;
     if held != *fleet {
         return Err(DriverError::new(
             codes::CONFLICT,

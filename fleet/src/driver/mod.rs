@@ -2,6 +2,7 @@
 
 pub mod answer;
 mod desk;
+mod disk;
 pub mod dispatch;
 mod engine;
 mod error;

@@ -72,8 +72,9 @@ pub struct Addresses {
 
 /// A process's engine and desk over an open folder, with or without a network.
 pub(crate) struct Process {
-    pub(crate) folder: Folder,
+    /// Ends before the folder's lock is let go: its journal is written to until then.
     pub(crate) engine: Engine,
+    pub(crate) folder: Folder,
     pub(crate) desk: Arc<Desk>,
     pub(crate) warnings: Vec<String>,
     secret: [u8; 32],
@@ -343,7 +344,10 @@ pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{InitOptions, init, store::Journal};
+    use crate::{
+        driver::{InitOptions, init, store::Journal},
+        sim::disk::{Faults, SimDisk, Snapshot},
+    };
 
     #[tokio::test]
     async fn a_full_disk_refuses_writes_and_reads_go_on() {
@@ -352,7 +356,7 @@ mod tests {
         init(dir.path(), options).expect("founded");
         let mut opened = Opened::open(dir.path()).expect("opened");
         let before = opened.ledger.publish().hash();
-        opened.journal = Journal::on_a_full_disk();
+        opened.journal = full_disk(dir.path());
         let mut process = Process::new(opened, false).expect("a process");
         process.engine.start().await;
         let desk = Arc::clone(&process.desk);
@@ -377,6 +381,16 @@ mod tests {
         drop(process);
         let mut reopened = Opened::open(dir.path()).expect("opened again");
         assert_eq!(reopened.ledger.publish().hash(), before, "what was not acknowledged is not there");
+    }
+
+    /// A journal whose disk has no room left.
+    fn full_disk(data: &std::path::Path) -> Journal {
+        let journal = std::fs::read(data.join("journal")).expect("the journal");
+        let (disk, used) = (SimDisk::new(0), journal.len() as u64);
+        disk.restore(&Snapshot([("journal".to_owned(), journal)].into()));
+        let (journal, _) = Journal::open_on(Box::new(disk.clone()), data).expect("opened");
+        disk.set_faults(Faults { capacity: Some(used), ..Faults::default() });
+        journal
     }
 
     const SUMMARY: &[u8] = osiris_examples::SUMMARY;

@@ -33,8 +33,8 @@ pub(crate) fn verify(
             "The view differs from what its blocks say; restart the node to build it again.".to_owned(),
         );
     }
-    match Journal::inspect(&data.join("journal")) {
-        Ok((_, found)) => {
+    match Journal::inspect(data) {
+        Ok(found) => {
             let held: BTreeSet<_> =
                 found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
             let lost = blocks.iter().filter(|(block, _)| !held.contains(&block.id().0)).count();
