@@ -10,7 +10,7 @@
 //! journal….part           being written; worthless after a crash
 //! ```
 
-use std::{cmp::Ordering, io, path::Path};
+use std::{cmp::Ordering, fmt, io, path::Path};
 
 use osiris_ledger::{
     FleetId,
@@ -263,8 +263,11 @@ impl<D: Disk> Store<D> {
             // on the disk, even where a sync would succeed: it may have failed before. So they are
             // written again.
             replace(&mut self.disk, JOURNAL, whole)?;
-        } else if found.torn_tail.is_some() {
-            self.disk.truncate(JOURNAL, self.head.bytes)?;
+        } else {
+            if found.torn_tail.is_some() {
+                self.disk.truncate(JOURNAL, self.head.bytes)?;
+            }
+            // What a store cut off when it failed does not come back.
             self.disk.sync(JOURNAL)?;
         }
         if !acknowledged || !head_whole {
@@ -299,9 +302,6 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         if let Err(error) = self.disk.append(JOURNAL, &bytes).and_then(|()| self.disk.sync(JOURNAL)) {
-            // What nobody was told of need not be there after a restart, and a full disk gets room for
-            // the restart. Where this fails too, recovery does it.
-            let _ = self.disk.truncate(JOURNAL, self.head.bytes);
             return Err(self.poison(&error));
         }
         self.head = head;
@@ -322,7 +322,13 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// Takes no more writes. What nobody was told of is cut off, and what is known is written down, so that
+    /// a restart finds nothing to repair, for which a full disk would have no room. Where this fails too,
+    /// recovery does it.
     fn poison(&mut self, error: &io::Error) -> Poisoned {
+        for (name, bytes) in [(JOURNAL, self.head.bytes), (HEAD, self.head_file_bytes)] {
+            let _ = self.disk.truncate(name, bytes).and_then(|()| self.disk.sync(name));
+        }
         self.poisoned.insert(Poisoned { reason: error.to_string() }).clone()
     }
 
@@ -396,16 +402,20 @@ impl LostEnd {
             known.number, known.bytes, found.number, found.bytes
         )
     }
+}
 
-    fn sentence(&self) -> String {
+impl fmt::Display for LostEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { known, found, same } = self;
         if !same {
-            return format!(
-                "The journal is not the one that was last used here, whose record {} was durable.",
-                known.number
+            let number = known.number;
+            return write!(
+                f,
+                "The journal is not the one that was last used here, whose record {number} was durable."
             );
         }
-        format!(
+        write!(
+            f,
             "The journal ends with record {} at byte {}, but record {} was durable: {} record(s) vanished at its end.",
             found.number,
             found.bytes,
@@ -459,9 +469,8 @@ impl Recovered {
         }
         if let Some(lost) = self.lost_end {
             warnings.push(format!(
-                "{} It was cut, or the disk did not keep what it said it had written; a note is kept{}. If this folder \
+                "{lost} It was cut, or the disk did not keep what it said it had written; a note is kept{}. If this folder \
                  was put together from a backup, that is why. `osiris sync` fetches what other members hold.",
-                lost.sentence(),
                 kept(&self.kept_cut)
             ));
         }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     hosting::Hosting,
     open::Clock,
+    serve::NodeState,
     store::{Group, JournalThread},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub(crate) struct Engine {
     /// Effects behind a write, each with the group it waits for.
     held: VecDeque<(u64, Effect)>,
     store_failed: bool,
+    /// What `/readyz` says.
+    state: Arc<NodeState>,
     /// Active members at the last look.
     members: usize,
     library: Library,
@@ -79,6 +82,7 @@ impl Engine {
         clock: Clock,
         library: Library,
         journal: JournalThread,
+        state: Arc<NodeState>,
     ) -> (Self, NodeHandle) {
         let (to_handle, requests) = mpsc::channel(REQUESTS);
         let (to_core, inputs) = mpsc::channel(INPUTS);
@@ -95,6 +99,7 @@ impl Engine {
             durable: 0,
             held: VecDeque::new(),
             store_failed: false,
+            state,
             members: 0,
             library,
             mesh: None,
@@ -215,6 +220,7 @@ impl Engine {
     fn fail(&mut self, why: String) {
         tracing::error!(%why, "the journal takes no more writes; calls go on");
         self.store_failed = true;
+        self.state.fail();
         self.durable = self.written;
         for (_, effect) in std::mem::take(&mut self.held) {
             match effect {

@@ -72,7 +72,11 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
 
 fn refuse_a_second_fleet(folder: &Folder) -> Result<(), DriverError> {
     if !folder.journal().exists() {
-        return Ok(());
+        return match Journal::inspect(folder.path()) {
+            // The journal of a fleet is gone; founding another in its place would hide that.
+            Err(error) if error.code != codes::NOT_FOUND.0 => Err(error),
+            _ => Ok(()),
+        };
     }
     Err(DriverError::new(
         codes::CONFLICT,

@@ -6,6 +6,8 @@ mod disk;
 pub mod dispatch;
 mod engine;
 mod error;
+#[cfg(test)]
+mod failing_disk;
 mod folder;
 mod found;
 mod hosting;

@@ -92,7 +92,8 @@ impl Process {
         let secret = folder.device_key()?.to_bytes();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
         let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
-        let (engine, handle) = Engine::new(node, clock, library.clone(), journal.spawn());
+        let state = Arc::new(NodeState::default());
+        let (engine, handle) = Engine::new(node, clock, library.clone(), journal.spawn(), Arc::clone(&state));
         let desk = Desk {
             handle,
             views: Arc::clone(&views),
@@ -106,7 +107,7 @@ impl Process {
             mesh: OnceLock::new(),
             hosting: OnceLock::new(),
             http: OnceLock::new(),
-            state: Arc::new(NodeState::default()),
+            state,
             stop: Arc::new(Notify::new()),
         };
         Ok(Self {
@@ -217,6 +218,16 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
     validate_listen(options.http, token.as_ref())
         .map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
     let opened = Opened::open_founded(&options.data)?;
+    run_opened(options, token, opened, ready).await
+}
+
+/// The same over a folder that is open already.
+pub(crate) async fn run_opened(
+    options: RunOptions,
+    token: Option<Token>,
+    opened: Opened,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), DriverError> {
     // The log knows at once; people read the same on the terminal.
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
@@ -339,59 +350,4 @@ pub(crate) const LOOK: Duration = Duration::from_millis(25);
 /// Events of a process without a network: none.
 pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
     mpsc::channel(1).1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        driver::{InitOptions, init, store::Journal},
-        sim::disk::{Faults, SimDisk, Snapshot},
-    };
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_writes_and_reads_go_on() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let options = InitOptions { name: "full".to_owned(), label: "node".to_owned() };
-        init(dir.path(), options).expect("founded");
-        let mut opened = Opened::open(dir.path()).expect("opened");
-        let before = opened.ledger.publish().hash();
-        opened.journal = full_disk(dir.path());
-        let mut process = Process::new(opened, false).expect("a process");
-        process.engine.start().await;
-        let desk = Arc::clone(&process.desk);
-        let work = async {
-            let deploy = crate::api::Deploy {
-                component: String::new(),
-                manifest: crate::manifest::Manifest::named("f"),
-                timeout_ms: 0,
-                wait: false,
-            };
-            let stored = desk.store(super::super::serve::manage::BlobKind::Component, SUMMARY.into()).await;
-            let deploy =
-                crate::api::Deploy { component: stored.expect("the library has room").hash, ..deploy };
-            let refused = desk.deploy(deploy.clone()).await.expect_err("nothing is acknowledged");
-            let again = desk.deploy(deploy).await.expect_err("nor later");
-            (refused, again, desk.status().await.expect("reads go on"))
-        };
-        let (refused, again, status) = process.engine.run(&mut no_events(), work).await;
-        assert_eq!((refused.status, again.status), (507, 507), "{refused} {again}");
-        assert!(refused.body.message.contains("takes no more writes"), "{refused}");
-        assert_eq!(status.state, "read-only");
-        drop(process);
-        let mut reopened = Opened::open(dir.path()).expect("opened again");
-        assert_eq!(reopened.ledger.publish().hash(), before, "what was not acknowledged is not there");
-    }
-
-    /// A journal whose disk has no room left.
-    fn full_disk(data: &std::path::Path) -> Journal {
-        let journal = std::fs::read(data.join("journal")).expect("the journal");
-        let (disk, used) = (SimDisk::new(0), journal.len() as u64);
-        disk.restore(&Snapshot([("journal".to_owned(), journal)].into()));
-        let (journal, _) = Journal::open_on(Box::new(disk.clone()), data).expect("opened");
-        disk.set_faults(Faults { capacity: Some(used), ..Faults::default() });
-        journal
-    }
-
-    const SUMMARY: &[u8] = osiris_examples::SUMMARY;
 }

@@ -58,6 +58,8 @@ pub struct Node {
     waiting: Vec<Waiting>,
     /// Own blocks that no other member confirmed.
     unseen: BTreeSet<BlockId>,
+    /// Own blocks that others brought: this replica had lost them, or another copy of it writes.
+    returned: u64,
     /// When a member's connection was lost, or this node started without one.
     gone_since: BTreeMap<PeerId, Mono>,
     draining: bool,
@@ -91,6 +93,7 @@ impl Node {
             functions: Functions::default(),
             waiting: Vec::new(),
             unseen,
+            returned: 0,
             gone_since,
             draining: false,
             read_only: None,
@@ -208,6 +211,7 @@ impl Node {
         if blocks.is_empty() {
             return;
         }
+        self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
         // Receipts first: who has just left the fleet is told so before its connection is closed.
         if blocks.len() <= RECEIPTS_MAX {

@@ -263,6 +263,7 @@ impl Node {
                     connected: self.sync.peers().count() as u64,
                     problems: self.problems(),
                     draining: self.draining,
+                    returned: self.returned,
                     read_only: self.read_only.clone(),
                     heads: self.ledger.heads(),
                     document_heads: self.ledger.document_heads(),

@@ -49,6 +49,8 @@ pub struct Faults {
     pub power_cut_at: Option<u64>,
     /// This sync (of a file or of the folder) fails, counted from 0 since the last restart.
     pub sync_fails_at: Option<u64>,
+    /// The process is killed by the sync that fails: every later call fails until the next start.
+    pub dies_then: bool,
     /// Bytes that all files together may have.
     pub capacity: Option<u64>,
     /// Syncs say that they succeeded and do nothing.
@@ -84,7 +86,7 @@ enum Naming {
     Remove(String),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct State {
     random: u64,
     faults: Faults,
@@ -127,6 +129,13 @@ impl SimDisk {
             durable: BTreeMap::new(),
             pending: Vec::new(),
         })))
+    }
+
+    /// Another disk in the same state, down to what is not durable, with its own chances.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        let state = State { random: seed, ..self.state().clone() };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -312,6 +321,7 @@ impl State {
         if fails {
             self.happened.failed_syncs += 1;
             self.fail_sync(name)?;
+            self.powered = !self.faults.dies_then;
             return Err(io::Error::other("input/output error while syncing"));
         }
         if self.faults.syncs_lie {
