@@ -26,8 +26,8 @@ use std::{
 use osiris_ledger::{Author, Session, SigningKey};
 use osiris_protocol::PeerAddr;
 
-use super::error::DriverError;
-use crate::{api::codes, store::KEPT};
+use super::{disk::FolderDisk, error::DriverError};
+use crate::{api::codes, disk::replace, store::KEPT};
 
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_MAX: usize = 100;
@@ -172,7 +172,7 @@ impl Folder {
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DriverError> {
         let path = self.path.join(name);
-        write_durably(&path, bytes)
+        replace(&mut FolderDisk::new(&self.path), name, bytes)
             .map_err(|error| DriverError::io("A file cannot be written:", &path, &error))
     }
 }
@@ -245,14 +245,8 @@ fn read_key(path: &Path) -> Result<SigningKey, DriverError> {
     }
 }
 
-/// Writes a file that appears whole or not at all, readable by its owner only.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = write_temporary(path, bytes)?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-/// The same, unless the file exists.
+/// Writes a file that appears whole or not at all, readable by its owner only, unless it exists. Other
+/// processes may do the same at once.
 fn create_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = write_temporary(path, bytes)?;
     let linked = fs::hard_link(&temporary, path);
