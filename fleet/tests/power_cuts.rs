@@ -500,6 +500,50 @@ fn whole_records_that_vanish_in_the_middle_are_counted() {
 }
 
 #[test]
+fn a_power_cut_at_each_operation_of_mending_damage_changes_nothing() {
+    let (disk, _) = small(true);
+    let whole = disk.read(JOURNAL).expect("read").expect("the journal");
+    let at: Vec<_> =
+        journal::scan(&whole, None).expect("a journal").records.iter().map(|r| r.offset).collect();
+    type Harm = fn(&mut Vec<u8>, &[usize]);
+    let harms: [Harm; 5] = [
+        |bytes, at| bytes[at[1] + 20] ^= 1,
+        |bytes, at| bytes[at[3] + 20] ^= 1,
+        |bytes, at| drop(bytes.drain(at[1]..at[2])),
+        |bytes, at| bytes.truncate(at[4]),
+        |bytes, at| {
+            bytes[at[1] + 20] ^= 1;
+            bytes.truncate(at[4] + 9);
+        },
+    ];
+    let (mut cut, mut mended) = (0, 0);
+    for (n, harm) in harms.into_iter().enumerate() {
+        let harmed = disk.fork(n as u64);
+        harmed.tamper(JOURNAL, |bytes| harm(bytes, &at));
+        let through = harmed.fork(0);
+        let (_, expected) = Store::open(through.clone()).expect("opened");
+        let files = kept(&through);
+        assert!(files > 0);
+        for (j, chance) in (0..through.operations()).flat_map(|j| (0..12).map(move |chance| (j, chance))) {
+            let what = format!("harm {n}, power cut at operation {j} of mending it, chance {chance}");
+            let disk = harmed.fork(mix(j * 100 + chance));
+            disk.reopen();
+            disk.set_faults(Faults { power_cut_at: Some(j), ..Faults::default() });
+            cut += u32::from(Store::open(disk.clone()).is_err());
+            disk.restart();
+            let (_, found) = Store::open(disk.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(found.entries == expected.entries, "{what}: {} entries", found.entries.len());
+            assert_eq!(kept(&disk), files, "{what}: kept once");
+            let said = !found.warnings("d".as_ref()).is_empty();
+            assert!(!said || found.lost_end == expected.lost_end, "{what}: {found:?}");
+            mended += u32::from(!said);
+            stays(&disk, &found, &what);
+        }
+    }
+    assert!(cut > 0 && mended > 0, "{cut} {mended}");
+}
+
+#[test]
 fn a_folder_restored_from_a_backup_is_fine() {
     let disk = SimDisk::new(4);
     let mut store = Store::create(disk.clone(), &FLEET, &[entry(0).as_slice()]).expect("made");
