@@ -83,6 +83,8 @@ struct Journal<'a> {
 }
 
 type Checked = Result<(), TestCaseError>;
+/// A place in the list of entries, and the others.
+type Without = Option<(usize, Vec<Vec<u8>>)>;
 
 impl<'a> Journal<'a> {
     fn new(seed: u64, seen: &'a RefCell<Seen>) -> Self {
@@ -180,7 +182,7 @@ impl<'a> Journal<'a> {
     }
 
     /// The record that an index means, and all entries but it, where there is one.
-    fn without(&mut self, at: prop::sample::Index) -> Result<Option<(usize, Vec<Vec<u8>>)>, TestCaseError> {
+    fn without(&mut self, at: prop::sample::Index) -> Result<Without, TestCaseError> {
         self.disk.reopen();
         self.start()?;
         if self.entries.is_empty() {

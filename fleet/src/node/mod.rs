@@ -10,6 +10,7 @@
 mod functions;
 mod message;
 mod request;
+mod twin;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -27,6 +28,8 @@ use osiris_mesh::{
 use functions::Functions;
 pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
 use request::Waiting;
+pub use twin::AHEAD_MAX;
+use twin::Twin;
 
 /// Own blocks whose confirmations are counted; older ones are settled by the next agreement.
 pub const UNSEEN_MAX: usize = 4_096;
@@ -64,6 +67,7 @@ pub struct Node {
     gone_since: BTreeMap<PeerId, Mono>,
     draining: bool,
     read_only: Option<String>,
+    twin: Twin,
     /// Whether the driver has told what it holds.
     started: bool,
 }
@@ -97,6 +101,7 @@ impl Node {
             gone_since,
             draining: false,
             read_only: None,
+            twin: Twin::new(now),
             started: false,
         }
     }
@@ -145,13 +150,20 @@ impl Node {
             }
             Input::Hint(bytes) => {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
-                self.admitted(&admitted);
+                self.admitted(now, &admitted);
+            }
+            Input::Twin(peer) => {
+                let member = Author(peer.to_bytes());
+                let label = self.view.members().get(&member).map(|member| member.label.clone());
+                let warning = self.twin.said_by(&label.unwrap_or_else(|| member.short()));
+                self.effects.extend(warning.map(Effect::Warn));
             }
             Input::HintsLagged => self.sync.hurry(now),
             Input::Tick => {}
             Input::Request(token, request) => self.request(now, token, request),
             Input::StoreFailed(why) => self.store_failed(&why),
             Input::BlobHeld(hash) => self.functions.blob_held(hash),
+            Input::BlobGone(hash) => self.functions.blob_gone(&hash),
             Input::Manifest(hash, manifest) => self.functions.manifest_read(hash, manifest),
             Input::FetchFailed(hash, why) => self.functions.fetch_failed(now, hash, why),
             Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
@@ -184,11 +196,12 @@ impl Node {
 
     fn synced(&mut self, now: Now, peer: PeerId, outcome: Outcome) {
         let Outcome { admitted, answers, confirmed, agrees, rejects: _ } = outcome;
-        self.admitted(&admitted);
+        self.admitted(now, &admitted);
         for frame in &answers {
             self.send(peer, frame);
         }
         if agrees {
+            self.twin.agreed();
             self.unseen.clear();
             for waiting in &mut self.waiting {
                 waiting.seen_by.insert(peer);
@@ -207,11 +220,16 @@ impl Node {
     }
 
     /// Blocks of others came in: make them durable, publish, and tell their authors.
-    fn admitted(&mut self, blocks: &[Arc<Block>]) {
+    fn admitted(&mut self, now: Now, blocks: &[Arc<Block>]) {
         if blocks.is_empty() {
             return;
         }
         self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
+        let own = self.writer.chain();
+        for block in blocks {
+            let warning = self.twin.block_came(now, &self.ledger, &own, block);
+            self.effects.extend(warning.map(Effect::Warn));
+        }
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
         // Receipts first: who has just left the fleet is told so before its connection is closed.
         if blocks.len() <= RECEIPTS_MAX {

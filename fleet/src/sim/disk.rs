@@ -341,7 +341,7 @@ impl State {
     fn fail_sync(&mut self, name: Option<&str>) -> io::Result<()> {
         let Some(name) = name else { return Ok(()) };
         let dirty = self.file(name)?.pending.iter().filter(|pending| !pending.clean).count();
-        let lost: Vec<_> = (0..dirty).map(|_| self.random() % 4 > 0).collect();
+        let lost: Vec<_> = (0..dirty).map(|_| !self.random().is_multiple_of(4)).collect();
         self.happened.clean_but_lost += lost.iter().filter(|lost| **lost).count() as u64;
         let file = self.file(name)?;
         for (pending, lost) in file.pending.iter_mut().filter(|pending| !pending.clean).zip(lost) {
