@@ -337,7 +337,8 @@ pub(crate) async fn node(settings: &Settings) -> Result<Client, Failure> {
 
 /// A folder that belongs to no fleet is refused before anything is made in it.
 pub(crate) fn must_be_member(data: &Path) -> Result<(), Failure> {
-    if data.join("journal").exists() {
+    // A journal that is lost is spoken of where it is opened.
+    if data.join("journal").exists() || data.join("journal.head").exists() {
         return Ok(());
     }
     Err(Failure::not_found(format!("The data folder {} belongs to no fleet yet.", data.display()))

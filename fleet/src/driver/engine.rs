@@ -12,7 +12,12 @@ use osiris_mesh::{Mesh, MeshEvent};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{hosting::Hosting, open::Clock, store::Group};
+use super::{
+    hosting::Hosting,
+    open::Clock,
+    serve::NodeState,
+    store::{Group, JournalThread},
+};
 use crate::{
     api::codes,
     manifest::Manifest,
@@ -54,14 +59,15 @@ pub(crate) struct Engine {
     to_core: mpsc::Sender<Input>,
     answers: BTreeMap<Token, Answer>,
     next_token: Token,
-    groups: mpsc::Sender<Group>,
-    acknowledged: mpsc::Receiver<Result<u64, String>>,
+    journal: JournalThread,
     /// Groups handed to the journal, and the last one that is durable.
     written: u64,
     durable: u64,
     /// Effects behind a write, each with the group it waits for.
     held: VecDeque<(u64, Effect)>,
     store_failed: bool,
+    /// What `/readyz` says.
+    state: Arc<NodeState>,
     /// Active members at the last look.
     members: usize,
     library: Library,
@@ -75,7 +81,8 @@ impl Engine {
         node: Node,
         clock: Clock,
         library: Library,
-        (groups, acknowledged): (mpsc::Sender<Group>, mpsc::Receiver<Result<u64, String>>),
+        journal: JournalThread,
+        state: Arc<NodeState>,
     ) -> (Self, NodeHandle) {
         let (to_handle, requests) = mpsc::channel(REQUESTS);
         let (to_core, inputs) = mpsc::channel(INPUTS);
@@ -87,12 +94,12 @@ impl Engine {
             to_core,
             answers: BTreeMap::new(),
             next_token: 0,
-            groups,
-            acknowledged,
+            journal,
             written: 0,
             durable: 0,
             held: VecDeque::new(),
             store_failed: false,
+            state,
             members: 0,
             library,
             mesh: None,
@@ -126,7 +133,7 @@ impl Engine {
             };
             tokio::select! {
                 ended = &mut until => return ended,
-                Some(acknowledged) = self.acknowledged.recv() => self.acknowledge(acknowledged).await,
+                Some(acknowledged) = self.journal.acknowledged.recv() => self.acknowledge(acknowledged).await,
                 Some((request, answer)) = self.requests.recv() => self.request(request, answer).await,
                 Some(event) = events.recv() => self.event(event).await,
                 Some(input) = self.inputs.recv() => self.handle(input).await,
@@ -176,14 +183,14 @@ impl Engine {
         self.written += 1;
         let mut group = Group { number: self.written, blocks };
         // The journal's queue is bounded; while it is full, acknowledgements make room.
-        while let Err(error) = self.groups.try_send(group) {
+        while let Err(error) = self.journal.groups.try_send(group) {
             group = match error {
                 mpsc::error::TrySendError::Full(group) => group,
                 mpsc::error::TrySendError::Closed(_) => {
                     return self.fail("the journal's thread has ended".to_owned());
                 }
             };
-            match self.acknowledged.recv().await {
+            match self.journal.acknowledged.recv().await {
                 Some(Ok(number)) => self.release(number),
                 Some(Err(why)) => return self.fail(why),
                 None => return self.fail("the journal's thread has ended".to_owned()),
@@ -214,6 +221,7 @@ impl Engine {
     fn fail(&mut self, why: String) {
         tracing::error!(%why, "the journal takes no more writes; calls go on");
         self.store_failed = true;
+        self.state.fail();
         self.durable = self.written;
         for (_, effect) in std::mem::take(&mut self.held) {
             match effect {
@@ -330,7 +338,7 @@ impl Engine {
     /// Makes every write durable and performs what waited for it.
     pub(crate) async fn settle(&mut self) {
         while self.written > self.durable && !self.store_failed {
-            match self.acknowledged.recv().await {
+            match self.journal.acknowledged.recv().await {
                 Some(acknowledged) => self.acknowledge(acknowledged).await,
                 None => break,
             }

@@ -214,9 +214,13 @@ impl Desk {
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
-        doctor.problems.extend(super::folder::Folder::kept(&self.data).into_iter().map(|kept| {
-            format!("An earlier start found the journal damaged and kept {kept}; `osiris ledger verify` says more.")
-        }));
+        doctor.problems.extend(super::folder::Folder::kept(&self.data));
+        if facts.returned > 0 {
+            doctor.problems.push(format!(
+                "{} block(s) of this device came back from other members: the journal here had lost them, or the folder was restored from a backup, or joined again. They are held again. Only one process may use a device's key: make sure that no copy of this folder runs elsewhere.",
+                facts.returned
+            ));
+        }
         let rejected: u64 = facts.rejected.values().sum();
         if rejected > 0 {
             doctor

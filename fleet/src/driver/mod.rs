@@ -2,9 +2,12 @@
 
 pub mod answer;
 mod desk;
+mod disk;
 pub mod dispatch;
 mod engine;
 mod error;
+#[cfg(test)]
+mod failing_disk;
 mod folder;
 mod found;
 mod hosting;

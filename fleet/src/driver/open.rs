@@ -57,9 +57,9 @@ impl Opened {
     pub(crate) fn open(data: &Path) -> Result<Self, DriverError> {
         let folder = Folder::open(data)?;
         let key = folder.device_key()?;
-        let (journal, fleet, found) = Journal::open(&folder.journal())?;
-        let mut warnings = found.warnings();
-        let mut ledger = Ledger::new(fleet);
+        let (journal, found) = Journal::open(folder.path())?;
+        let mut warnings = found.warnings(folder.path());
+        let mut ledger = Ledger::new(found.fleet);
         for entry in &found.entries {
             match ledger.replay(entry) {
                 Ok(Admission::New { .. } | Admission::Known | Admission::Early { .. }) => {}

@@ -154,6 +154,8 @@ pub struct Facts {
     pub problems: BTreeMap<BlockId, String>,
     /// Whether this node serves no more.
     pub draining: bool,
+    /// Own blocks of earlier sessions that other members held and this replica did not.
+    pub returned: u64,
     /// Why the journal takes no more writes.
     pub read_only: Option<String>,
     /// What is wrong where another process runs with this device's key, in sentences.

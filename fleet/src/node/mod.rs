@@ -61,6 +61,8 @@ pub struct Node {
     waiting: Vec<Waiting>,
     /// Own blocks that no other member confirmed.
     unseen: BTreeSet<BlockId>,
+    /// Own blocks that others brought: this replica had lost them, or another copy of it writes.
+    returned: u64,
     /// When a member's connection was lost, or this node started without one.
     gone_since: BTreeMap<PeerId, Mono>,
     draining: bool,
@@ -95,6 +97,7 @@ impl Node {
             functions: Functions::default(),
             waiting: Vec::new(),
             unseen,
+            returned: 0,
             gone_since,
             draining: false,
             read_only: None,
@@ -221,6 +224,7 @@ impl Node {
         if blocks.is_empty() {
             return;
         }
+        self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
         let own = self.writer.chain();
         for block in blocks {
             let warning = self.twin.block_came(now, &self.ledger, &own, block);

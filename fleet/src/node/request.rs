@@ -270,6 +270,7 @@ impl Node {
                     connected: self.sync.peers().count() as u64,
                     problems: self.problems(),
                     draining: self.draining,
+                    returned: self.returned,
                     read_only: self.read_only.clone(),
                     twin: self.twin.problem(),
                     heads: self.ledger.heads(),

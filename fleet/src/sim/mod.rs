@@ -1,0 +1,3 @@
+//! Deterministic models of what a node runs on, for tests and simulations.
+
+pub mod disk;
