@@ -220,7 +220,7 @@ fn a_second_first_block_of_the_founder_does_not_end_the_fleet() {
     let mut founder = Writer::new(key(FOUNDER), session(210));
     let rescue = recovered(&ledger, RECOVERY, 1, 60);
     append(&mut ledger, &mut founder, rescue);
-    let tip = fixture.blocks.iter().filter(|block| block.author() == author(FOUNDER)).next_back();
+    let tip = fixture.blocks.iter().rfind(|block| block.author() == author(FOUNDER));
     append(&mut ledger, &mut device(60), revoked(&[fixture.genesis], &[tip.expect("it wrote").id()]));
     let view = ledger.publish();
     assert!(view.is_member(&author(NODE)) && view.functions().contains_key("hello"));
