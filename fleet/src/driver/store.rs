@@ -15,7 +15,7 @@ use osiris_ledger::{
 use tokio::sync::mpsc;
 
 use super::{error::DriverError, folder::write_durably};
-use crate::api::codes;
+use crate::{api::codes, node::Group};
 
 /// Groups of blocks that wait to be written; more hold up the core.
 const QUEUE: usize = 1_024;
@@ -162,15 +162,6 @@ impl Journal {
             }
         }
     }
-}
-
-/// Blocks to be made durable together.
-#[derive(Debug)]
-pub(crate) struct Group {
-    /// Its number, ascending.
-    pub(crate) number: u64,
-    /// The blocks.
-    pub(crate) blocks: Vec<Arc<Block>>,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DriverError> {

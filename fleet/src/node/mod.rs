@@ -9,6 +9,7 @@
 
 mod functions;
 mod message;
+mod outbox;
 mod request;
 
 use std::{
@@ -26,6 +27,7 @@ use osiris_mesh::{
 
 use functions::Functions;
 pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
+pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 
 /// Own blocks whose confirmations are counted; older ones are settled by the next agreement.
@@ -287,6 +289,11 @@ impl Node {
     #[must_use]
     pub fn all_seen(&self) -> bool {
         self.unseen.is_empty() || self.others() == 0
+    }
+
+    /// Heads of the automerge document, with every admitted block applied.
+    pub fn document_heads(&mut self) -> Vec<[u8; 32]> {
+        self.ledger.document_heads()
     }
 
     /// The digest of the ledger's tips.
