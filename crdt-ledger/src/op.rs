@@ -213,7 +213,9 @@ pub fn join_proof(key: &SigningKey, fleet: &FleetId, invitation: &BlockId, devic
     sign(key, &join_proof_message(fleet, invitation, device))
 }
 
-pub(crate) fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
+/// Signs 32 bytes; the counterpart of [`verify`].
+#[must_use]
+pub fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
     use ed25519_dalek::Signer as _;
     Signature(key.sign(message).to_bytes())
 }

@@ -9,3 +9,4 @@ pub mod driver;
 pub mod manifest;
 pub mod node;
 pub mod placement;
+pub mod sim;
