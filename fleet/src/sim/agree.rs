@@ -1,8 +1,11 @@
 //! Whether the healed fleet agrees, and on what.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use osiris_ledger::BlockId;
+use osiris_ledger::{BlockId, Ledger, View};
 
 use super::{
     queue::NodeId,
@@ -17,17 +20,42 @@ pub(super) struct Agreement {
 }
 
 impl World<'_> {
-    /// Honest members that the founder's view counts as active. All of them run by now and are connected.
-    fn expected(&self) -> Vec<NodeId> {
-        let Some(founder) = self.devices.first().and_then(|device| device.running.as_ref()) else {
-            return Vec::new();
-        };
-        let view = founder.node.view();
+    /// Honest members that belong by all that honest members hold together. All of them run by now and can
+    /// reach each other; who was revoked and has not heard of it is none of them.
+    fn expected(&mut self) -> Vec<NodeId> {
+        let view = self.view_of_all();
         let members = (0..).zip(&self.devices).filter(|(_, device)| {
             let member = matches!(device.standing, Standing::Member) && !device.hostile;
             member && view.is_member(&device.author)
         });
         members.map(|(node, _)| node).collect()
+    }
+
+    /// What the blocks of all honest members say together.
+    fn view_of_all(&mut self) -> Arc<View> {
+        let mut different = BTreeMap::new();
+        for (node, device) in self.devices.iter_mut().enumerate() {
+            if let (Standing::Member, Some(running)) = (&device.standing, device.running.as_mut()) {
+                different.entry(running.node.digest()).or_insert(node);
+            }
+        }
+        let digests: BTreeSet<_> = different.keys().copied().collect();
+        if let Some((known, view)) = &self.all
+            && *known == digests
+        {
+            return Arc::clone(view);
+        }
+        let mut all = Ledger::new(self.fleet);
+        for node in different.values() {
+            let Some(running) = self.devices[*node].running.as_ref() else { continue };
+            for block in running.node.ledger().in_order() {
+                // What an honest member admitted is valid, and follows all it names.
+                let _ = all.replay(block.entry());
+            }
+        }
+        let view = all.publish();
+        self.all = Some((digests, Arc::clone(&view)));
+        view
     }
 
     /// Whether every expected node runs, holds the same blocks and writes them durably.

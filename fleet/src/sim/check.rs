@@ -49,7 +49,7 @@ impl Checker {
 
     /// A hostile member made bytes that are no valid block.
     pub(super) fn forged(&mut self, entry: &[u8], how: &'static str) {
-        self.forbidden.insert(BlockId(*blake3::hash(entry).as_bytes()), how);
+        self.forbidden.insert(Block::id_of(entry), how);
     }
 
     /// A node took a block in. `session` is that of its own running process.

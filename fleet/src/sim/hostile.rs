@@ -9,6 +9,8 @@ use osiris_mesh::proto::sync::Frame;
 
 use super::{payload, queue::NodeId, random::Random};
 
+/// Own entries that one frame brings along.
+const ENTRIES_MAX: usize = 200;
 /// Entries in one frame of a flood.
 const FLOOD_FRAME: usize = 800;
 
@@ -109,27 +111,48 @@ impl Hostile {
         self.random.pick(&self.revisions)
     }
 
-    /// Valid blocks of a fresh session.
-    fn write(&mut self, count: usize) -> Vec<Arc<Block>> {
+    /// Valid blocks of a fresh session on a ledger.
+    fn write_on(&mut self, ledger: &mut Ledger, count: usize) -> Vec<Arc<Block>> {
         let mut writer = Writer::new(self.key.clone(), Session(self.random.bytes()));
         let mut written = Vec::new();
         for _ in 0..count {
             let Some(revision) = self.revision() else { break };
             let concurrency = u32::try_from(self.random.between(1, 8)).expect("a small number");
             let now = Now { wall: osiris_ledger::WallMs(self.random.next() >> 20), ..Now::default() };
-            match writer.append(&mut self.ledger, now, payload::serving(revision, concurrency)) {
+            match writer.append(ledger, now, payload::serving(revision, concurrency)) {
                 Ok(block) => written.push(block),
                 Err(_) => break,
             }
         }
-        self.own.extend(written.iter().cloned());
         written
+    }
+
+    /// Valid blocks that others will be given. A session cites the one before it, so those come along:
+    /// returns the entries of earlier sessions, and the new blocks.
+    fn write(&mut self, count: usize) -> (Vec<Vec<u8>>, Vec<Arc<Block>>) {
+        let before = self.own.iter().map(|block| block.entry().to_vec()).collect();
+        let mut ledger = std::mem::replace(&mut self.ledger, Ledger::new(self.fleet));
+        let written = self.write_on(&mut ledger, count);
+        self.ledger = ledger;
+        self.own.extend(written.iter().cloned());
+        (before, written)
+    }
+
+    /// Valid blocks that nobody will be given, or not all: nothing is built on them.
+    fn write_apart(&mut self, count: usize) -> Vec<Arc<Block>> {
+        let mut ledger = Ledger::new(self.fleet);
+        for block in self.ledger.in_order() {
+            // What is admitted once is admitted again.
+            let _ = ledger.replay(block.entry());
+        }
+        ledger.publish();
+        self.write_on(&mut ledger, count)
     }
 
     /// Two blocks for one place, each to one half of the fleet.
     fn fork(&mut self) -> Deed {
         let length = usize::try_from(self.random.between(1, 4)).expect("a small number");
-        let chain = self.write(length);
+        let (before, chain) = self.write(length);
         let Some(last) = chain.last() else { return Deed::default() };
         // The last byte of the body is the concurrency, a number below 24.
         let mut other = body(last.entry()).to_vec();
@@ -137,13 +160,15 @@ impl Hostile {
             *byte += 9;
         }
         let other = self.seal(&other);
-        let entries: Vec<_> = chain.iter().map(|block| block.entry().to_vec()).collect();
-        let mut branch = entries[..entries.len() - 1].to_vec();
-        branch.push(other);
-        let sent = vec![
-            Sent { bytes: blocks(entries), to: To::Half(0) },
-            Sent { bytes: blocks(branch), to: To::Half(1) },
-        ];
+        let common = before.into_iter().chain(chain.iter().map(|block| block.entry().to_vec()));
+        let mut one: Vec<_> = common.collect();
+        let mut two = one.clone();
+        two.pop();
+        two.push(other);
+        let first = one.len().saturating_sub(ENTRIES_MAX);
+        let (one, two) = (one.split_off(first), two.split_off(first));
+        let sent =
+            vec![Sent { bytes: blocks(one), to: To::Half(0) }, Sent { bytes: blocks(two), to: To::Half(1) }];
         Deed { name: "fork", sent, forged: Vec::new() }
     }
 
@@ -179,7 +204,7 @@ impl Hostile {
 
     /// An own block, rightly signed, that names a parent, a grant or a subject wrongly.
     fn misplace(&mut self) -> Deed {
-        let Some(block) = self.write(1).pop() else { return Deed::default() };
+        let Some(block) = self.write_apart(1).pop() else { return Deed::default() };
         let mut bytes = body(block.entry()).to_vec();
         let why = match self.random.below(3) {
             0 => {
@@ -218,8 +243,9 @@ impl Hostile {
 
     /// Valid blocks, in yet another session of its own.
     fn write_honestly(&mut self) -> Deed {
-        let written = self.write(2);
-        let entries = written.iter().map(|block| block.entry().to_vec()).collect();
+        let (mut entries, written) = self.write(2);
+        entries.extend(written.iter().map(|block| block.entry().to_vec()));
+        let entries = entries.split_off(entries.len().saturating_sub(ENTRIES_MAX));
         Deed {
             name: "another session",
             sent: vec![Sent { bytes: blocks(entries), to: To::One }],
@@ -243,10 +269,18 @@ impl Hostile {
 
     /// More blocks than may wait, all behind one that never comes.
     fn flood(&mut self) -> Deed {
-        let chain = self.write(limits::EARLY_BLOCKS_MAX + 400);
+        let chain = self.write_apart(limits::EARLY_BLOCKS_MAX + 400);
         let entries: Vec<_> = chain.iter().skip(1).map(|block| block.entry().to_vec()).collect();
         let frames = entries.chunks(FLOOD_FRAME).map(|chunk| blocks(chunk.to_vec()));
-        let sent = frames.map(|bytes| Sent { bytes, to: To::Victim }).collect();
+        // Three times, for what the network loses.
+        let frames: Vec<_> = frames.collect();
+        let sent = frames
+            .iter()
+            .chain(&frames)
+            .chain(&frames)
+            .cloned()
+            .map(|bytes| Sent { bytes, to: To::Victim })
+            .collect();
         Deed { name: "flood", sent, forged: Vec::new() }
     }
 

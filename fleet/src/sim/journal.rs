@@ -15,6 +15,8 @@ pub(super) struct Recovery {
     pub(super) lost: usize,
     /// Records that were durable and are gone: damage, or an older copy of the disk.
     pub(super) missing: usize,
+    /// Whether a record is unreadable.
+    pub(super) damaged: bool,
 }
 
 /// The journal of one node.
@@ -79,6 +81,7 @@ impl Journal {
             self.durable = self.records.len();
             self.copy = self.copy.min(self.durable);
             self.found.missing += 1;
+            self.found.damaged = true;
         }
     }
 

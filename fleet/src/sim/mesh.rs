@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use osiris_mesh::{PeerId, proto::membership::neighbours};
 
-use crate::node::Input;
+use crate::node::{Input, is_in_roster, roster};
 
 use super::{
     network::{Pair, on, pair},
@@ -39,7 +39,7 @@ impl World<'_> {
     fn choose(&mut self, node: NodeId) {
         let device = &self.devices[node as usize];
         let Some(running) = device.running.as_ref() else { return };
-        let members: BTreeSet<PeerId> = running.members(&device.bootstrap).into_iter().collect();
+        let members: BTreeSet<PeerId> = roster(running.node.view(), &running.told).into_iter().collect();
         let is_gone = |peer: &PeerId| {
             let dialing = self.by_peer.get(peer).and_then(|peer| running.dialing.get(peer));
             dialing.is_some_and(|dialing| dialing.backoff.failures() >= 3)
@@ -54,12 +54,8 @@ impl World<'_> {
     /// Whether a node takes another for a member.
     fn accepts(&self, node: NodeId, peer: NodeId) -> bool {
         let device = &self.devices[node as usize];
-        let peer = &self.devices[peer as usize];
-        let member = |running: &Running| {
-            let view = running.node.view();
-            let bootstrap = view.members().is_empty() && device.bootstrap.contains(&peer.peer);
-            view.is_member(&peer.author) || bootstrap
-        };
+        let peer = &self.devices[peer as usize].peer;
+        let member = |running: &Running| is_in_roster(running.node.view(), &running.told, peer);
         device.hostile || device.running.as_ref().is_some_and(member)
     }
 

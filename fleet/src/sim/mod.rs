@@ -25,12 +25,14 @@ mod perform;
 mod process;
 mod queue;
 mod random;
+mod replay;
 mod report;
 mod workload;
 mod world;
 
 pub use campaign::Campaign;
 pub use options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
+pub use replay::Recorded;
 pub use report::{Listener, RARE, Report};
 
 use world::World;
@@ -73,6 +75,3 @@ pub fn run(options: &Options, listener: Option<Listener<'_>>) -> Result<Report, 
         event_log_hash: world.log.hash(),
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -193,7 +193,7 @@ impl World<'_> {
                 let known = known.iter().map(|node| self.devices[*node as usize].peer).collect();
                 let device = &mut self.devices[stranger as usize];
                 device.standing = Standing::Joining { ticket, needed, until, tries };
-                device.bootstrap = known;
+                device.known = known;
                 self.queue.at(self.now + 50, What::Start(stranger));
                 self.queue.at(until, What::Join(stranger));
             }

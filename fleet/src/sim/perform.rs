@@ -215,7 +215,7 @@ impl World<'_> {
         let author = self.devices[node as usize].author;
         match Frame::decode(bytes) {
             Ok(Frame::Blocks(entries, _)) => {
-                let blocks = entries.iter().map(|entry| BlockId(*blake3::hash(entry).as_bytes()));
+                let blocks = entries.iter().map(|entry| Block::id_of(entry));
                 let own = |id: &BlockId| {
                     let running = self.devices[node as usize].running.as_ref()?;
                     running.node.ledger().get(id).filter(|block| block.author() == author).map(|_| *id)
@@ -262,7 +262,7 @@ impl World<'_> {
 
     /// Gossip: a hint reaches a part of those who can be reached, each after a few hops.
     fn hint(&mut self, node: NodeId, entry: Arc<[u8]>) {
-        let id = BlockId(*blake3::hash(&entry).as_bytes());
+        let id = Block::id_of(&entry);
         if !self.devices[node as usize].hostile {
             self.leaves(node, id);
         }

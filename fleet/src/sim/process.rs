@@ -1,6 +1,6 @@
 //! One run of a node: the core, with its effects performed in the order of the real engine.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet};
 
 use osiris_ledger::{Ledger, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
@@ -46,6 +46,8 @@ pub(super) struct Running {
     pub(super) asked: BTreeMap<Token, Asked>,
     next_token: Token,
     pub(super) dialing: BTreeMap<NodeId, Dialing>,
+    /// Peers that this process was told of and that its view may not know.
+    pub(super) told: BTreeSet<PeerId>,
     /// Whom the mesh wants to be connected to.
     pub(super) chosen: Vec<NodeId>,
     /// The active members that the mesh was last told of.
@@ -64,11 +66,12 @@ pub(super) struct Start {
     pub(super) serves: bool,
     pub(super) all_seen: bool,
     pub(super) ledger: Ledger,
+    pub(super) told: BTreeSet<PeerId>,
 }
 
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
-        let Start { run, key, session, seed, serves, all_seen, ledger } = start;
+        let Start { run, key, session, seed, serves, all_seen, ledger, told } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
         let node = Node::new(clock, &Config { serves, seed, all_seen }, ledger, writer);
@@ -87,6 +90,7 @@ impl Running {
             asked: BTreeMap::new(),
             next_token: 0,
             dialing: BTreeMap::new(),
+            told,
             chosen: Vec::new(),
             roster: 0,
             members: 0,
@@ -138,15 +142,5 @@ impl Running {
     /// The disk made everything up to a group durable.
     pub(super) fn durable(&mut self, group: u64) -> Vec<Done> {
         self.outbox.durable(group).into_iter().map(Done::Perform).collect()
-    }
-
-    /// Keys of the active members; whom the ticket named while there is no view.
-    pub(super) fn members(&self, bootstrap: &[PeerId]) -> Vec<PeerId> {
-        let view = Arc::clone(self.node.view());
-        if view.members().is_empty() {
-            return bootstrap.to_vec();
-        }
-        let active = view.members().values().filter(|member| member.active);
-        active.map(|member| PeerId::from_bytes(member.device.0)).collect()
     }
 }

@@ -3,10 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use osiris_ledger::{Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Session, SigningKey};
+use osiris_ledger::{
+    Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Session, SigningKey, View,
+};
 use osiris_mesh::PeerId;
 
-use crate::{manifest::Manifest, node::Input};
+use crate::{
+    manifest::Manifest,
+    node::{Input, roster},
+};
 
 use super::{
     check::Checker,
@@ -65,7 +70,8 @@ pub(super) struct Device {
     /// Own blocks that left, or were acknowledged.
     pub(super) promised: BTreeSet<BlockId>,
     pub(super) wall_offset: i64,
-    pub(super) bootstrap: Vec<PeerId>,
+    /// The members whose addresses it kept, or its ticket's.
+    pub(super) known: BTreeSet<PeerId>,
     pub(super) running: Option<Running>,
     pub(super) runs: u32,
     pub(super) crash_in_write: Option<u64>,
@@ -102,6 +108,8 @@ pub(super) struct World<'a> {
     /// Blocks in the order in which their authors made them durable: what a hostile member may know.
     pub(super) pool: Vec<Arc<Block>>,
     pub(super) last_written: u64,
+    /// What all honest members hold together, and the digests of whom it was made.
+    pub(super) all: Option<(BTreeSet<[u8; 32]>, Arc<View>)>,
     /// Faults and work have ended.
     pub(super) healed: bool,
 }
@@ -140,6 +148,7 @@ impl<'a> World<'a> {
             excused: BTreeSet::new(),
             pool: blocks.clone(),
             last_written: 0,
+            all: None,
             healed: false,
             random,
         };
@@ -170,7 +179,7 @@ impl<'a> World<'a> {
             seen: None,
             promised: BTreeSet::new(),
             wall_offset: 0,
-            bootstrap: Vec::new(),
+            known: BTreeSet::new(),
             running: None,
             runs: 0,
             crash_in_write: None,
@@ -320,7 +329,12 @@ impl<'a> World<'a> {
         let (author, promised) = (device.author, std::mem::take(&mut device.promised));
         let kept = records.iter().filter(|block| self.options.owns_everything() || block.author() == author);
         device.durable = kept.map(|block| block.id()).collect();
+        // A disk that was put back or damaged breaks its promises itself, those about what followed too.
+        let unkept: Vec<_> = promised.iter().filter(|id| ledger.get(id).is_none()).copied().collect();
         device.runs += 1;
+        // A journal holds each block behind all it names; where one waits, something was lost before.
+        let damaged = found.damaged || ledger.early().0 > 0;
+        let joining = matches!(device.standing, Standing::Joining { .. });
         let all_seen = device.seen == Some(ledger.digest());
         let session = Session(device.random.bytes());
         let start = Start {
@@ -328,8 +342,9 @@ impl<'a> World<'a> {
             key: device.key.clone(),
             session,
             seed: device.random.next(),
-            serves: matches!(device.standing, Standing::Member),
+            serves: !joining,
             all_seen,
+            told: if damaged || joining { device.known.clone() } else { BTreeSet::new() },
             ledger,
         };
         let library: Vec<_> = device.library.iter().copied().collect();
@@ -340,6 +355,7 @@ impl<'a> World<'a> {
             }
         }
         device.running = Some(Running::new(start, now, wall));
+        self.branches.add("damage found", u64::from(damaged));
         self.branches.add("recovery truncated", u64::from(found.torn));
         self.branches.add("restart with lost tail", u64::from(found.lost > 0));
         self.branches.add("durable records missing", u64::from(found.missing > 0));
@@ -353,12 +369,11 @@ impl<'a> World<'a> {
         if refused > 0 {
             self.check.violated(now, format_args!("node {node} refused {refused} blocks of its own journal"));
         }
-        // A disk that was put back or damaged breaks its promises itself.
         let durable = &self.devices[node as usize].durable;
         if found.missing == 0 {
             self.check.recovered(now, node, &promised, |id| durable.contains(id));
         } else {
-            self.excused.extend(promised.iter().filter(|id| !durable.contains(id)));
+            self.excused.extend(unkept);
         }
         let promised = promised.into_iter().filter(|id| durable.contains(id)).collect();
         self.devices[node as usize].promised = promised;
@@ -413,9 +428,13 @@ impl<'a> World<'a> {
 
     /// Ends a process. What it had in memory is gone.
     pub(super) fn end(&mut self, node: NodeId) -> Option<Running> {
-        let running = self.devices[node as usize].running.take();
-        self.devices[node as usize].crash_in_write = None;
-        running
+        let device = &mut self.devices[node as usize];
+        let running = device.running.take()?;
+        device.crash_in_write = None;
+        self.branches.add("early evicted", running.node.ledger().early().1);
+        // The real node keeps its address book every minute and at its end.
+        device.known.extend(roster(running.node.view(), &BTreeSet::new()));
+        Some(running)
     }
 
     /// Faults and work end; everything is repaired.
