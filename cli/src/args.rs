@@ -81,6 +81,8 @@ Examples:
   osiris init --name home
   osiris init --name shop --label till-1 -o json
 
+  osiris init --name home --recovery-file /media/stick/home.recovery
+
 The recovery key is printed once. Write it down and keep it away from the device.")]
     Init(InitArgs),
     /// Be admitted to a fleet with a join ticket
@@ -216,6 +218,9 @@ pub(crate) struct InitArgs {
     /// What people call this device. Default: its host name
     #[arg(long, env = "OSIRIS_LABEL")]
     pub(crate) label: Option<String>,
+    /// Write the recovery key to this new file, which only its owner may read, and do not print it
+    #[arg(long, env = "OSIRIS_RECOVERY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

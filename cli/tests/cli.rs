@@ -1,9 +1,13 @@
 //! The real binary, driven as people and scripts drive it: arguments in, output and exit code out.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -219,6 +223,30 @@ fn a_fleet_is_founded_once_and_its_recovery_key_is_printed() {
 }
 
 #[test]
+fn a_recovery_key_goes_into_a_file_of_its_own_and_never_over_another() {
+    let home = Home::new();
+    let taken = home.write("taken", b"mine");
+    home.fails(&["init", "--recovery-file", &taken], 2, &["left alone", "next: "]);
+    assert_eq!(std::fs::read(&taken).expect("kept"), b"mine");
+    assert!(!home.path().join("data").exists(), "nothing was founded");
+
+    let file = home.path().join("recovery").display().to_string();
+    let ran = home.done(&["init", "--recovery-file", &file, "-o", "json"]);
+    assert_eq!(ran.json()["recovery_file"].as_str(), Some(file.as_str()));
+    assert!(ran.json().get("recovery_key").is_none(), "{ran:?}");
+    let key = std::fs::read_to_string(&file).expect("written");
+    assert!(key.len() == 65 && key.trim().bytes().all(|byte| byte.is_ascii_hexdigit()), "{key:?}");
+    assert!(!ran.out.contains(key.trim()) && !ran.err.contains(key.trim()));
+    let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // A second fleet is refused, and no file is left behind.
+    let other = home.path().join("other");
+    home.fails(&["init", "--recovery-file", &other.display().to_string()], 1, &["already belongs"]);
+    assert!(!other.exists());
+}
+
+#[test]
 fn tickets_that_admit_nobody_are_refused_with_a_reason() {
     let home = Home::founded();
     // A ticket says where somebody can be reached, so one is made while the node runs.
@@ -313,6 +341,48 @@ fn service_install_prints_a_unit() {
 }
 
 #[test]
+fn a_node_that_cannot_listen_says_what_to_do() {
+    let home = Home::founded();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("bound");
+    let (port, token) = (taken.to_string(), home.write("token", b"short"));
+    for format in ["table", "json"] {
+        let up = |more: &[&str], words: &[&str]| {
+            home.fails(&[&["up", "--log", "error", "-o", format], more].concat(), 1, words);
+        };
+        up(&["--http", &port], &["cannot listen", "next: ", "--http PORT"]);
+        up(&["--http", "0.0.0.0:0"], &["without a token", "next: ", "--token-file"]);
+        up(&["--http", "0", "--token-file", &token], &["the mode", "next: ", "chmod 600"]);
+        up(&["--http", "0", "--token-file", "none"], &["cannot be read", "next: "]);
+    }
+    let socket = home.path().join("data/osiris.sock");
+    std::fs::write(&socket, "mine").expect("written");
+    home.fails(&["up", "--log", "error", "--http", "0"], 1, &["not a socket", "next: "]);
+}
+
+#[test]
+fn a_node_tells_systemd_when_it_is_ready() {
+    let home = Home::founded();
+    let path = home.path().join("notify");
+    let name = format!("osiris-test-{}", std::process::id());
+    let hidden = SocketAddr::from_abstract_name(&name).expect("a name");
+    for (socket, told) in [
+        (UnixDatagram::bind(&path).expect("a socket"), path.display().to_string()),
+        (UnixDatagram::bind_addr(&hidden).expect("a socket"), format!("@{name}")),
+    ] {
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        let mut command = home.command(&["up", "--http", "0", "--log", "error"]);
+        let child = command.env("NOTIFY_SOCKET", told).stdout(Stdio::null()).spawn().expect("it runs");
+        let node = Node { home: &home, child, addresses: serde_json::Value::Null };
+        let mut message = [0; 64];
+        let read = socket.recv(&mut message).expect("a message");
+        assert_eq!(&message[..read], b"READY=1");
+        assert_eq!(home.done(&["status", "-o", "json"]).json()["state"], "serving");
+        node.down();
+    }
+}
+
+#[test]
 fn one_node_from_init_to_down() {
     let home = Home::founded();
     let node = home.up();
@@ -377,7 +447,9 @@ fn a_guest_is_admitted_by_a_running_node() {
     let guest = Home::new();
     let joined = guest.done(&["join", &ticket, "--label", "guest", "-o", "json"]).json();
     assert_eq!(joined["fleet_name"], "home");
-    guest.fails(&["join", &ticket], 1, &["member of this fleet already", "next: "]);
+    let again = guest.done(&["join", &ticket, "-o", "json"]);
+    assert_eq!(again.json()["already_member"], true);
+    assert!(again.err.contains("invitation was not used"), "{again:?}");
     let third = Home::new();
     third.fails(&["join", &ticket, "--timeout", "10s"], 4, &["refused"]);
     assert!(guest.done(&["nodes"]).out.contains("guest"));

@@ -19,7 +19,7 @@ use crate::{
     time::WallMs,
 };
 
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const DOMAIN: &[u8] = b"osiris-ledger-v1";
 
 /// The order of blocks: by depth, then by id. Total, and the same on every node.
@@ -32,20 +32,6 @@ pub struct Order {
 }
 
 array_struct! {
-    /// A block named as a parent: its chain, its place there, its id.
-    pub struct Parent {
-        /// Author of the chain.
-        author: Author,
-        /// Session of the chain.
-        session: Session,
-        /// Place in the chain.
-        seq: u64,
-        /// The block.
-        id: BlockId,
-    }
-}
-
-array_struct! {
     /// The signed part of a block.
     pub(crate) struct Body {
         version: u8,
@@ -53,7 +39,7 @@ array_struct! {
         session: Session,
         seq: u64,
         prev: BlockId,
-        parents: Vec<Parent>,
+        parents: Vec<BlockId>,
         depth: u64,
         wall_ms: u64,
         grant: BlockId,
@@ -101,9 +87,6 @@ pub enum Reject {
     /// More than [`limits::PARENTS_MAX`] parents, or one twice, or none where one is needed.
     #[error("the parents are too many, repeated or missing")]
     Parents,
-    /// A parent is not at the place that the block says.
-    #[error("a parent is not where the block says it is")]
-    ParentPlace,
     /// The depth is not one more than the deepest predecessor's.
     #[error("the block has depth {got}; its predecessors give {expected}")]
     Depth {
@@ -147,6 +130,12 @@ impl Block {
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
             return Err(Reject::Malformed);
         };
+        // Another version may have other fields; the array's length and the version come first in all.
+        if let [0x8a, version @ 0..=23, ..] = entry
+            && *version != VERSION
+        {
+            return Err(Reject::Version(*version));
+        }
         let body: Body = codec::decode(&entry[..body_len]).map_err(|error| match error {
             DecodeError::Malformed => Reject::Malformed,
             DecodeError::NotCanonical => Reject::NotCanonical,
@@ -163,7 +152,7 @@ impl Block {
         let body = &self.body;
         let genesis = self.is_genesis_shaped();
         let parents = &body.parents;
-        let repeated = parents.iter().enumerate().any(|(i, p)| parents[..i].iter().any(|q| q.id == p.id));
+        let repeated = parents.iter().enumerate().any(|(i, p)| parents[..i].contains(p));
         if parents.len() > limits::PARENTS_MAX || repeated {
             return Err(Reject::Parents);
         }
@@ -250,7 +239,7 @@ impl Block {
 
     /// Heads of other chains that its author had admitted.
     #[must_use]
-    pub fn parents(&self) -> &[Parent] {
+    pub fn parents(&self) -> &[BlockId] {
         &self.body.parents
     }
 
@@ -284,8 +273,8 @@ impl Block {
         fixed
             .into_iter()
             .filter(|id| *id != BlockId::ZERO)
-            .chain(self.body.parents.iter().map(|parent| parent.id))
-            .chain(self.body.payload.references().iter().copied())
+            .chain(self.body.parents.iter().copied())
+            .chain(self.body.payload.references())
     }
 }
 

@@ -8,21 +8,83 @@
 //!
 //! Voidness travels through the grant that a block uses, never through `parents`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     block::{Block, Order},
     id::{Author, BlockId, Session},
     ledger::Ledger,
-    op::{Payload, Revoked},
+    op::Payload,
 };
 
 /// A grant's static place in the tree of authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
-    /// Admissions between the genesis block and this grant.
-    pub(crate) tree: u32,
+    /// Admissions between the genesis block and this grant. Recoveries stand above the genesis block: the
+    /// negative of their generation.
+    pub(crate) tree: i64,
     pub(crate) order: Order,
+}
+
+/// How far a session of a revoked device counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Limit {
+    seq: u64,
+    /// Of a chain that is forked at or below `seq`: where, and the blocks from there up to the pin.
+    branch: Option<(u64, BTreeSet<BlockId>)>,
+}
+
+impl Limit {
+    /// Up to this block, and no other branch of its chain.
+    fn at(ledger: &Ledger, pin: &Block) -> Self {
+        let branch = ledger.chain_fork(&pin.chain()).filter(|fork| pin.seq() >= *fork).map(|fork| {
+            let mut branch = BTreeSet::new();
+            let mut next = ledger.get(&pin.id());
+            while let Some(block) = next.filter(|block| block.seq() >= fork) {
+                branch.insert(block.id());
+                next = ledger.get(&block.prev());
+            }
+            (fork, branch)
+        });
+        Self { seq: pin.seq(), branch }
+    }
+
+    fn allows(&self, block: &Block) -> bool {
+        let on_branch =
+            |(fork, branch): &(u64, BTreeSet<BlockId>)| block.seq() < *fork || branch.contains(&block.id());
+        block.seq() <= self.seq && self.branch.as_ref().is_none_or(on_branch)
+    }
+}
+
+/// What revocations leave of a grant: a session that is not named has nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cut {
+    sessions: BTreeMap<Session, Vec<Limit>>,
+    /// Whether a higher rank set it. Then it also says which branch of a fork counts; a device's own word
+    /// does not, or it could heal its own fork.
+    by_higher: bool,
+}
+
+impl Cut {
+    fn allows(&self, block: &Block) -> bool {
+        let limits = self.sessions.get(&block.chain().session);
+        limits.is_some_and(|limits| limits.iter().all(|limit| limit.allows(block)))
+    }
+
+    /// Several revocations of one grant leave what all of them leave.
+    fn tighten(&mut self, pins: BTreeMap<Session, Limit>) {
+        self.sessions.retain(|session, _| pins.contains_key(session));
+        for (session, limit) in pins {
+            if let Some(limits) = self.sessions.get_mut(&session)
+                && !limits.contains(&limit)
+            {
+                limits.push(limit);
+            }
+        }
+    }
 }
 
 /// What the effective blocks say of one grant.
@@ -30,8 +92,8 @@ pub(crate) struct Rank {
 pub(crate) struct Standing {
     /// Whether the block that gives the grant counts.
     pub(crate) given: bool,
-    /// Once revoked: the last effective block of each session. A session not named has none.
-    pub(crate) cut: Option<BTreeMap<Session, u64>>,
+    /// Once revoked: what is left.
+    pub(crate) cut: Option<Cut>,
 }
 
 impl Standing {
@@ -40,20 +102,31 @@ impl Standing {
         self.given && self.cut.is_none()
     }
 
-    fn allows(&self, session: &Session, seq: u64) -> bool {
-        self.given && within(self.cut.as_ref(), session, seq)
+    fn allows(&self, ledger: &Ledger, block: &Block) -> bool {
+        self.given && within(ledger, self.cut.as_ref(), block)
     }
 }
 
-fn within(cut: Option<&BTreeMap<Session, u64>>, session: &Session, seq: u64) -> bool {
-    cut.is_none_or(|cut| seq <= cut.get(session).copied().unwrap_or(0))
+/// Whether a block counts, given what revocations of its grant leave.
+fn within(ledger: &Ledger, cut: Option<&Cut>, block: &Block) -> bool {
+    match cut {
+        Some(cut) if cut.by_higher => cut.allows(block),
+        Some(cut) => cut.allows(block) && below_fork(ledger, block),
+        None => below_fork(ledger, block),
+    }
 }
 
-/// What the effective blocks say of one invitation.
+/// Whether the block's author signed no other block at its place or at one before it. The genesis block
+/// needs no such proof: the fleet's id names it.
+fn below_fork(ledger: &Ledger, block: &Block) -> bool {
+    block.is_genesis_shaped() || ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork)
+}
+
+/// What the effective blocks say of one invitation or user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct InvitationStanding {
-    /// The smallest effective withdrawal.
-    pub(crate) withdrawn: Option<Order>,
+pub(crate) struct OfferStanding {
+    /// Effective withdrawals.
+    pub(crate) withdrawn: BTreeSet<BlockId>,
     /// Devices that it admitted, at most as many as its uses.
     pub(crate) admitted: BTreeSet<Author>,
     /// Devices whose admission would count, had a use been left.
@@ -64,7 +137,7 @@ pub(crate) struct InvitationStanding {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standings {
     pub(crate) grants: BTreeMap<BlockId, Standing>,
-    pub(crate) invitations: BTreeMap<BlockId, InvitationStanding>,
+    pub(crate) offers: BTreeMap<BlockId, OfferStanding>,
 }
 
 impl Standings {
@@ -82,12 +155,9 @@ impl Standings {
 
     /// Whether a valid block counts.
     pub(crate) fn counts(&self, ledger: &Ledger, block: &Block) -> bool {
-        if ledger.chain_fork(&block.chain()).is_some_and(|fork| block.seq() >= fork) {
-            return false;
-        }
         // The genesis block is its author's grant.
         let grant = if block.is_genesis_shaped() { block.id() } else { block.grant() };
-        self.grants.get(&grant).is_some_and(|standing| standing.allows(&block.chain().session, block.seq()))
+        self.grants.get(&grant).is_some_and(|standing| standing.allows(ledger, block))
     }
 
     /// Whether the block that gives a grant counts, and so uses its invitation. Uses are spent in the
@@ -95,23 +165,25 @@ impl Standings {
     /// crowd out others, and ledger order alone would make verdicts depend on each other in a circle.
     fn is_given(&mut self, ledger: &Ledger, grant: BlockId) -> bool {
         let Some(block) = ledger.get(&grant) else { return false };
-        let Payload::Admitted(op) = block.payload() else {
-            // A genesis block counts unless its author forked at it.
-            return ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork);
+        let op = match block.payload() {
+            // The fleet's id names the one; the recovery key vouches for the other, whoever carries it.
+            Payload::Founded(_) | Payload::Recovered(_) => return true,
+            Payload::Admitted(op) => op,
+            _ => return false,
         };
         let Some(invitation) = ledger.get(&op.invitation) else { return false };
-        let Payload::Invited(invited) = invitation.payload() else { return false };
+        let Some(offer) = invitation.payload().offer() else { return false };
         if !self.counts(ledger, invitation) || !self.counts(ledger, block) {
             return false;
         }
-        let standing = self.invitations.entry(op.invitation).or_default();
-        if standing.withdrawn.is_some_and(|withdrawn| withdrawn < block.order()) {
+        let standing = self.offers.entry(op.invitation).or_default();
+        if !standing.withdrawn.iter().all(|withdrawal| ledger.withdrawal_leaves(withdrawal, &grant)) {
             return false;
         }
         if standing.admitted.contains(&op.device) {
             return true;
         }
-        let fits = standing.admitted.len() < invited.uses as usize;
+        let fits = standing.admitted.len() < offer.uses as usize;
         let devices = if fits { &mut standing.admitted } else { &mut standing.surplus };
         devices.insert(op.device);
         fits
@@ -126,69 +198,75 @@ impl Standings {
                 continue;
             }
             if self.counts(ledger, block) {
-                let standing = self.invitations.entry(op.invitation).or_default();
-                let order = block.order();
-                standing.withdrawn = Some(standing.withdrawn.map_or(order, |known| known.min(order)));
+                self.offers.entry(op.invitation).or_default().withdrawn.insert(block.id());
             }
         }
     }
 
     /// What revocations by higher ranks, then by the device itself, leave of a grant's sessions.
-    fn cut_of(&self, ledger: &Ledger, grant: BlockId, rank: Rank) -> Option<BTreeMap<Session, u64>> {
-        let mut cut = None;
+    fn cut_of(&self, ledger: &Ledger, grant: BlockId, rank: Rank) -> Option<Cut> {
+        let mut cut: Option<Cut> = None;
         for block in ledger.revocations_of(&grant) {
             let higher = ledger.rank_of(&block.grant()).is_some_and(|revoker| revoker < rank);
             if higher && self.counts(ledger, block) {
-                tighten(ledger, &mut cut, block);
+                cut = Some(tightened(cut, expand_pins(ledger, block, None), true));
             }
         }
-        // A device may always leave: its own revocations count as far as it counts itself.
-        for block in ledger.revocations_of(&grant).filter(|block| block.grant() == grant) {
-            let forked = ledger.chain_fork(&block.chain()).is_some_and(|fork| block.seq() >= fork);
-            if !forked && within(cut.as_ref(), &block.chain().session, block.seq()) {
-                tighten(ledger, &mut cut, block);
+        // A device may always leave: its own word counts as far as it counts itself. The first in order
+        // does: a device leaves once, and following each of many through all sessions would cost n².
+        let own = ledger.revocations_of(&grant).filter(|block| block.grant() == grant);
+        for block in own {
+            if within(ledger, cut.as_ref(), block) {
+                let by_higher = cut.as_ref().is_some_and(|cut| cut.by_higher);
+                return Some(tightened(cut, expand_pins(ledger, block, Some(block)), by_higher));
             }
         }
         cut
     }
 }
 
-/// Several revocations of one grant: the minimum of their pins, session by session.
-fn tighten(ledger: &Ledger, cut: &mut Option<BTreeMap<Session, u64>>, block: &Block) {
-    let Payload::Revoked(op) = block.payload() else { return };
-    let pins = expand_pins(ledger, op);
+fn tightened(cut: Option<Cut>, pins: BTreeMap<Session, Limit>, by_higher: bool) -> Cut {
     match cut {
-        None => *cut = Some(pins),
-        Some(cut) => {
-            cut.retain(|session, _| pins.contains_key(session));
-            for (session, seq) in cut {
-                *seq = (*seq).min(pins.get(session).copied().unwrap_or(0));
-            }
+        None => {
+            let sessions = pins.into_iter().map(|(session, limit)| (session, vec![limit])).collect();
+            Cut { sessions, by_higher }
+        }
+        Some(mut cut) => {
+            cut.tighten(pins);
+            cut
         }
     }
 }
 
 /// The pins named, and those that follow from them: a pinned session's first block cites the heads
-/// of its author's earlier sessions, which so count up to there. A first block that has a rival is
-/// void and cites nothing: else a revoked device could sign one that cites its later blocks.
-fn expand_pins(ledger: &Ledger, op: &Revoked) -> BTreeMap<Session, u64> {
-    let named: BTreeMap<_, _> = op.pins.iter().map(|pin| (pin.session, pin.seq)).collect();
+/// of its author's earlier sessions, which so count up to there. `own` is the revocation itself where a
+/// device ends its own grant: it pins its session.
+fn expand_pins(ledger: &Ledger, revocation: &Block, own: Option<&Arc<Block>>) -> BTreeMap<Session, Limit> {
+    let Payload::Revoked(op) = revocation.payload() else { return BTreeMap::new() };
+    let mut named: BTreeMap<Session, &Arc<Block>> =
+        op.pins.iter().filter_map(|pin| ledger.get(pin)).map(|pin| (pin.chain().session, pin)).collect();
+    if let Some(own) = own {
+        named.insert(own.chain().session, own);
+    }
     let mut pins = named.clone();
-    let Some(device) = op.grants.first().and_then(|grant| ledger.device_of(grant)) else { return pins };
-    let mut open: Vec<_> = named.iter().filter(|(_, seq)| **seq > 0).map(|(session, _)| *session).collect();
+    let mut open: Vec<_> = named.keys().copied().collect();
     let mut seen: BTreeSet<_> = open.iter().copied().collect();
     while let Some(session) = open.pop() {
-        let Some(first) = ledger.first_block(device, session) else { continue };
-        for parent in first.parents().iter().filter(|parent| parent.author == device) {
-            if named.contains_key(&parent.session) {
+        let Some(first) = pins.get(&session).and_then(|pin| ledger.first_below(pin)) else { continue };
+        let parents = first.parents().iter().filter_map(|id| ledger.get(id));
+        for cited in parents.filter(|parent| parent.author() == first.author()) {
+            let session = cited.chain().session;
+            if named.contains_key(&session) {
                 continue;
             }
-            let pin = pins.entry(parent.session).or_default();
-            *pin = parent.seq.max(*pin);
-            if seen.insert(parent.session) {
-                open.push(parent.session);
+            let pin = pins.entry(session).or_insert(cited);
+            if (cited.seq(), cited.id()) > (pin.seq(), pin.id()) {
+                *pin = cited;
+            }
+            if seen.insert(session) {
+                open.push(session);
             }
         }
     }
-    pins
+    pins.into_iter().map(|(session, pin)| (session, Limit::at(ledger, pin))).collect()
 }

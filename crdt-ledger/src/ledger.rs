@@ -7,6 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use crate::{
     authority::{Role, Roles},
@@ -15,7 +16,7 @@ use crate::{
     document::Document,
     early::Early,
     effective::{Rank, Standing, Standings},
-    id::{Author, BlockId, ChainId, FleetId, Session},
+    id::{Author, BlockId, ChainId, FleetId},
     limits,
     op::{self, Payload},
     view::{Registers, View},
@@ -64,6 +65,10 @@ pub struct Ledger {
     revocations: BTreeMap<BlockId, BTreeSet<Order>>,
     /// Grant → the withdrawals made by it.
     withdrawals: BTreeMap<BlockId, BTreeSet<Order>>,
+    /// Invitation or user → the admissions by it.
+    admissions: BTreeMap<BlockId, BTreeSet<BlockId>>,
+    /// Withdrawal → the admissions that stand after it.
+    stands: BTreeMap<BlockId, BTreeSet<BlockId>>,
     /// Chain → the place of its last authority block.
     last_authority: BTreeMap<ChainId, u64>,
     standings: Standings,
@@ -93,6 +98,8 @@ impl Ledger {
             authority: BTreeMap::new(),
             revocations: BTreeMap::new(),
             withdrawals: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            stands: BTreeMap::new(),
             last_authority: BTreeMap::new(),
             standings: Standings::default(),
             registers: Registers::default(),
@@ -122,24 +129,38 @@ impl Ledger {
         self.take(entry, false)
     }
 
+    /// Takes entries as [`Ledger::admit`] does, one after the other, but reads them and checks their
+    /// signatures on all cores first. Answers in the order of the entries.
+    pub fn admit_all(&mut self, entries: &[impl AsRef<[u8]> + Sync]) -> Vec<Result<Admission, Reject>> {
+        if entries.len() < limits::PARALLEL_MIN {
+            return entries.iter().map(|entry| self.admit(entry.as_ref())).collect();
+        }
+        let mut answers = Vec::with_capacity(entries.len());
+        for group in entries.chunks(limits::PARALLEL_MAX) {
+            let reader = self.reader(true);
+            let read: Vec<_> = group.par_iter().map(|entry| reader.read(entry.as_ref())).collect();
+            answers.extend(read.into_iter().map(|read| self.place(read?)));
+        }
+        answers
+    }
+
     fn take(&mut self, entry: &[u8], verify: bool) -> Result<Admission, Reject> {
-        if entry.len() > limits::ENTRY_BYTES_MAX {
-            return Err(Reject::TooLarge(entry.len()));
-        }
-        let id = entry_id(entry);
-        if self.blocks.contains_key(&id) {
-            return Ok(Admission::Known);
-        }
-        if self.early.contains(&id) {
-            return Ok(Admission::Early { missing: Vec::new() });
-        }
-        let block = Block::decode(id, entry)?;
-        if verify {
-            self.check_signature(&block)?;
-        }
-        if block.is_genesis_shaped() && id != BlockId(self.fleet.0) {
-            return Err(Reject::OtherFleet);
-        }
+        let read = self.reader(verify).read(entry)?;
+        self.place(read)
+    }
+
+    fn reader(&self, verify: bool) -> Reader<'_> {
+        Reader { fleet: self.fleet, blocks: &self.blocks, early: &self.early, keys: &self.keys, verify }
+    }
+
+    /// Adds a block whose own bytes are in order, if it is still new.
+    fn place(&mut self, read: Read) -> Result<Admission, Reject> {
+        let block = match read {
+            Read::Known => return Ok(Admission::Known),
+            Read::Waiting => return Ok(Admission::Early { missing: Vec::new() }),
+            Read::Block(block) if self.blocks.contains_key(&block.id()) => return Ok(Admission::Known),
+            Read::Block(block) => *block,
+        };
         let missing: Vec<_> = block.needs().filter(|id| !self.blocks.contains_key(id)).collect();
         if let Some(first) = missing.first() {
             self.early.insert(block, *first);
@@ -176,18 +197,6 @@ impl Ledger {
         rejected
     }
 
-    fn check_signature(&self, block: &Block) -> Result<(), Reject> {
-        let fresh;
-        let key = match self.keys.get(&block.author()) {
-            Some(key) => key,
-            None => {
-                fresh = op::usable_key(&block.author()).ok_or(Reject::WeakKey)?;
-                &fresh
-            }
-        };
-        block.verify(&self.fleet, key)
-    }
-
     /// Whether a block is valid, all blocks that it names being here.
     fn check(&self, block: &Block) -> Result<(), Reject> {
         if block.is_genesis_shaped() {
@@ -204,11 +213,7 @@ impl Ledger {
             below = prev.order().depth;
         }
         for parent in block.parents() {
-            let held = self.blocks.get(&parent.id).ok_or(Reject::ParentPlace)?;
-            let place = (held.author(), held.chain().session, held.seq());
-            if place != (parent.author, parent.session, parent.seq) {
-                return Err(Reject::ParentPlace);
-            }
+            let held = self.blocks.get(parent).ok_or(Reject::Parents)?;
             below = below.max(held.order().depth);
         }
         let got = block.order().depth;
@@ -232,10 +237,7 @@ impl Ledger {
             _ => false,
         };
         let needed = if leaves { Role::Node } else { block.payload().needs() };
-        let covers = match block.payload() {
-            Payload::Invited(op) => grant.roles.covers(op.roles),
-            _ => true,
-        };
+        let covers = block.payload().offer().is_none_or(|offer| grant.roles.covers(offer.roles));
         if grant.roles.has(needed) && covers { Ok(()) } else { Err(Reject::Role) }
     }
 
@@ -243,19 +245,28 @@ impl Ledger {
         let depth = block.order().depth;
         let mut references = Vec::new();
         for id in block.payload().references() {
-            let held = self.blocks.get(id).ok_or(Reject::ReferenceKind)?;
+            let held = self.blocks.get(&id).ok_or(Reject::ReferenceKind)?;
             if held.order().depth >= depth {
                 return Err(Reject::ReferenceDepth);
             }
             references.push(held);
         }
         let fits = match block.payload() {
-            Payload::Founded(_) | Payload::Invited(_) => true,
-            Payload::Withdrawn(_) => matches!(references[0].payload(), Payload::Invited(_)),
+            Payload::Founded(_) | Payload::Invited(_) | Payload::User(_) => true,
+            Payload::Withdrawn(op) => {
+                references[0].payload().offer().is_some()
+                    && references[1..].iter().all(|held| admits_by(held, &op.invitation))
+            }
             Payload::Admitted(op) => return self.check_admission(references[0], op),
+            Payload::Recovered(op) => return self.check_recovery(op),
             Payload::Revoked(op) => {
                 let device = self.device_of(&op.grants[0]);
-                device.is_some() && op.grants.iter().all(|grant| self.device_of(grant) == device)
+                let pins = &references[op.grants.len()..];
+                let sessions: BTreeSet<_> = pins.iter().map(|pin| pin.chain().session).collect();
+                device.is_some()
+                    && op.grants.iter().all(|grant| self.device_of(grant) == device)
+                    && pins.iter().all(|pin| Some(pin.author()) == device)
+                    && sessions.len() == pins.len()
             }
             Payload::Deployed(op::Deployed { name, .. }) | Payload::Removed(op::Removed { name, .. }) => {
                 references.iter().all(|held| register_name(held.payload()) == Some(name))
@@ -268,12 +279,19 @@ impl Ledger {
     }
 
     fn check_admission(&self, invitation: &Block, op: &op::Admitted) -> Result<(), Reject> {
-        let Payload::Invited(invited) = invitation.payload() else { return Err(Reject::ReferenceKind) };
-        if invited.device.is_some_and(|device| device != op.device) {
+        let offer = invitation.payload().offer().ok_or(Reject::ReferenceKind)?;
+        if offer.device.is_some_and(|device| device != op.device) {
             return Err(Reject::Proof);
         }
         let message = op::join_proof_message(&self.fleet, &op.invitation, &op.device);
-        if op::verify(&invited.key, &message, &op.proof) { Ok(()) } else { Err(Reject::Proof) }
+        if op::verify(&offer.key, &message, &op.proof) { Ok(()) } else { Err(Reject::Proof) }
+    }
+
+    fn check_recovery(&self, op: &op::Recovered) -> Result<(), Reject> {
+        let genesis = self.blocks.get(&BlockId(self.fleet.0)).map(|block| block.payload());
+        let Some(Payload::Founded(founded)) = genesis else { return Err(Reject::ReferenceKind) };
+        let message = op::recovery_message(&self.fleet, op.generation, &op.device);
+        if op::verify(&founded.recovery, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
     }
 
     fn insert(&mut self, block: Block) -> Arc<Block> {
@@ -318,11 +336,17 @@ impl Ledger {
             }
             Payload::Admitted(op) => {
                 let Some(invitation) = self.blocks.get(&op.invitation) else { return };
-                let Payload::Invited(invited) = invitation.payload() else { return };
+                let Some(offer) = invitation.payload().offer() else { return };
                 let tree = |grant: &BlockId| self.grants.get(grant).map_or(0, |grant| grant.rank.tree);
                 let tree = 1 + tree(&invitation.grant()).max(tree(&block.grant()));
-                let grant = Grant { device: op.device, roles: invited.roles, rank: Rank { tree, order } };
+                let grant = Grant { device: op.device, roles: offer.roles, rank: Rank { tree, order } };
                 self.grants.insert(block.id(), grant);
+                self.admissions.entry(op.invitation).or_default().insert(block.id());
+                self.remember_key(op.device);
+            }
+            Payload::Recovered(op) => {
+                let rank = Rank { tree: -i64::from(op.generation), order };
+                self.grants.insert(block.id(), Grant { device: op.device, roles: Roles::ALL, rank });
                 self.remember_key(op.device);
             }
             Payload::Revoked(op) => {
@@ -330,11 +354,40 @@ impl Ledger {
                     self.revocations.entry(*grant).or_default().insert(order);
                 }
             }
-            Payload::Withdrawn(_) => {
+            Payload::Withdrawn(op) => {
                 self.withdrawals.entry(block.grant()).or_default().insert(order);
+                let mut stands = self.admissions_below(&op.invitation, &[block.id()]);
+                stands.extend(&op.stands);
+                self.stands.insert(block.id(), stands);
             }
             _ => {}
         }
+    }
+
+    /// The admissions by an invitation or user that are ancestors of these blocks. Whatever is no ancestor
+    /// of a block when it comes in never becomes one.
+    pub(crate) fn admissions_below(&self, offer: &BlockId, from: &[BlockId]) -> BTreeSet<BlockId> {
+        let mut found = BTreeSet::new();
+        let Some(admissions) = self.admissions.get(offer) else { return found };
+        // An admission lies above what it refers to.
+        let floor = self.blocks.get(offer).map_or(0, |block| block.order().depth);
+        let mut open: Vec<_> = from.iter().filter_map(|id| self.blocks.get(id)).collect();
+        let mut seen: BTreeSet<_> = open.iter().map(|block| block.id()).collect();
+        while let Some(block) = open.pop() {
+            if admissions.contains(&block.id()) {
+                found.insert(block.id());
+                if found.len() == admissions.len() {
+                    break;
+                }
+            }
+            let below = block.parents().iter().copied().chain([block.prev()]);
+            for held in below.filter_map(|id| self.blocks.get(&id)) {
+                if held.order().depth > floor && seen.insert(held.id()) {
+                    open.push(held);
+                }
+            }
+        }
+        found
     }
 
     fn remember_key(&mut self, author: Author) {
@@ -408,8 +461,10 @@ impl Ledger {
     /// The first block that does not hold, and why.
     pub fn verify(&self) -> Result<u64, (BlockId, Reject)> {
         let mut again = Self::new(self.fleet);
-        for block in self.in_order() {
-            match again.admit(block.entry()) {
+        let blocks = self.in_order();
+        let entries: Vec<_> = blocks.iter().map(|block| block.entry()).collect();
+        for (block, answer) in blocks.iter().zip(again.admit_all(&entries)) {
+            match answer {
                 Ok(Admission::New { .. }) => {}
                 Ok(_) => return Err((block.id(), Reject::Malformed)),
                 Err(reject) => return Err((block.id(), reject)),
@@ -493,10 +548,60 @@ impl Ledger {
         self.chains.get(chain).and_then(Chain::fork)
     }
 
-    /// The first block of a session, unless a second one makes both void.
-    pub(crate) fn first_block(&self, author: Author, session: Session) -> Option<&Arc<Block>> {
-        let chain = self.chains.get(&ChainId { author, session })?;
-        chain.at(1).next().filter(|_| chain.fork() != Some(1)).and_then(|id| self.blocks.get(&id))
+    /// The first block of the chain that a block belongs to, on its branch.
+    pub(crate) fn first_below(&self, block: &Block) -> Option<&Arc<Block>> {
+        let chain = self.chains.get(&block.chain())?;
+        if chain.fork() != Some(1) {
+            return chain.at(1).next().and_then(|id| self.blocks.get(&id));
+        }
+        let mut next = self.blocks.get(&block.id())?;
+        while next.seq() > 1 {
+            next = self.blocks.get(&next.prev())?;
+        }
+        Some(next)
+    }
+
+    /// Whether an admission stands after its invitation was withdrawn.
+    pub(crate) fn withdrawal_leaves(&self, withdrawal: &BlockId, admission: &BlockId) -> bool {
+        self.stands.get(withdrawal).is_some_and(|stands| stands.contains(admission))
+    }
+
+    /// The user by whose key a grant was given.
+    #[must_use]
+    pub fn user_of(&self, grant: &BlockId) -> Option<BlockId> {
+        let Payload::Admitted(op) = self.blocks.get(grant)?.payload() else { return None };
+        let by_user = matches!(self.blocks.get(&op.invitation)?.payload(), Payload::User(_));
+        by_user.then_some(op.invitation)
+    }
+
+    /// Admissions by an invitation or user.
+    pub(crate) fn admissions_by(&self, offer: &BlockId) -> impl Iterator<Item = &BlockId> {
+        self.admissions.get(offer).into_iter().flatten()
+    }
+
+    /// What to pin so that all that a device is known to have written goes on counting: the newest block
+    /// of each of its sessions, save those that a later session cites. Of a forked session the last block
+    /// before the fork. Of more than [`limits::PINS_MAX`] sessions, those that come last in ledger order.
+    #[must_use]
+    pub fn pins_for(&self, device: &Author) -> Vec<BlockId> {
+        let mut cited = BTreeMap::new();
+        let mut last = Vec::new();
+        for chain in self.chains.iter().filter(|(id, _)| id.author == *device).map(|(_, chain)| chain) {
+            let first = (chain.fork() != Some(1)).then(|| chain.at(1).next()).flatten();
+            let end = chain.fork().map_or(chain.len(), |fork| fork - 1);
+            let (Some(first), Some(end)) = (first, chain.at(end).next()) else { continue };
+            let parents = self.blocks.get(&first).into_iter().flat_map(|block| block.parents());
+            for parent in parents.filter_map(|id| self.blocks.get(id)).filter(|p| p.author() == *device) {
+                let seq = cited.entry(parent.chain().session).or_insert(0);
+                *seq = parent.seq().max(*seq);
+            }
+            last.extend(self.blocks.get(&end));
+        }
+        last.retain(|block| cited.get(&block.chain().session).is_none_or(|seq| *seq < block.seq()));
+        last.sort_unstable_by_key(|block| std::cmp::Reverse(block.order()));
+        let mut pins: Vec<_> = last.iter().take(limits::PINS_MAX).map(|block| block.id()).collect();
+        pins.sort_unstable();
+        pins
     }
 
     pub(crate) fn grants_by_rank(&self) -> BTreeMap<Rank, BlockId> {
@@ -548,10 +653,66 @@ impl Ledger {
     }
 }
 
+/// Reads entries: all that can be said of them without adding any.
+struct Reader<'a> {
+    fleet: FleetId,
+    blocks: &'a BTreeMap<BlockId, Arc<Block>>,
+    early: &'a Early,
+    keys: &'a BTreeMap<Author, VerifyingKey>,
+    verify: bool,
+}
+
+/// What an entry is.
+enum Read {
+    Known,
+    Waiting,
+    Block(Box<Block>),
+}
+
+impl Reader<'_> {
+    fn read(&self, entry: &[u8]) -> Result<Read, Reject> {
+        if entry.len() > limits::ENTRY_BYTES_MAX {
+            return Err(Reject::TooLarge(entry.len()));
+        }
+        let id = entry_id(entry);
+        if self.blocks.contains_key(&id) {
+            return Ok(Read::Known);
+        }
+        if self.early.contains(&id) {
+            return Ok(Read::Waiting);
+        }
+        let block = Block::decode(id, entry)?;
+        if self.verify {
+            self.check_signature(&block)?;
+        }
+        if block.is_genesis_shaped() && id != BlockId(self.fleet.0) {
+            return Err(Reject::OtherFleet);
+        }
+        Ok(Read::Block(Box::new(block)))
+    }
+
+    fn check_signature(&self, block: &Block) -> Result<(), Reject> {
+        let fresh;
+        let key = match self.keys.get(&block.author()) {
+            Some(key) => key,
+            None => {
+                fresh = op::usable_key(&block.author()).ok_or(Reject::WeakKey)?;
+                &fresh
+            }
+        };
+        block.verify(&self.fleet, key)
+    }
+}
+
 fn check_founding(block: &Block) -> Result<(), Reject> {
     let Payload::Founded(op) = block.payload() else { return Err(Reject::Malformed) };
     let message = op::Founded::certificate(&op.nonce, &block.author(), &op.recovery);
     if op::verify(&op.admin, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
+}
+
+/// Whether a block admits a device by this invitation or user.
+fn admits_by(block: &Block, offer: &BlockId) -> bool {
+    matches!(block.payload(), Payload::Admitted(op) if op.invitation == *offer)
 }
 
 /// The function whose register an operation belongs to.

@@ -34,14 +34,14 @@ mod view;
 mod write;
 
 pub use authority::{Role, Roles};
-pub use block::{Block, Order, Parent, Reject};
+pub use block::{Block, Order, Reject};
 pub use document::Document;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
 pub use ledger::{Admission, Ledger};
-pub use op::{Payload, Pin, World, join_proof, join_proof_message};
+pub use op::{Payload, World, join_proof, join_proof_message, recovery_certificate, recovery_message};
 pub use time::{Mono, Now, WallMs};
 pub use vector::{Batch, Gap, Tip, Vector, VectorEntry};
-pub use view::{Fork, Function, Invitation, InvitationState, Member, Revision, Serving, View};
+pub use view::{Fork, Function, Invitation, InvitationState, Member, Revision, Serving, User, View};
 pub use write::{AppendError, Founding, Writer};
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey};

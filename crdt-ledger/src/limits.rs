@@ -19,9 +19,13 @@ pub const REPLACES_MAX: usize = 8;
 /// Grants that one revocation may name.
 pub const REVOKED_GRANTS_MAX: usize = 8;
 /// Sessions that one revocation may pin.
-pub const PINS_MAX: usize = 64;
+pub const PINS_MAX: usize = 32;
+/// Admissions that a withdrawal may name because they are no ancestors of it.
+pub const STANDS_MAX: usize = 16;
 /// Uses that one invitation may allow.
 pub const INVITATION_USES_MAX: u32 = 10_000;
+/// Devices that one user may have admitted.
+pub const USER_DEVICES_MAX: u32 = 1_000;
 /// Bytes of a component.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a manifest.
@@ -29,6 +33,10 @@ pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
 /// Blocks that wait for one they name.
 pub const EARLY_BLOCKS_MAX: usize = 4_096;
+/// Entries from which on signatures are checked on several cores; below, handing them over costs more.
+pub const PARALLEL_MIN: usize = 8;
+/// Entries that are read before the first of them is added: their blocks are held twice meanwhile.
+pub const PARALLEL_MAX: usize = 1_024;
 /// Entries that one list of the automerge document holds.
 pub const SEGMENT_ENTRIES: u64 = 256;
 /// Changes that wait to be applied to the document before they are applied in one batch.

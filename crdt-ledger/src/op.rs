@@ -42,16 +42,6 @@ pub enum World {
     Http,
 }
 
-array_struct! {
-    /// How far a revocation lets one session of the revoked device count.
-    pub struct Pin {
-        /// The session.
-        session: Session,
-        /// Its last effective block.
-        seq: u64,
-    }
-}
-
 /// The content of a block. In CBOR: a map of one key, the operation's name, to an array.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,10 +50,14 @@ pub enum Payload {
     Founded(Founded),
     /// An invitation: who holds its secret key may become a member.
     Invited(Invited),
-    /// An invitation is withdrawn: admissions later in ledger order are void.
+    /// A person, by a key that admits the person's devices. The block's id is the user's id.
+    User(User),
+    /// An invitation or a user admits nobody any more.
     Withdrawn(Withdrawn),
     /// A device becomes a member. The block's id is the device's grant.
     Admitted(Admitted),
+    /// The recovery key makes a device an admin above all others. The block's id is the device's grant.
+    Recovered(Recovered),
     /// Grants of one device end; its sessions count up to the pins.
     Revoked(Revoked),
     /// A new revision of a function. The block's id is the revision's id.
@@ -112,21 +106,38 @@ array_struct! {
 }
 
 array_struct! {
-    /// See [`Payload::Withdrawn`].
+    /// See [`Payload::User`].
+    pub struct User {
+        /// The person's name, for people.
+        name: String,
+        /// Public half of the user's key. It signs nothing but admissions of the user's devices.
+        key: Author,
+        /// What each of the devices may write.
+        roles: Roles,
+        /// How many devices it may admit.
+        devices: u32,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Withdrawn`]. Admissions that this block's author had seen stand; all others are void,
+    /// whatever depth they claim, so nobody can sign one from before the withdrawal afterwards.
     pub struct Withdrawn {
-        /// The `invited` block.
+        /// The `invited` or `user` block.
         invitation: BlockId,
+        /// Admissions that stand although they are no ancestors of this block.
+        stands: Vec<BlockId>,
     }
 }
 
 array_struct! {
     /// See [`Payload::Admitted`].
     pub struct Admitted {
-        /// The `invited` block.
+        /// The `invited` or `user` block.
         invitation: BlockId,
         /// The new member.
         device: Author,
-        /// The invitation key's signature over (fleet, invitation, device); see [`join_proof`].
+        /// The invitation's or user's signature over (fleet, invitation, device); see [`join_proof`].
         proof: Signature,
         /// The device's name, for people.
         label: String,
@@ -134,13 +145,28 @@ array_struct! {
 }
 
 array_struct! {
+    /// See [`Payload::Recovered`].
+    pub struct Recovered {
+        /// The device that becomes an admin.
+        device: Author,
+        /// Its name, for people.
+        label: String,
+        /// From 1; a higher one ranks above a lower one, and every one above the founder.
+        generation: u32,
+        /// The recovery key's signature; see [`recovery_message`].
+        certificate: Signature,
+    }
+}
+
+array_struct! {
     /// See [`Payload::Revoked`].
     pub struct Revoked {
-        /// Grants to end: `admitted` blocks of one device.
+        /// Grants to end: `founded`, `admitted` or `recovered` blocks of one device.
         grants: Vec<BlockId>,
-        /// Last effective blocks. A session that is not named counts as far as the first block of
-        /// a pinned one cites it, else not at all.
-        pins: Vec<Pin>,
+        /// The last block that counts of each session, at most one a session. A session without one
+        /// counts as far as the first block of a pinned one cites it, else not at all. A device that
+        /// ends its own grant need not pin the session in which it says so.
+        pins: Vec<BlockId>,
     }
 }
 
@@ -213,6 +239,32 @@ pub fn join_proof(key: &SigningKey, fleet: &FleetId, invitation: &BlockId, devic
     sign(key, &join_proof_message(fleet, invitation, device))
 }
 
+/// What the recovery key signs: `blake3("osiris-recover-v1" ‖ fleet ‖ generation u32 LE ‖ device)`.
+#[must_use]
+pub fn recovery_message(fleet: &FleetId, generation: u32, device: &Author) -> [u8; 32] {
+    digest(b"osiris-recover-v1", &[&fleet.0, &generation.to_le_bytes(), &device.0])
+}
+
+/// The recovery key's word that `device` is to be an admin.
+#[must_use]
+pub fn recovery_certificate(
+    key: &SigningKey,
+    fleet: &FleetId,
+    generation: u32,
+    device: &Author,
+) -> Signature {
+    sign(key, &recovery_message(fleet, generation, device))
+}
+
+/// What admits devices: an invitation or a user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    pub(crate) key: Author,
+    pub(crate) uses: u32,
+    pub(crate) roles: Roles,
+    pub(crate) device: Option<Author>,
+}
+
 /// Signs 32 bytes; the counterpart of [`verify`].
 #[must_use]
 pub fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
@@ -246,9 +298,12 @@ impl Payload {
     #[must_use]
     pub fn needs(&self) -> Role {
         match self {
-            Self::Founded(_) | Self::Invited(_) | Self::Withdrawn(_) | Self::Revoked(_) => Role::Admin,
+            Self::Founded(_) | Self::Invited(_) | Self::User(_) | Self::Withdrawn(_) | Self::Revoked(_) => {
+                Role::Admin
+            }
             Self::Deployed(_) | Self::Removed(_) => Role::Operator,
-            Self::Admitted(_) | Self::Serving(_) | Self::Stopped(_) => Role::Node,
+            // A recovery brings its own authority; whoever belongs to the fleet may carry it.
+            Self::Admitted(_) | Self::Recovered(_) | Self::Serving(_) | Self::Stopped(_) => Role::Node,
         }
     }
 
@@ -258,8 +313,10 @@ impl Payload {
         match self {
             Self::Founded(_) => "founded",
             Self::Invited(_) => "invited",
+            Self::User(_) => "user",
             Self::Withdrawn(_) => "withdrawn",
             Self::Admitted(_) => "admitted",
+            Self::Recovered(_) => "recovered",
             Self::Revoked(_) => "revoked",
             Self::Deployed(_) => "deployed",
             Self::Removed(_) => "removed",
@@ -270,22 +327,38 @@ impl Payload {
 
     /// Whether it changes who belongs and what they may do, rather than a register.
     pub(crate) fn is_authority(&self) -> bool {
-        matches!(self, Self::Founded(_) | Self::Withdrawn(_) | Self::Admitted(_) | Self::Revoked(_))
+        matches!(
+            self,
+            Self::Founded(_) | Self::Withdrawn(_) | Self::Admitted(_) | Self::Recovered(_) | Self::Revoked(_)
+        )
+    }
+
+    /// What this operation offers to those who hold its key.
+    pub(crate) fn offer(&self) -> Option<Offer> {
+        match self {
+            Self::Invited(op) => {
+                Some(Offer { key: op.key, uses: op.uses, roles: op.roles, device: op.device })
+            }
+            Self::User(op) => Some(Offer { key: op.key, uses: op.devices, roles: op.roles, device: None }),
+            _ => None,
+        }
     }
 
     /// The blocks this operation is about. They must be known and lie below it in depth.
-    #[must_use]
-    pub fn references(&self) -> &[BlockId] {
-        match self {
-            Self::Founded(_) | Self::Invited(_) => &[],
-            Self::Withdrawn(op) => std::slice::from_ref(&op.invitation),
-            Self::Admitted(op) => std::slice::from_ref(&op.invitation),
-            Self::Revoked(op) => &op.grants,
-            Self::Deployed(op) => &op.replaces,
-            Self::Removed(op) => &op.replaces,
-            Self::Serving(op) => std::slice::from_ref(&op.revision),
-            Self::Stopped(op) => std::slice::from_ref(&op.revision),
-        }
+    pub fn references(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let one = std::slice::from_ref;
+        let none: &[BlockId] = &[];
+        let (first, more) = match self {
+            Self::Founded(_) | Self::Invited(_) | Self::User(_) | Self::Recovered(_) => (none, none),
+            Self::Withdrawn(op) => (one(&op.invitation), op.stands.as_slice()),
+            Self::Admitted(op) => (one(&op.invitation), none),
+            Self::Revoked(op) => (op.grants.as_slice(), op.pins.as_slice()),
+            Self::Deployed(op) => (op.replaces.as_slice(), none),
+            Self::Removed(op) => (op.replaces.as_slice(), none),
+            Self::Serving(op) => (one(&op.revision), none),
+            Self::Stopped(op) => (one(&op.revision), none),
+        };
+        first.iter().chain(more).copied()
     }
 
     /// Checks what can be checked without any other block.
@@ -316,7 +389,25 @@ impl Payload {
                 )?;
                 ensure(op.note.is_empty() || is_label(&op.note), "the note is too long or not printable")
             }
-            Self::Withdrawn(_) | Self::Stopped(_) => Ok(()),
+            Self::User(op) => {
+                ensure(usable_key(&op.key).is_some(), "the user's key is weak or no key")?;
+                ensure(
+                    (1..=limits::USER_DEVICES_MAX).contains(&op.devices),
+                    "the number of devices is out of range",
+                )?;
+                ensure(op.roles.is_well_formed(), "the roles are none or unknown")?;
+                ensure(is_label(&op.name), "the user's name is empty, too long or not printable")
+            }
+            Self::Stopped(_) => Ok(()),
+            Self::Withdrawn(op) => {
+                ensure(op.stands.len() <= limits::STANDS_MAX, "too many admissions are named")?;
+                ensure(is_ascending(&op.stands), "the admissions are not in ascending order")
+            }
+            Self::Recovered(op) => {
+                ensure(usable_key(&op.device).is_some(), "the device's key is weak or no key")?;
+                ensure(is_label(&op.label), "the device's name is empty, too long or not printable")?;
+                ensure(op.generation > 0, "a generation of zero")
+            }
             Self::Admitted(op) => {
                 ensure(usable_key(&op.device).is_some(), "the device's key is weak or no key")?;
                 ensure(is_label(&op.label), "the device's name is empty, too long or not printable")
@@ -326,8 +417,7 @@ impl Payload {
                 ensure(op.grants.len() <= limits::REVOKED_GRANTS_MAX, "too many grants are named")?;
                 ensure(op.pins.len() <= limits::PINS_MAX, "too many sessions are pinned")?;
                 ensure(is_ascending(&op.grants), "the grants are not in ascending order")?;
-                let sessions: Vec<_> = op.pins.iter().map(|pin| pin.session).collect();
-                ensure(is_ascending(&sessions), "the pins are not in ascending order")
+                ensure(is_ascending(&op.pins), "the pins are not in ascending order")
             }
             Self::Deployed(op) => {
                 ensure(is_function_name(&op.name), "the function's name is not allowed")?;

@@ -23,7 +23,8 @@ use crate::{
 pub(crate) struct Registers {
     functions: BTreeMap<String, FunctionRegister>,
     serving: BTreeMap<BlockId, BTreeMap<Author, (Order, Option<u32>)>>,
-    invitations: BTreeMap<BlockId, Arc<Block>>,
+    /// Invitations and users.
+    offers: BTreeMap<BlockId, Arc<Block>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,10 +49,14 @@ impl Registers {
             }
             Payload::Serving(op) => self.set_serving(op.revision, block, Some(op.concurrency)),
             Payload::Stopped(op) => self.set_serving(op.revision, block, None),
-            Payload::Invited(_) => {
-                self.invitations.insert(block.id(), Arc::clone(block));
+            Payload::Invited(_) | Payload::User(_) => {
+                self.offers.insert(block.id(), Arc::clone(block));
             }
-            Payload::Founded(_) | Payload::Withdrawn(_) | Payload::Admitted(_) | Payload::Revoked(_) => {}
+            Payload::Founded(_)
+            | Payload::Withdrawn(_)
+            | Payload::Admitted(_)
+            | Payload::Recovered(_)
+            | Payload::Revoked(_) => {}
         }
     }
 
@@ -78,6 +83,8 @@ pub struct Member {
     pub active: bool,
     /// Its grants that count, active or revoked, each with its roles and whether it is active.
     pub grants: Vec<(BlockId, Roles, bool)>,
+    /// The users that admitted it by an active grant.
+    pub users: Vec<BlockId>,
 }
 
 /// Whether an invitation still admits.
@@ -115,6 +122,27 @@ pub struct Invitation {
     pub state: InvitationState,
     /// For people.
     pub note: String,
+}
+
+/// A person, as the fleet knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// The `user` block.
+    pub id: BlockId,
+    /// The person's name.
+    pub name: String,
+    /// Public half of the user's key.
+    pub key: Author,
+    /// What the user's devices may write.
+    pub roles: Roles,
+    /// Who made the user known.
+    pub by: Author,
+    /// Devices it may admit.
+    pub devices_max: u32,
+    /// Grants by which devices of the user are members now, with the device.
+    pub devices: Vec<(BlockId, Author)>,
+    /// Whether it still admits devices.
+    pub active: bool,
 }
 
 /// A node that has a revision ready.
@@ -198,6 +226,7 @@ pub struct View {
     functions: BTreeMap<String, Arc<Function>>,
     by_name: ByName,
     invitations: BTreeMap<BlockId, Invitation>,
+    users: BTreeMap<BlockId, User>,
     forks: Vec<Fork>,
     blocks: u64,
     hash: OnceLock<[u8; 32]>,
@@ -226,6 +255,7 @@ impl View {
             functions,
             by_name,
             invitations: invitations(ledger),
+            users: users(ledger),
             forks: forks(ledger),
             blocks: ledger.len(),
             hash: OnceLock::new(),
@@ -268,6 +298,12 @@ impl View {
         &self.invitations
     }
 
+    /// Users, past ones included.
+    #[must_use]
+    pub fn users(&self) -> &BTreeMap<BlockId, User> {
+        &self.users
+    }
+
     /// Proven forks.
     #[must_use]
     pub fn forks(&self) -> &[Fork] {
@@ -286,7 +322,8 @@ impl View {
             let functions: Vec<&Function> = self.functions.values().map(AsRef::as_ref).collect();
             let members: Vec<_> = self.members.values().collect();
             let invitations: Vec<_> = self.invitations.values().collect();
-            let said = (&self.fleet, &self.name, members, functions, invitations, &self.forks);
+            let users: Vec<_> = self.users.values().collect();
+            let said = (&self.fleet, &self.name, members, functions, invitations, users, &self.forks);
             *blake3::hash(&codec::encode(&said)).as_bytes()
         })
     }
@@ -312,11 +349,13 @@ fn members(ledger: &Ledger) -> BTreeMap<Author, Member> {
             roles: Roles::NONE,
             active: false,
             grants: Vec::new(),
+            users: Vec::new(),
         });
         member.grants.push((grant, roles, active));
         if active {
             member.active = true;
             member.roles = member.roles.with(roles);
+            member.users.extend(ledger.user_of(&grant));
         }
     }
     for member in members.values_mut() {
@@ -326,6 +365,7 @@ fn members(ledger: &Ledger) -> BTreeMap<Author, Member> {
             member.label = match newest.payload() {
                 Payload::Founded(op) => op.label.clone(),
                 Payload::Admitted(op) => op.label.clone(),
+                Payload::Recovered(op) => op.label.clone(),
                 _ => String::new(),
             };
         }
@@ -335,12 +375,12 @@ fn members(ledger: &Ledger) -> BTreeMap<Author, Member> {
 
 fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
     let mut invitations = BTreeMap::new();
-    for (id, block) in &ledger.registers().invitations {
+    for (id, block) in &ledger.registers().offers {
         let Payload::Invited(op) = block.payload() else { continue };
-        let standing = ledger.standings().invitations.get(id);
+        let standing = ledger.standings().offers.get(id);
         let count = |devices: usize| u32::try_from(devices).unwrap_or(u32::MAX);
         let used = standing.map_or(0, |standing| count(standing.admitted.len()));
-        let withdrawn = standing.is_some_and(|standing| standing.withdrawn.is_some());
+        let withdrawn = standing.is_some_and(|standing| !standing.withdrawn.is_empty());
         let state = match (withdrawn, used >= op.uses) {
             (true, _) => InvitationState::Withdrawn,
             (false, true) => InvitationState::UsedUp,
@@ -361,6 +401,32 @@ fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
         invitations.insert(*id, invitation);
     }
     invitations
+}
+
+fn users(ledger: &Ledger) -> BTreeMap<BlockId, User> {
+    let mut users = BTreeMap::new();
+    for (id, block) in &ledger.registers().offers {
+        let Payload::User(op) = block.payload() else { continue };
+        let withdrawn =
+            ledger.standings().offers.get(id).is_some_and(|standing| !standing.withdrawn.is_empty());
+        let user = User {
+            id: *id,
+            name: op.name.clone(),
+            key: op.key,
+            roles: op.roles,
+            by: block.author(),
+            devices_max: op.devices,
+            devices: Vec::new(),
+            active: !withdrawn,
+        };
+        users.insert(*id, user);
+    }
+    for (grant, device, _, _, active) in ledger.grant_rows() {
+        if let Some(user) = ledger.user_of(&grant).and_then(|user| users.get_mut(&user)).filter(|_| active) {
+            user.devices.push((grant, device));
+        }
+    }
+    users
 }
 
 fn functions(ledger: &Ledger, members: &BTreeMap<Author, Member>) -> BTreeMap<String, Arc<Function>> {

@@ -121,6 +121,8 @@ pub struct Status {
     pub backlog: u64,
     /// Invocations running here.
     pub in_flight: u64,
+    /// What is wrong with the node as a member of the fleet, in sentences; `osiris doctor` finds more.
+    pub problems: Vec<String>,
 }
 
 /// One member.
@@ -144,6 +146,8 @@ pub struct NodeRow {
     pub rejected: u64,
     /// Forked chains proven against it.
     pub forks: u64,
+    /// This device's key is in use by another process, too; only known of the node that is asked.
+    pub twin: bool,
 }
 
 /// One function.
@@ -257,7 +261,8 @@ pub struct Deployed {
     pub revision: u64,
     /// `native` or `http`.
     pub world: String,
-    /// Other members that hold the component: those that have the revision ready.
+    /// Other members that are known to hold the component: those that have a revision with it ready. A member
+    /// that is fetching it is counted once it is ready, so this may be less than [`Written::seen_by`].
     pub component_held_by: u64,
     /// Whether the revision is live.
     pub live: bool,

@@ -4,9 +4,10 @@ mod support;
 
 use osiris_fleet::{
     api,
+    driver::join,
     manifest::{Manifest, Replicas},
 };
-use support::{Folder, agree, until};
+use support::{Folder, agree, join_options, until};
 
 const SAMPLES: &str = r#"{"samples":[{"cpu_percent":1.0,"memory_used":10,"memory_total":100,"load1":0.5},
 {"cpu_percent":3.0,"memory_used":20,"memory_total":100,"load1":0.7}]}"#;
@@ -76,6 +77,18 @@ async fn three_nodes_agree_and_relay() {
     }
     assert_eq!(relayed, 2, "one replica, so two of three nodes pass the call on");
 
+    // Where the block is and where the component is are two things.
+    let again = a.deploy(osiris_examples::CHART, manifest("again", Replicas::All)).await;
+    assert!(again.written.seen_by > 0, "{again:?}");
+    until("all hold it", || async {
+        let rows: Vec<api::FunctionRow> = a.get("/v1/functions").await;
+        rows.iter().any(|row| row.name == "again" && row.replicas == 3)
+    })
+    .await;
+    let deploy = api::Deploy { timeout_ms: 0, manifest: manifest("third", Replicas::Count(1)), ..deploy };
+    let third: api::Deployed = a.post("/v1/functions", &deploy).await;
+    assert_eq!((third.component_held_by, third.written.seen_by), (2, 0), "{third:?}");
+
     let late = Folder::joined(&ticket, "late").await.expect_err("the invitation is used up");
     assert_eq!(late.code, "denied");
     assert!(late.message.contains("used up"), "{}", late.message);
@@ -128,6 +141,34 @@ async fn after_a_power_cut_everyone_finds_everyone() {
         a.status().await.connected == 1 && b.status().await.connected == 1
     })
     .await;
+    a.down().await;
+    b.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_finds_a_fleet_that_has_moved_by_a_ticket() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let ticket = a.invite(1).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    a.down().await;
+    // It comes back elsewhere, and the member's old address of it leads nowhere.
+    std::fs::remove_file(founder.path().join("mesh-port")).expect("there was one");
+    let mut known = second.peers();
+    for peer in &mut known {
+        peer.addrs = vec!["127.0.0.1:9".parse().expect("an address")];
+    }
+    second.save_peers(&known);
+    std::fs::remove_file(founder.path().join("peers.json")).expect("there was one");
+    let a = founder.up().await;
+    let invitation = a.invite(1).await;
+    let again = join(second.path(), join_options(&invitation, "second")).await.expect("adopted");
+    assert_eq!(again.addresses_of, Some(1));
+    assert_eq!((again.fleet_name.as_str(), again.roles.as_slice()), ("test", ["node".to_owned()].as_slice()));
+    let b = second.up().await;
+    until("both are connected", || async { b.status().await.connected == 1 }).await;
+    let rows: Vec<api::InvitationRow> = a.get("/v1/invitations").await;
+    assert_eq!(rows.iter().filter(|row| row.state == "open" && row.used == 0).count(), 1, "{rows:?}");
     a.down().await;
     b.down().await;
 }

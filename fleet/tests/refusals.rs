@@ -4,11 +4,11 @@ mod support;
 
 use osiris_fleet::{
     api,
-    driver::{InitOptions, Offline, init, join},
+    driver::{InitOptions, Offline, init},
     manifest::Manifest,
 };
 use osiris_protocol::ticket::{InvitationSecret, Ticket};
-use support::{Folder, agree, join_options, until};
+use support::{Folder, agree, until};
 
 /// The ticket with something changed, and a checksum that fits again.
 fn changed(ticket: &str, change: impl FnOnce(&mut osiris_protocol::ticket::JoinTicket)) -> String {
@@ -49,9 +49,7 @@ async fn tickets_that_admit_nobody_say_why() {
     assert!(refused.message.contains("was revoked"), "{refused}");
 
     // None of this used up the good one.
-    let folder = Folder::joined(&good, "good").await.expect("joined");
-    let again = join(folder.path(), join_options(&good, "good")).await.expect_err("a member already");
-    assert_eq!(again.code, "conflict", "{again}");
+    Folder::joined(&good, "good").await.expect("joined");
     node.down().await;
 }
 
@@ -133,6 +131,40 @@ async fn an_invitation_for_one_admits_one_through_two_nodes() {
     assert!(refused.message.contains("used up"), "{refused}");
     a.down().await;
     b.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_runs_twice_is_said_and_a_restored_one_is_none() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let second = Folder::joined(&a.invite(1).await, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async { a.status().await.connected == 1 }).await;
+    a.down().await;
+    let backup = founder.copied();
+    let a = founder.up().await;
+    a.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+    a.down().await;
+
+    // The backup lacks blocks of its own, and gets them from the other.
+    let restored = backup.up().await;
+    agree(&[&restored, &b]).await;
+    assert!(restored.status().await.functions == 1, "it got them");
+    assert_eq!(restored.status().await.problems, Vec::<String>::new());
+
+    let copy = founder.up().await;
+    let told = async |node: &support::Node| !node.status().await.problems.is_empty();
+    until("one of the two knows", || async { told(&restored).await || told(&copy).await }).await;
+    let (knows, other) = if told(&restored).await { (restored, copy) } else { (copy, restored) };
+    let problem = knows.status().await.problems.remove(0);
+    assert!(problem.contains("Stop one of the two"), "{problem}");
+    let doctor: api::Doctor = knows.get("/v1/doctor").await;
+    assert!(doctor.problems.iter().any(|said| said.contains("runs with this device's key")), "{doctor:?}");
+    let rows: Vec<api::NodeRow> = knows.get("/v1/nodes").await;
+    assert!(rows.iter().all(|row| row.twin == (row.state == "this")), "{rows:?}");
+    for node in [knows, other, b] {
+        node.down().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use osiris_fleet::sim::{Campaign, Options, Recorded, Report, run};
 
 /// Seeds in an ordinary run. `OSIRIS_SIM_SEEDS` asks for more, `OSIRIS_SIM_FIRST` for others.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 60;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

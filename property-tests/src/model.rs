@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use osiris_ledger::{
-    Author, BlobHash, BlockId, FleetId, Founding, Ledger, Now, Order, Parent, Payload, Role, Roles, Session,
-    World, Writer, join_proof, op,
+    Author, BlobHash, BlockId, FleetId, Founding, Ledger, Now, Order, Payload, Role, Roles, Session, World,
+    Writer, join_proof, op, recovery_certificate,
 };
 
 use crate::forge::Forged;
@@ -27,7 +27,9 @@ pub const CLONED_SESSION: u8 = 3;
 #[allow(missing_docs, reason = "the names are those of the operations")]
 pub enum Action {
     Invite { roles: u8, uses: u32, bound: bool },
+    User { roles: u8, devices: u32 },
     Withdraw,
+    Recover { device: u8 },
     Admit { device: u8 },
     Revoke { device: u8, keep: u8 },
     Leave { keep: u8 },
@@ -124,6 +126,15 @@ fn pick<T: Copy>(from: &[T], choice: u64, salt: u64) -> Option<T> {
     from.get(usize::try_from(mix(choice, salt) % count).ok()?).copied()
 }
 
+/// What an invitation or a user gives, and the only device it is for.
+fn offered(payload: &Payload) -> Option<(Roles, Option<Author>)> {
+    match payload {
+        Payload::Invited(op) => Some((op.roles, op.device)),
+        Payload::User(op) => Some((op.roles, None)),
+        _ => None,
+    }
+}
+
 impl History {
     /// Plays a script.
     #[must_use]
@@ -216,11 +227,9 @@ impl History {
         let roles = |made: &Made| match &made.payload {
             Payload::Founded(_) if device == 0 => Some(Roles::ALL),
             Payload::Admitted(op) if op.device == author(device) => {
-                match &self.get(&op.invitation)?.payload {
-                    Payload::Invited(invited) => Some(invited.roles),
-                    _ => None,
-                }
+                offered(&self.get(&op.invitation)?.payload).map(|(roles, _)| roles)
             }
+            Payload::Recovered(op) if op.device == author(device) => Some(Roles::ALL),
             _ => None,
         };
         self.known(side).filter_map(|made| Some((made.order.id, roles(made)?))).collect()
@@ -239,10 +248,7 @@ impl History {
             Payload::Revoked(op) if leaves => op.grants.first().copied(),
             _ => None,
         };
-        let covers = |roles: Roles| match &payload {
-            Payload::Invited(op) => roles.covers(op.roles),
-            _ => true,
-        };
+        let covers = |roles: Roles| offered(&payload).is_none_or(|(offer, _)| roles.covers(offer));
         let able: Vec<_> = self
             .grants(at.side, at.device)
             .into_iter()
@@ -254,10 +260,10 @@ impl History {
         let Some(grant) = pick(&able, choice, 1) else { return };
         let (prev, seq) = self.end_of(at);
         let parents = self.parents(at, choice, prev, &grant, &payload);
-        let below = parents.iter().map(|parent| parent.id).chain([prev]);
+        let below = parents.iter().copied().chain([prev]);
         let depth = 1 + below.filter_map(|id| self.get(&id)).map(|made| made.order.depth).max().unwrap_or(0);
         let draft = Forged {
-            version: 1,
+            version: 2,
             author: author(at.device),
             session: at.session(),
             seq,
@@ -270,8 +276,8 @@ impl History {
         };
         let entry = draft.seal(&self.fleet, &device_key(at.device));
         let id = BlockId(*blake3::hash(&entry).as_bytes());
-        let named = draft.parents.iter().map(|parent| parent.id).chain([prev, grant]);
-        let named = named.chain(draft.payload.references().iter().copied());
+        let named = draft.parents.iter().copied().chain([prev, grant]);
+        let named = named.chain(draft.payload.references());
         let needs = named.filter_map(|id| self.by_id.get(&id).copied()).collect();
         if let Some(ticket) = ticket {
             self.tickets.insert(id, ticket);
@@ -302,7 +308,7 @@ impl History {
         prev: BlockId,
         grant: &BlockId,
         payload: &Payload,
-    ) -> Vec<Parent> {
+    ) -> Vec<BlockId> {
         let known: Vec<_> = self.known(at.side).map(|made| made.order.id).collect();
         let newest: Vec<_> = known.iter().rev().take(4).copied().collect();
         let mut ids = BTreeSet::new();
@@ -310,22 +316,16 @@ impl History {
             ids.extend(pick(if salt == 0 { &newest } else { &known }, choice, 10 + salt));
         }
         let depth = |id: &BlockId| self.get(id).map_or(0, |made| made.order.depth);
-        let deepest = payload.references().iter().chain([grant]).max_by_key(|id| depth(id));
+        let deepest = payload.references().chain([*grant]).max_by_key(depth);
         if let Some(deepest) = deepest
-            && ids.iter().chain([&prev]).all(|id| depth(id) < depth(deepest))
+            && ids.iter().chain([&prev]).all(|id| depth(id) < depth(&deepest))
         {
-            ids.insert(*deepest);
+            ids.insert(deepest);
         }
         if ids.is_empty() && prev == BlockId::ZERO {
             ids.insert(*grant);
         }
-        let parent = |made: &Made| Parent {
-            author: author(made.device),
-            session: made.session,
-            seq: made.seq,
-            id: made.order.id,
-        };
-        ids.iter().filter_map(|id| self.get(id)).map(parent).collect()
+        ids.into_iter().collect()
     }
 
     fn payload(&self, at: Place, action: &Action, choice: u64) -> Option<(Payload, Option<SigningKey>)> {
@@ -343,12 +343,38 @@ impl History {
                 let op = op::Invited { key: public, uses, roles, device, note: String::new() };
                 return Some((Payload::Invited(op), Some(ticket)));
             }
+            Action::User { roles, devices } => {
+                let ticket = key(4, self.blocks.len() as u64);
+                let roles = Roles::of(&[Role::Node, Role::ALL[usize::from(roles % 3)]]);
+                let public = Author(ticket.verifying_key().to_bytes());
+                let op = op::User { name: "isis".to_owned(), key: public, roles, devices };
+                return Some((Payload::User(op), Some(ticket)));
+            }
             Action::Withdraw => {
-                let invitations = self.of_kind(at.side, |payload| matches!(payload, Payload::Invited(_)));
-                Payload::Withdrawn(op::Withdrawn { invitation: pick(&invitations, choice, 20)? })
+                let offers = self.of_kind(at.side, |payload| offered(payload).is_some());
+                let invitation = pick(&offers, choice, 20)?;
+                let of = |payload: &Payload| matches!(payload, Payload::Admitted(op) if op.invitation == invitation);
+                let admissions = self.of_kind(at.side, of);
+                let stands: BTreeSet<_> =
+                    (0..choice % 3).filter_map(|n| pick(&admissions, choice, 40 + n)).collect();
+                Payload::Withdrawn(op::Withdrawn { invitation, stands: stands.into_iter().collect() })
+            }
+            Action::Recover { device } => {
+                let device = author(device % DEVICES);
+                let generation = 1 + u32::try_from(choice % 3).unwrap_or(0);
+                let certificate = recovery_certificate(&key(3, 0), &self.fleet, generation, &device);
+                let label = "recovered".to_owned();
+                Payload::Recovered(op::Recovered { device, label, generation, certificate })
             }
             Action::Admit { device } => self.admission(at, device % DEVICES, choice)?,
-            Action::Revoke { device, keep } => self.revocation(at, device % DEVICES, keep, 2, choice)?,
+            Action::Revoke { device, keep } => {
+                // Those who fork are revoked more often, and what they wrote is pinned.
+                let forked = Some(self.forked(at.side)).filter(|_| mix(choice, 25).is_multiple_of(2));
+                match forked.and_then(|forked| pick(&forked, choice, 26)) {
+                    Some(device) => self.revocation(at, device, 0xff, 2, choice)?,
+                    None => self.revocation(at, device % DEVICES, keep, 2, choice)?,
+                }
+            }
             Action::Leave { keep } => self.revocation(at, at.device, keep, 1, choice)?,
             Action::Deploy { name } => {
                 let name = format!("f{}", name % 3);
@@ -384,14 +410,24 @@ impl History {
     }
 
     fn admission(&self, at: Place, device: u8, choice: u64) -> Option<Payload> {
-        let fits = |payload: &Payload| match payload {
-            Payload::Invited(op) => op.device.is_none_or(|bound| bound == author(device)),
-            _ => false,
+        let fits = |payload: &Payload| {
+            offered(payload).is_some_and(|(_, bound)| bound.is_none_or(|bound| bound == author(device)))
         };
         let invitation = pick(&self.of_kind(at.side, fits), choice, 22)?;
         let device = author(device);
         let proof = join_proof(self.tickets.get(&invitation)?, &self.fleet, &invitation, &device);
         Some(Payload::Admitted(op::Admitted { invitation, device, proof, label: "device".to_owned() }))
+    }
+
+    /// Devices of which a side knows two blocks at one place.
+    fn forked(&self, side: u8) -> Vec<u8> {
+        let mut places = BTreeSet::new();
+        let known = self.known(side);
+        let forked: BTreeSet<_> = known
+            .filter(|made| !places.insert((made.device, made.session, made.seq)))
+            .map(|made| made.device)
+            .collect();
+        forked.into_iter().collect()
     }
 
     fn revocation(&self, at: Place, device: u8, keep: u8, most: usize, choice: u64) -> Option<Payload> {
@@ -401,15 +437,22 @@ impl History {
         }
         grants.truncate(most);
         grants.sort_unstable();
-        let mut pins = BTreeMap::new();
+        let mut last: BTreeMap<_, (u64, Order)> = BTreeMap::new();
         for made in self.known(at.side).filter(|made| made.device == device) {
-            let pin = pins.entry(made.session).or_insert(0);
-            *pin = made.seq.max(*pin);
+            let pin = last.entry(made.session).or_insert((made.seq, made.order));
+            *pin = (made.seq, made.order).max(*pin);
         }
-        let pins = pins.into_iter().zip(0..).filter(|(_, n)| keep >> (n % 8) & 1 == 1);
+        let kept = last.into_values().zip(0..).filter(|(_, n)| keep >> (n % 8) & 1 == 1);
         let lower = mix(choice, 24) % 3;
-        let pins = pins.map(|((session, seq), _)| op::Pin { session, seq: seq.saturating_sub(lower) });
-        let op = op::Revoked { grants, pins: pins.collect() };
+        let below = |(_, order): (u64, Order)| {
+            let mut pin = self.get(&order.id)?;
+            for _ in 0..lower {
+                pin = self.get(&pin.prev)?;
+            }
+            Some(pin.order.id)
+        };
+        let pins: BTreeSet<_> = kept.filter_map(|(end, _)| below(end)).collect();
+        let op = op::Revoked { grants, pins: pins.into_iter().collect() };
         (!op.grants.is_empty()).then_some(Payload::Revoked(op))
     }
 

@@ -33,8 +33,9 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         2 => (any::<u8>(), 1..3_u32, any::<bool>())
             .prop_map(|(roles, uses, bound)| Action::Invite { roles, uses, bound }),
+        3 => (any::<u8>(), 1..3_u32).prop_map(|(roles, devices)| Action::User { roles, devices }),
         1 => Just(Action::Withdraw),
-        4 => any::<u8>().prop_map(|device| Action::Admit { device }),
+        6 => any::<u8>().prop_map(|device| Action::Admit { device }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(device, keep)| Action::Revoke { device, keep }),
         1 => any::<u8>().prop_map(|keep| Action::Leave { keep }),
         5 => any::<u8>().prop_map(|name| Action::Deploy { name }),
@@ -44,11 +45,16 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// Now and then the recovery key speaks: seldom, since it stands above everybody.
+fn rare() -> impl Strategy<Value = Action> {
+    prop_oneof![40 => action(), 1 => any::<u8>().prop_map(|device| Action::Recover { device })]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     // Most devices have no grant at the start; those that have one write more often.
     let device = prop_oneof![3 => 0..4_u8, 1 => 0..DEVICES];
     let back = prop_oneof![12 => Just(0_u8), 1 => 1..3_u8];
-    let write = (device, 0..SIDES, 0..4_u8, back, action(), any::<u64>()).prop_map(
+    let write = (device, 0..SIDES, 0..4_u8, back, rare(), any::<u64>()).prop_map(
         |(device, side, session, back, action, choice)| Step::Write {
             device,
             side,

@@ -205,6 +205,10 @@ struct Seen {
     withdrawn: usize,
     concurrent: usize,
     half_forks: usize,
+    recovered: usize,
+    by_user: usize,
+    pinned_branch: usize,
+    outlived: usize,
     batches_cut: usize,
 }
 
@@ -226,14 +230,22 @@ impl Seen {
         for block in ledger.in_order() {
             let counts = ledger.is_effective(&block);
             let chain = block.chain();
+            self.recovered += usize::from(matches!(block.payload(), Payload::Recovered(_)));
+            self.by_user += usize::from(counts && ledger.user_of(&block.grant()).is_some());
             let fork = view.forks().iter().find(|f| (f.author, f.session) == (chain.author, chain.session));
             self.void += usize::from(!counts);
-            self.void_by_fork += usize::from(fork.is_some_and(|fork| block.seq() >= fork.seq));
+            let forked = fork.is_some_and(|fork| block.seq() >= fork.seq);
+            self.void_by_fork += usize::from(forked && !counts);
+            // Above a fork, and yet it counts: a revocation pinned its branch.
+            self.pinned_branch += usize::from(forked && counts && block.id().0 != ledger.fleet().0);
+            // An admission that stands although its invitation was withdrawn.
+            self.outlived += usize::from(counts && withdrawn_later(&view, &block));
             self.forks_continued += usize::from(fork.is_some_and(|fork| fork.proof.contains(&block.prev())));
             if let Payload::Revoked(op) = block.payload() {
                 *(if counts { &mut self.revocations } else { &mut self.revocations_void }) += 1;
                 let device = |id: &BlockId| match ledger.get(id).map(|block| block.payload().clone()) {
                     Some(Payload::Admitted(op)) => op.device,
+                    Some(Payload::Recovered(op)) => op.device,
                     _ => ledger.in_order()[0].author(),
                 };
                 let target = device(&op.grants[0]);
@@ -252,6 +264,12 @@ impl Seen {
     }
 }
 
+fn withdrawn_later(view: &osiris_ledger::View, block: &osiris_ledger::Block) -> bool {
+    let Payload::Admitted(op) = block.payload() else { return false };
+    let state = view.invitations().get(&op.invitation).map(|invitation| invitation.state);
+    state == Some(osiris_ledger::InvitationState::Withdrawn)
+}
+
 #[test]
 fn each_rare_thing_happens() {
     let mut runner = TestRunner::new(proptest::test_runner::Config {
@@ -261,7 +279,7 @@ fn each_rare_thing_happens() {
     });
     let mut seen = Seen::default();
     let strategy = (script(120), any::<u64>());
-    for _ in 0..24 {
+    for _ in 0..40 {
         let (script, seed) = strategy.new_tree(&mut runner).expect("a case").current();
         seen.look(&script, seed);
     }
@@ -281,6 +299,10 @@ fn each_rare_thing_happens() {
         ("withdrawn invitations", seen.withdrawn),
         ("concurrent deploys", seen.concurrent),
         ("forks of which each side held a half", seen.half_forks),
+        ("recoveries", seen.recovered),
+        ("blocks by a user's device", seen.by_user),
+        ("blocks that count on a pinned branch", seen.pinned_branch),
+        ("admissions that outlived their invitation", seen.outlived),
         ("cut batches", seen.batches_cut),
     ];
     for (what, count) in gates {

@@ -47,11 +47,14 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         ("function", Cell::new(format!("{}@{}", deployed.name, deployed.revision))),
         ("world", Cell::new(&deployed.world)),
         ("state", live),
-        ("held by", Cell::new(holders(deployed.component_held_by))),
+        ("component", Cell::new(holders(deployed.component_held_by))),
         ("block", Cell::dim(human::short(&deployed.written.block))),
     ];
     out.facts(&deployed, facts)?;
     let exit = seen(&deployed.written, offline, out);
+    if deployed.written.others > 0 {
+        out.note(&format!("the component is {}", holders(deployed.component_held_by)));
+    }
     if offline {
         out.note("no node runs here; the component is kept beside the ledger");
     } else if wait && !deployed.live && exit == Exit::Done {
@@ -62,10 +65,11 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     Ok(exit)
 }
 
+/// Where the component is. A block and its component travel apart, so both are counted.
 fn holders(others: u64) -> String {
     match others {
-        0 => "this device".to_owned(),
-        _ => format!("this device and {}", human::count(others, "other")),
+        0 => "on this device alone so far".to_owned(),
+        _ => format!("on this device and {}", human::count(others, "other node")),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Founding, joining and leaving a fleet, and who is in it.
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::fs::File;
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use osiris_protocol::limits::TICKET_CHARS_MAX;
 use osiris_protocol::ticket::Ticket;
@@ -20,7 +23,10 @@ struct Founded {
     fleet_name: String,
     device: String,
     label: String,
-    recovery_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_file: Option<String>,
     data_dir: String,
 }
 
@@ -30,23 +36,40 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
         .map_err(|e| Failure::usage(format!("{e}.")).next("give another --name"))?;
     let label = label(args.label.as_deref());
     let options = driver::InitOptions { name: args.name.clone(), label: label.clone() };
+    let recovery = args.recovery_file.as_deref().map(SecretFile::create).transpose()?;
     let inited = driver::init(&settings.data, options)?;
+    let recovery = recovery.map(|file| file.keep(&inited.recovery_secret)).transpose();
+    let (recovery_key, recovery_file) = match &recovery {
+        Ok(Some(path)) => (None, Some(path.display().to_string())),
+        // Shown after all: there is no second chance.
+        Ok(None) | Err(_) => (Some(inited.recovery_secret), None),
+    };
     let founded = Founded {
         fleet: inited.fleet,
         fleet_name: args.name.clone(),
         device: inited.device,
         label,
-        recovery_key: inited.recovery_secret,
+        recovery_key,
+        recovery_file,
         data_dir: settings.data.display().to_string(),
     };
-    let facts = vec![
+    let mut facts = vec![
         ("fleet", Cell::new(format!("{} ({})", founded.fleet_name, human::short(&founded.fleet)))),
         ("device", Cell::new(format!("{} ({})", founded.label, human::short(&founded.device)))),
         ("data", Cell::new(&founded.data_dir)),
-        ("recovery key", Cell::new(&founded.recovery_key).tone(Tone::Warning)),
     ];
+    facts.extend(
+        founded.recovery_key.as_ref().map(|key| ("recovery key", Cell::new(key).tone(Tone::Warning))),
+    );
+    facts
+        .extend(founded.recovery_file.as_ref().map(|file| ("recovery key", Cell::new(format!("in {file}")))));
     out.facts(&founded, facts)?;
-    if out.format == Format::Table {
+    if let Err(failure) = recovery {
+        out.warn(&failure.message);
+    }
+    if founded.recovery_file.is_some() {
+        out.note("Keep the file with the recovery key away from this device. No command uses it yet.");
+    } else if out.format == Format::Table {
         out.note("");
         out.note("The recovery key is shown this once. Write it down and keep it away from this device:");
         out.note(
@@ -55,6 +78,53 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
     }
     out.note("next: `osiris up` runs the node, `osiris invite` makes a ticket for another device");
     Ok(Exit::Done)
+}
+
+/// A new file for a secret. It is removed unless the secret got into it.
+struct SecretFile {
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl SecretFile {
+    /// Makes the file, readable by its owner alone, before there is a secret to lose.
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                Failure::usage(format!("The file {} is there already and is left alone.", path.display()))
+                    .next("give another --recovery-file; if it holds another fleet's key, keep it")
+            }
+            _ => Failure::usage(format!("The recovery file {} cannot be made: {error}.", path.display()))
+                .next("check its folder and permissions"),
+        })?;
+        Ok(Self { file: Some(file), path: path.to_owned() })
+    }
+
+    /// Writes the secret, durably.
+    fn keep(mut self, secret: &str) -> Result<PathBuf, Failure> {
+        let written = self.file.as_mut().map_or(Ok(()), |file| {
+            file.write_all(format!("{secret}\n").as_bytes())?;
+            file.sync_all()?;
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        });
+        written.map_err(|error| {
+            let message = format!("The recovery key could not be kept in {}: {error}.", self.path.display());
+            Failure::failed(message).next("write down the printed one")
+        })?;
+        self.file = None;
+        Ok(std::mem::take(&mut self.path))
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // An empty or half-written file that stays says nothing to anybody.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -66,6 +136,8 @@ struct Admitted {
     roles: Vec<String>,
     blocks: u64,
     data_dir: String,
+    /// Whether it was a member before, and the ticket gave no more than addresses.
+    already_member: bool,
 }
 
 /// `osiris join`.
@@ -97,6 +169,7 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         roles: joined.roles,
         blocks: joined.blocks,
         data_dir: settings.data.display().to_string(),
+        already_member: joined.addresses_of.is_some(),
     };
     let facts = vec![
         ("fleet", Cell::new(format!("{} ({})", admitted.fleet_name, human::short(&admitted.fleet)))),
@@ -106,6 +179,13 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         ("data", Cell::new(&admitted.data_dir)),
     ];
     out.facts(&admitted, facts)?;
+    if let Some(members) = joined.addresses_of {
+        out.note(&format!(
+            "This device is a member already. The addresses of {} were taken from the ticket; its invitation was \
+             not used, and the roles stay.",
+            human::count(members, "member")
+        ));
+    }
     out.note("next: `osiris up` runs the node");
     Ok(Exit::Done)
 }
@@ -168,6 +248,7 @@ pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure
     let headers = ["LABEL", "DEVICE", "STATE", "ROLES", "RTT", "SERVING", "ADDRESSES", "TROUBLE"];
     out.rows(&rows, &headers, "no members", |row| {
         let trouble = match (row.forks, row.rejected) {
+            _ if row.twin => Cell::new("runs twice: see osiris doctor").tone(Tone::Bad),
             (0, 0) => Cell::dim("-"),
             (0, rejected) => Cell::new(human::count(rejected, "invalid block")).tone(Tone::Warning),
             (forks, _) => Cell::new(human::count(forks, "forked chain")).tone(Tone::Bad),

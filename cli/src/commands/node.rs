@@ -55,6 +55,9 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
             Format::Table => out.facts(&addresses, facts(&addresses)),
             _ => out.item(&addresses),
         };
+        if let Err(error) = crate::notify::ready() {
+            out.warn(&format!("systemd was not told that the node is ready: {error}"));
+        }
         // Whoever started the node may have closed stdout; that is no reason to stop.
         if let Err(failure) = told {
             out.failure(&failure);
@@ -75,19 +78,24 @@ fn facts(addresses: &Addresses) -> Vec<(&'static str, Cell)> {
     ]
 }
 
+/// The filter for a level or a filter as it was given. A level alone is about this program; what its
+/// libraries say at `info` is of no use to people. Nor are the warnings of iroh's router and of gossip, up to
+/// `debug`: that a stranger was refused or a member that restarts was dialled in vain is everyday life, and
+/// the mesh sees to it.
+fn log_filter(log: &str) -> String {
+    let base = match log {
+        "error" => "error",
+        "warn" | "info" => "warn,iroh::protocol=error,iroh_gossip::net=error",
+        "debug" | "trace" => "warn",
+        other => return other.to_owned(),
+    };
+    let names = ["cli", "fleet", "mesh", "runtime", "ledger"];
+    names.iter().fold(base.to_owned(), |filter, name| format!("{filter},osiris_{name}={log}"))
+}
+
 /// What goes to stderr while the node runs.
 fn start_log(args: &UpArgs, out: Out) -> Result<(), Failure> {
-    // A level alone is about this program; what its libraries say at `info` is of no use to people.
-    let filter = match args.log.as_str() {
-        level @ ("error" | "warn" | "info" | "debug" | "trace") => {
-            let base = if level == "error" { "error" } else { "warn" };
-            ["cli", "fleet", "mesh", "runtime", "ledger"]
-                .iter()
-                .fold(base.to_owned(), |filter, name| format!("{filter},osiris_{name}={level}"))
-        }
-        other => other.to_owned(),
-    };
-    let filter = EnvFilter::builder().parse(&filter).map_err(|e| {
+    let filter = EnvFilter::builder().parse(log_filter(&args.log)).map_err(|e| {
         Failure::usage(format!("The log filter `{}` cannot be used: {e}.", args.log))
             .next("give error, warn, info, debug or trace, or a filter such as osiris_mesh=debug")
     })?;
@@ -133,6 +141,7 @@ pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failur
         ]);
     }
     facts.push(("version", Cell::new(&status.version)));
+    facts.extend(status.problems.iter().map(|problem| ("problem", Cell::new(problem).tone(Tone::Bad))));
     out.facts(&status, facts)?;
     Ok(Exit::Done)
 }
@@ -206,4 +215,23 @@ pub(crate) async fn down(args: &DownArgs, settings: &Settings, out: Out) -> Resu
     drop(progress);
     out.line(&Stopped { stopped: true }, "stopped")?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_hides_what_is_everyday_life_and_a_filter_is_taken_as_it_is() {
+        for (log, quiet) in
+            [("error", true), ("warn", true), ("info", true), ("debug", false), ("trace", false)]
+        {
+            let filter = log_filter(log);
+            assert!(filter.contains(&format!("osiris_mesh={log}")), "{filter}");
+            let hidden = filter.starts_with("error") || filter.contains("iroh_gossip::net=error");
+            assert_eq!(hidden, quiet, "{filter}");
+            assert!(EnvFilter::builder().parse(&filter).is_ok(), "{filter}");
+        }
+        assert_eq!(log_filter("iroh_gossip=warn"), "iroh_gossip=warn");
+    }
 }

@@ -114,7 +114,9 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+# Ready when calls are taken; before that a long ledger is read, however long that takes.
+Type=notify
+TimeoutStartSec=infinity
 ExecStart={command}
 Restart=always
 RestartSec=1
@@ -202,7 +204,13 @@ mod tests {
         assert!(text.contains(
             "ExecStart=/usr/bin/osiris --data \"/no such/a%%b\" up --http 127.0.0.1:0 --advertise 10.0.0.1:5\n"
         ));
-        for line in ["Restart=always\n", "KillSignal=SIGTERM\n", "WantedBy=default.target\n"] {
+        for line in [
+            "Type=notify\n",
+            "TimeoutStartSec=infinity\n",
+            "Restart=always\n",
+            "KillSignal=SIGTERM\n",
+            "WantedBy=default.target\n",
+        ] {
             assert!(text.contains(line), "{line}");
         }
         assert!(!text.contains("ProtectSystem"));

@@ -6,8 +6,8 @@ pub(crate) mod forge;
 use std::sync::Arc;
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, Block, BlockId, ChainId, FleetId, Founding, Ledger, Now, Parent, Payload,
-    Reject, Role, Roles, Session, Signature, SigningKey, World, Writer, join_proof, op,
+    Admission, Author, BlobHash, Block, BlockId, FleetId, Founding, Ledger, Now, Payload, Reject, Role,
+    Roles, Session, Signature, SigningKey, World, Writer, join_proof, op,
 };
 
 pub(crate) use forge::Forged;
@@ -101,12 +101,19 @@ pub(crate) fn serving(revision: &BlockId) -> Payload {
     Payload::Serving(op::Serving { revision: *revision, concurrency: 4 })
 }
 
-pub(crate) fn revoked(grants: &[BlockId], pins: &[(Session, u64)]) -> Payload {
-    let mut grants = grants.to_vec();
+pub(crate) fn revoked(grants: &[BlockId], pins: &[BlockId]) -> Payload {
+    let (mut grants, mut pins) = (grants.to_vec(), pins.to_vec());
     grants.sort_unstable();
-    let mut pins: Vec<_> = pins.iter().map(|&(session, seq)| op::Pin { session, seq }).collect();
-    pins.sort_unstable_by_key(|pin| pin.session);
+    pins.sort_unstable();
     Payload::Revoked(op::Revoked { grants, pins })
+}
+
+pub(crate) fn withdrawn(invitation: BlockId) -> Payload {
+    Payload::Withdrawn(op::Withdrawn { invitation, stands: Vec::new() })
+}
+
+pub(crate) fn user(ticket: u8, devices: u32, roles: Roles) -> Payload {
+    Payload::User(op::User { name: "isis".to_owned(), key: author(TICKET + ticket), roles, devices })
 }
 
 /// Invites a device with roles and admits it; returns its grant.
@@ -160,11 +167,6 @@ pub(crate) fn fingerprint(ledger: &mut Ledger) -> Fingerprint {
     let view = ledger.publish().hash();
     let effective = ledger.in_order().iter().map(|block| (block.id(), ledger.is_effective(block))).collect();
     Fingerprint { view, digest: ledger.digest(), document: ledger.document_heads(), effective }
-}
-
-pub(crate) fn as_parent(block: &Block) -> Parent {
-    let ChainId { author, session } = block.chain();
-    Parent { author, session, seq: block.seq(), id: block.id() }
 }
 
 /// A fleet with one device of each role, and a function.
@@ -223,12 +225,12 @@ impl Fixture {
     /// The first block of a new session of a member, valid wherever the payload is.
     pub(crate) fn draft<P>(&self, device: u8, payload: P) -> Forged<P> {
         Forged {
-            version: 1,
+            version: 2,
             author: author(device),
             session: session(200),
             seq: 1,
             prev: BlockId::ZERO,
-            parents: vec![as_parent(self.last())],
+            parents: vec![self.last().id()],
             depth: self.last().order().depth + 1,
             wall_ms: 0,
             grant: self.grant(device),

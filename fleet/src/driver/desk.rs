@@ -28,6 +28,7 @@ use super::{
     open::Clock,
     rows,
     serve::{NodeState, State, manage::BlobKind},
+    sweep::Sweep,
 };
 use crate::{
     api,
@@ -41,6 +42,7 @@ pub(crate) struct Desk {
     pub(crate) handle: NodeHandle,
     pub(crate) views: Arc<ArcSwap<View>>,
     pub(crate) library: Library,
+    pub(crate) sweep: Arc<Sweep>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) me: Author,
     pub(crate) fleet: FleetId,
@@ -123,6 +125,7 @@ impl Desk {
             unseen: facts.unseen,
             backlog,
             in_flight,
+            problems: facts.twin.into_iter().collect(),
         })
     }
 
@@ -166,7 +169,7 @@ impl Desk {
 
     /// Checks bytes and keeps them in the library, durably.
     pub(crate) async fn store(&self, kind: BlobKind, bytes: bytes::Bytes) -> Result<api::BlobStored> {
-        let library = self.library.clone();
+        let (library, sweep) = (self.library.clone(), Arc::clone(&self.sweep));
         let stored = tokio::task::spawn_blocking(move || {
             let world = match kind {
                 BlobKind::Component => Some(inspect(&bytes)?),
@@ -176,7 +179,7 @@ impl Desk {
                     None
                 }
             };
-            let hash = library.put(&bytes).map_err(|error| library_error(&error))?;
+            let hash = put(&library, &sweep, &bytes)?;
             Ok(api::BlobStored {
                 hash: hash.to_string(),
                 size: bytes.len() as u64,
@@ -192,11 +195,12 @@ impl Desk {
         })?;
         let manifest_bytes =
             deploy.manifest.to_bytes().map_err(|error| ApiError::bad_request(format!("{error}.")))?;
-        let library = self.library.clone();
+        let (library, sweep) = (self.library.clone(), Arc::clone(&self.sweep));
         let read = tokio::task::spawn_blocking(move || {
+            sweep.touch(hash);
             let component = library.read(hash).map_err(|error| library_error(&error))?;
             let world = inspect(&component)?;
-            let manifest = library.put(&manifest_bytes).map_err(|error| library_error(&error))?;
+            let manifest = put(&library, &sweep, &manifest_bytes)?;
             Ok::<_, ApiError>((component.len() as u64, world, manifest, manifest_bytes.len() as u64))
         });
         let read =
@@ -216,15 +220,15 @@ impl Desk {
             .await?;
         let written = self.written(reply)?;
         let view = self.view();
-        let revisions = view.function(&name).map(|function| function.revisions.clone()).unwrap_or_default();
+        let revisions =
+            view.function(&name).map(|function| function.revisions.as_slice()).unwrap_or_default();
         let revision = revisions.iter().find(|revision| revision.id.to_string() == written.block);
         let live = view.function(&name).and_then(|function| function.live.clone());
-        let others = revision.map(|r| r.serving.iter().filter(|s| s.device != self.me).count()).unwrap_or(0);
         Ok(api::Deployed {
             name,
             revision: revision.map_or(0, |revision| revision.number),
             world: rows::world_name(world),
-            component_held_by: others as u64,
+            component_held_by: rows::holders(&view, BlobHash(hash.0), &self.me),
             live: live.is_some_and(|live| live.id.to_string() == written.block),
             written,
         })
@@ -391,6 +395,12 @@ fn inspect(bytes: &[u8]) -> Result<World> {
         osiris_runtime::World::Native => World::Native,
         osiris_runtime::World::Http => World::Http,
     })
+}
+
+/// Keeps bytes, which nobody removes as unused for a while.
+fn put(library: &Library, sweep: &Sweep, bytes: &[u8]) -> Result<ComponentHash> {
+    sweep.touch(ComponentHash::of(bytes));
+    library.put(bytes).map_err(|error| library_error(&error))
 }
 
 fn library_error(error: &LibraryError) -> ApiError {

@@ -133,6 +133,7 @@ impl Engine {
             MeshEvent::Frame { peer, bytes } => Input::Frame(peer, bytes.to_vec()),
             MeshEvent::Hint { bytes } => Input::Hint(bytes.to_vec()),
             MeshEvent::HintsLagged => Input::HintsLagged,
+            MeshEvent::Twin { peer } => Input::Twin(peer),
             _ => return,
         };
         self.handle(input).await;
@@ -234,6 +235,7 @@ impl Engine {
                 }
             }
             Effect::Reply(token, reply) => self.reply(token, reply),
+            Effect::Warn(warning) => tracing::warn!("{warning}"),
             Effect::Published(view) => {
                 self.tell_roster(&view);
                 if let Some(hosting) = &self.hosting {
@@ -303,6 +305,11 @@ impl Engine {
                 bytes.and_then(|bytes| Manifest::from_bytes(&bytes).map_err(|error| error.to_string()));
             let _ = to_core.blocking_send(Input::Manifest(hash, manifest));
         });
+    }
+
+    /// Tells the core that the library holds something no more.
+    pub(crate) async fn blob_gone(&mut self, hash: BlobHash) {
+        self.handle(Input::BlobGone(hash)).await;
     }
 
     /// Makes every write durable and performs what waited for it.

@@ -1,10 +1,14 @@
 //! Founding a fleet, and joining one.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use osiris_ledger::{Author, BlockId, FleetId, Founding, Session, SigningKey, Writer};
+use osiris_ledger::{Author, BlockId, FleetId, Founding, Session, SigningKey, View, Writer};
 use osiris_mesh::{JoinError, MeshConfig};
-use osiris_protocol::ticket::{JoinTicket, Ticket};
+use osiris_protocol::{
+    PeerAddr,
+    limits::PEER_ADDRS_MAX,
+    ticket::{JoinTicket, Ticket},
+};
 
 use super::{
     error::DriverError,
@@ -32,7 +36,7 @@ pub struct Inited {
     pub fleet: String,
     /// This device's key, hex.
     pub device: String,
-    /// Secret half of the recovery key, hex. It is stored nowhere.
+    /// Secret half of the recovery key, hex. The folder does not hold it.
     pub recovery_secret: String,
 }
 
@@ -107,10 +111,14 @@ pub struct Joined {
     pub roles: Vec<String>,
     /// Blocks received.
     pub blocks: u64,
+    /// Where this device was a member already: the members whose addresses were taken from the ticket. Its
+    /// invitation was not used.
+    pub addresses_of: Option<u64>,
 }
 
 /// Joins a fleet: is admitted by one of the ticket's nodes, then receives the ledger until it holds
-/// everything that the inviter held, and its own admission.
+/// everything that the inviter held, and its own admission. A device that is a member already takes the
+/// ticket's addresses and asks nobody: so it finds a fleet that has moved.
 ///
 /// # Errors
 /// [`DriverError`] where the ticket is not valid, is refused, or no node can be reached.
@@ -120,8 +128,14 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let fleet = FleetId(ticket.fleet);
     let key = folder.device_key()?;
     let device = Author(key.verifying_key().to_bytes());
-    if folder.journal().exists() {
-        refuse_unless_interrupted(&folder, &fleet, &device)?;
+    if folder.journal().exists()
+        && let Some(view) = already_member(&folder, &fleet, &device)?
+    {
+        adopt(&folder, &ticket.peers)?;
+        return Ok(Joined {
+            addresses_of: Some(ticket.peers.len() as u64),
+            ..joined(&fleet, &device, &view)
+        });
     }
     let invitation = BlockId(ticket.invitation);
     let secret = SigningKey::from_bytes(ticket.secret.expose());
@@ -145,13 +159,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     process.engine.start().await;
     let received = process.receive(&mut events, &needed, options.timeout).await;
     let view = process.desk.view();
-    let joined = Joined {
-        fleet: fleet.to_string(),
-        fleet_name: view.name().to_owned(),
-        device: device.to_string(),
-        roles: view.members().get(&device).map(|member| rows::role_names(member.roles)).unwrap_or_default(),
-        blocks: view.blocks(),
-    };
+    let joined = joined(&fleet, &device, &view);
     process.close().await?;
     if received {
         return Ok(joined);
@@ -212,8 +220,38 @@ fn read_ticket(text: &str) -> Result<JoinTicket, DriverError> {
     }
 }
 
-/// A join that was cut off after its admission may be run again; a member may not.
-fn refuse_unless_interrupted(folder: &Folder, fleet: &FleetId, device: &Author) -> Result<(), DriverError> {
+fn joined(fleet: &FleetId, device: &Author, view: &View) -> Joined {
+    Joined {
+        fleet: fleet.to_string(),
+        fleet_name: view.name().to_owned(),
+        device: device.to_string(),
+        roles: view.members().get(device).map(|member| rows::role_names(member.roles)).unwrap_or_default(),
+        blocks: view.blocks(),
+        addresses_of: None,
+    }
+}
+
+/// Keeps these addresses before those that are known.
+fn adopt(folder: &Folder, peers: &[PeerAddr]) -> Result<(), DriverError> {
+    let mut known = folder.peers();
+    for peer in peers {
+        let at = known.iter().position(|known| known.peer == peer.peer);
+        let older = at.map(|at| known.remove(at).addrs).unwrap_or_default();
+        let mut addrs = peer.addrs.clone();
+        addrs.extend(older.into_iter().filter(|addr| !peer.addrs.contains(addr)));
+        addrs.truncate(PEER_ADDRS_MAX);
+        known.push(PeerAddr { peer: peer.peer, addrs });
+    }
+    known.sort();
+    folder.save_peers(&known)
+}
+
+/// The view of a folder that is a member. A join that was cut off after its admission may be run again.
+fn already_member(
+    folder: &Folder,
+    fleet: &FleetId,
+    device: &Author,
+) -> Result<Option<Arc<View>>, DriverError> {
     let (held, found) = Journal::inspect(&folder.journal())?;
     if held != *fleet {
         return Err(DriverError::new(
@@ -227,14 +265,8 @@ fn refuse_unless_interrupted(folder: &Folder, fleet: &FleetId, device: &Author) 
         // What does not fit is reported when the folder is opened.
         let _ = ledger.replay(entry);
     }
-    if ledger.publish().is_member(device) {
-        return Err(DriverError::new(
-            codes::CONFLICT,
-            format!("The data folder {} is a member of this fleet already.", folder.path().display()),
-            "Start it with `osiris up`.",
-        ));
-    }
-    Ok(())
+    let view = ledger.publish();
+    Ok(view.is_member(device).then_some(view))
 }
 
 fn unreachable_fleet() -> DriverError {

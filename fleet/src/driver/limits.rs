@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-/// Connections that one listener keeps open; more are answered with 503 and closed.
+/// Connections that one listener keeps open. For one more, the one idle for longest is closed; where
+/// none is idle, the new one may only ask for `/healthz` or `/readyz`.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Connections beyond that, of each listener, for one question about health each. Of them too the one
+/// that waits for longest gives way.
+pub const RESERVED_CONNECTIONS_MAX: usize = 16;
+/// Longest wait for the whole head of such a question.
+pub const RESERVED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that wait in the kernel to be accepted.
 pub const LISTEN_BACKLOG: u32 = 1_024;
 /// Longest wait for a request's whole head, and for the next request on an idle connection.
@@ -55,7 +61,11 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes that all components and manifests of a node may take.
 pub const LIBRARY_QUOTA_BYTES: u64 = 4 << 30;
+/// Revisions of a function whose bytes are kept to go back to, the newest included.
+pub const REVISIONS_KEPT: usize = 3;
+/// How long components and manifests that no revision uses any more are kept.
+pub const UNUSED_KEPT: Duration = Duration::from_secs(600);
 /// Longest wait for running calls when the node is stopped.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Least time between two writes of the file with members' addresses.
-pub const PEERS_SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two looks at what is to be kept of members' addresses, and removed from the library.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -194,6 +194,15 @@ impl Desk {
         }
         let (used, quota) = (self.library.used_bytes(), self.library.quota_bytes());
         fact("library", format!("{} blobs, {used} of {quota} bytes used", self.library.list().len()));
+        let unused = super::sweep::unused_in(&self.view(), &self.library);
+        if !unused.is_empty() {
+            let (blobs, bytes) = (unused.len(), unused.iter().map(|(_, bytes)| bytes).sum::<u64>());
+            let minutes = super::limits::UNUSED_KEPT.as_secs() / 60;
+            fact(
+                "unused in the library",
+                format!("{blobs} blobs, {bytes} bytes; removed after {minutes} min"),
+            );
+        }
         fact("data folder", self.data.display().to_string());
         fact("connected members", facts.connected.to_string());
         fact("blocks that wait for others", facts.early.to_string());
@@ -201,6 +210,7 @@ impl Desk {
         doctor
             .problems
             .extend(facts.read_only.map(|why| format!("The journal takes no more writes: {why}.")));
+        doctor.problems.extend(facts.twin);
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));

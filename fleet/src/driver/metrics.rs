@@ -188,6 +188,8 @@ pub struct Metrics {
     pub(super) refused: AtomicU64,
     /// Connections that found no room.
     pub(super) turned_away: AtomicU64,
+    /// Idle connections closed to make room.
+    pub(super) displaced: AtomicU64,
     /// Open connections.
     pub(super) connections: AtomicU64,
 }
@@ -216,6 +218,7 @@ impl Metrics {
             connections: self.connections.load(Relaxed),
             refused: self.refused.load(Relaxed),
             turned_away: self.turned_away.load(Relaxed),
+            displaced: self.displaced.load(Relaxed),
         }
     }
 
@@ -233,8 +236,10 @@ pub struct HttpFigures {
     pub connections: u64,
     /// Requests refused for their Host, Origin or token.
     pub refused: u64,
-    /// Connections turned away because too many were open.
+    /// Connections turned away because too many were at work.
     pub turned_away: u64,
+    /// Idle connections closed because a new one came and too many were open.
+    pub displaced: u64,
 }
 
 /// What the node says of itself at a scrape.

@@ -19,6 +19,7 @@ mod run;
 pub mod serve;
 mod services;
 mod store;
+mod sweep;
 mod verify;
 
 pub use error::DriverError;

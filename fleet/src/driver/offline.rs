@@ -234,3 +234,136 @@ impl Offline {
         Ok((self.process.folder.device_key()?.to_bytes(), peers))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+        net::{TcpStream, UnixStream},
+    };
+
+    use super::*;
+    use crate::driver::{Addresses, InitOptions, JoinOptions, RunOptions, init, join, run};
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const SAMPLES: &[u8] = br#"{"samples":[{"load1":1}]}"#;
+
+    fn local() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    async fn up(data: &Path) -> Addresses {
+        let options = RunOptions {
+            data: data.to_owned(),
+            socket: data.join("osiris.sock"),
+            http: local(),
+            mesh: Some(local()),
+            advertise: Vec::new(),
+            token_file: None,
+            gossip: true,
+        };
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        tokio::spawn(run(options, move |addresses| {
+            let _ = ready.send(addresses.clone());
+        }));
+        is_ready.await.expect("the node starts")
+    }
+
+    /// One request on a connection of its own: the whole answer, head and body.
+    async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, what: &str, body: &[u8]) -> String {
+        let length = body.len();
+        let head = format!(
+            "{what} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("written");
+        stream.write_all(body).await.expect("written");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    async fn manage<T: serde::de::DeserializeOwned>(node: &Addresses, what: &str, body: &[u8]) -> T {
+        let stream = UnixStream::connect(&node.socket).await.expect("the node answers");
+        let answer = ask(stream, what, body).await;
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    async fn call(node: &Addresses) -> String {
+        let stream = TcpStream::connect(node.http).await.expect("the node answers");
+        ask(stream, "POST /function/summary", SAMPLES).await
+    }
+
+    async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while !holds().await {
+            assert!(tokio::time::Instant::now() < end, "in vain: {what}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn replicas(node: &Addresses) -> u64 {
+        let rows: Vec<api::FunctionRow> = manage(node, "GET /v1/functions", b"").await;
+        rows.first().map_or(0, |row| row.replicas)
+    }
+
+    /// A folder that was admitted by this node.
+    async fn joined(by: &Addresses, label: &str) -> tempfile::TempDir {
+        let invite = serde_json::to_vec(&api::Invite { uses: 1, ..api::Invite::default() }).expect("JSON");
+        let invited: api::Invited = manage(by, "POST /v1/invitations", &invite).await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let (label, mesh) = (label.to_owned(), Some(local()));
+        let options = JoinOptions { ticket: invited.ticket, label, mesh, timeout: PATIENCE };
+        join(dir.path(), options).await.expect("joined");
+        dir
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_only_makes_contact_turns_calls_away_and_another_member_is_asked() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "contact".to_owned(), label: "first".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let a = up(dir.path()).await;
+        let second = joined(&a, "second").await;
+        let b = up(second.path()).await;
+        let stored: api::BlobStored =
+            manage(&a, "POST /v1/blobs?kind=component", osiris_examples::SUMMARY).await;
+        let manifest = Manifest::named("summary");
+        let deploy = api::Deploy { component: stored.hash, manifest, timeout_ms: 60_000, wait: true };
+        let deploy = serde_json::to_vec(&deploy).expect("JSON");
+        manage::<api::Deployed>(&a, "POST /v1/functions", &deploy).await;
+        until("both serve", async || replicas(&a).await == 2 && replicas(&b).await == 2).await;
+        manage::<api::Drained>(&a, "POST /v1/drain", b"").await;
+        manage::<serde_json::Value>(&b, "POST /v1/shutdown", b"").await;
+
+        // The second device's ledger still says that it serves; now it only makes contact.
+        let opened = async || Offline::open(second.path()).await.ok();
+        let mut contact = opened().await;
+        until("the folder is free", async || {
+            contact = if contact.is_none() { opened().await } else { contact.take() };
+            contact.is_some()
+        })
+        .await;
+        let mut process = contact.expect("opened").process;
+        let known = process.folder.peers();
+        let mut events = process.connect(Some(local()), Vec::new(), true, known, None).await.expect("a mesh");
+        let calls = async {
+            until("the call reaches it", async || {
+                call(&a).await.contains("turned the call away: This process runs no functions")
+            })
+            .await;
+            let third = joined(&a, "third").await;
+            let _c = up(third.path()).await;
+            until("another serves", async || call(&a).await.starts_with("HTTP/1.1 200")).await;
+            // So many at once that both are asked, whichever is nearer.
+            for _ in 0..20 {
+                let all = tokio::join!(call(&a), call(&a), call(&a), call(&a), call(&a), call(&a));
+                for answer in [all.0, all.1, all.2, all.3, all.4, all.5] {
+                    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                }
+            }
+        };
+        process.engine.run(&mut events, calls).await;
+    }
+}

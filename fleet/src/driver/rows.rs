@@ -1,7 +1,9 @@
 //! What the view says, as rows for people and programs.
 
+use std::collections::BTreeSet;
+
 use osiris_ledger::{
-    Author, Block, BlockId, Function, InvitationState, Payload, Revision, Roles, View, World,
+    Author, BlobHash, Block, BlockId, Function, InvitationState, Payload, Revision, Roles, View, World,
 };
 use osiris_mesh::PeerStatus;
 
@@ -56,6 +58,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                     .unwrap_or_default(),
                 serving: served_by(view, &member.device),
                 rejected: facts.rejected.get(&member.device).copied().unwrap_or(0),
+                twin: member.device == *me && facts.twin.is_some(),
                 forks: view.forks().iter().filter(|fork| fork.author == member.device).count() as u64,
             }
         })
@@ -73,6 +76,14 @@ fn served_by(view: &View, device: &Author) -> Vec<String> {
         served.map(|revision| format!("{}@{}", function.name, revision.number))
     });
     all.collect()
+}
+
+/// Members other than this device that have a revision with this component ready, and so hold it.
+pub(crate) fn holders(view: &View, component: BlobHash, me: &Author) -> u64 {
+    let revisions = view.functions().values().flat_map(|function| &function.revisions);
+    let with_it = revisions.filter(|revision| revision.component == component);
+    let devices = with_it.flat_map(|revision| &revision.serving).map(|serving| serving.device);
+    devices.filter(|device| device != me).collect::<BTreeSet<_>>().len() as u64
 }
 
 /// One function's row.
@@ -185,7 +196,14 @@ fn says(view: &View, payload: &Payload) -> String {
             Some(device) => format!("invites {} as {}", device.short(), op.roles),
             None => format!("invites {} device(s) as {}", op.uses, op.roles),
         },
-        Payload::Withdrawn(op) => format!("withdraws the invitation {}", op.invitation.short()),
+        Payload::User(op) => format!("makes the user {} known as {}", op.name, op.roles),
+        Payload::Withdrawn(op) => match view.users().get(&op.invitation) {
+            Some(user) => format!("ends the user {}", user.name),
+            None => format!("withdraws the invitation {}", op.invitation.short()),
+        },
+        Payload::Recovered(op) => {
+            format!("makes {} ({}) an admin by the recovery key", op.label, op.device.short())
+        }
         Payload::Admitted(op) => format!("admits {} ({})", op.label, op.device.short()),
         Payload::Revoked(op) => {
             let grants: Vec<_> = op.grants.iter().map(osiris_ledger::BlockId::short).collect();

@@ -5,10 +5,11 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use osiris_ledger::BlobHash;
 use osiris_mesh::{Mesh, MeshConfig, MeshError, MeshEvent, PeerId};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::{Runtime, RuntimeConfig};
@@ -21,7 +22,7 @@ use super::{
     error::DriverError,
     folder::{Folder, random},
     hosting::Hosting,
-    limits::{DRAIN_TIMEOUT, PEERS_SAVE_INTERVAL},
+    limits::{DRAIN_TIMEOUT, UPKEEP_INTERVAL},
     manage::Management,
     metrics::Metrics,
     open::{Clock, Opened},
@@ -98,6 +99,7 @@ impl Process {
             handle,
             views: Arc::clone(&views),
             library,
+            sweep: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             me,
             fleet,
@@ -216,9 +218,11 @@ fn save_peers(folder: &Folder, mesh: &Mesh) -> Result<(), DriverError> {
 /// [`DriverError`] where the node cannot start; what happens later is logged and repaired.
 pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<(), DriverError> {
     let token = options.token_file.as_deref().map(Token::read).transpose();
-    let token = token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
-    validate_listen(options.http, token.as_ref())
-        .map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), ""))?;
+    let token =
+        token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), &error.next()))?;
+    let listen_error =
+        |code, error: serve::ListenError| DriverError::new(code, error.to_string(), error.next());
+    validate_listen(options.http, token.as_ref()).map_err(|error| listen_error(codes::BAD_REQUEST, error))?;
     let opened = Opened::open_founded(&options.data)?;
     // The log knows at once; people read the same on the terminal.
     for warning in &opened.warnings {
@@ -261,7 +265,7 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
         state: Arc::clone(&desk.state),
     };
     let server = serve::Server::start(config, parts).await;
-    let server = server.map_err(|error| DriverError::new(codes::CONFLICT, error.to_string(), ""))?;
+    let server = server.map_err(|error| listen_error(codes::CONFLICT, error))?;
     let http = server.http_addr().unwrap_or(options.http);
     let _ = desk.http.set(http.to_string());
     process.engine.start().await;
@@ -291,7 +295,22 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
 }
 
 impl Process {
-    /// Runs, and now and then keeps what it learnt of members' addresses.
+    /// Removes components, their compiled code and manifests that nothing has used for a while. The core does
+    /// nothing meanwhile, so it never counts on what is being removed.
+    async fn sweep(&mut self, now: Instant) {
+        let removed = self.desk.sweep.look(now, &self.desk.view(), &self.desk.library);
+        for hash in removed {
+            tracing::info!(%hash, "bytes that no revision uses any more were removed");
+            if let Some(hosting) = self.desk.hosting.get()
+                && let Err(error) = hosting.runtime().forget(hash)
+            {
+                tracing::warn!(%error, "compiled code that nothing uses could not be removed");
+            }
+            self.engine.blob_gone(BlobHash(hash.0)).await;
+        }
+    }
+
+    /// Runs, and now and then keeps what it learnt of members' addresses and removes what is unused.
     async fn run_until(
         &mut self,
         events: &mut mpsc::Receiver<MeshEvent>,
@@ -299,7 +318,7 @@ impl Process {
     ) -> Result<(), DriverError> {
         tokio::pin!(until);
         loop {
-            let pause = tokio::time::sleep(PEERS_SAVE_INTERVAL);
+            let pause = tokio::time::sleep(UPKEEP_INTERVAL);
             let ended = self
                 .engine
                 .run(events, async {
@@ -317,6 +336,7 @@ impl Process {
             {
                 tracing::warn!(%error, "the addresses of members were not kept");
             }
+            self.sweep(Instant::now()).await;
         }
     }
 }
@@ -347,7 +367,7 @@ pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{InitOptions, init, store::Journal};
+    use crate::driver::{InitOptions, init, limits::UNUSED_KEPT, store::Journal};
 
     #[tokio::test]
     async fn a_full_disk_refuses_writes_and_reads_go_on() {
@@ -384,4 +404,95 @@ mod tests {
     }
 
     const SUMMARY: &[u8] = osiris_examples::SUMMARY;
+    const CHART: &[u8] = osiris_examples::CHART;
+
+    impl Process {
+        /// Runs functions, without a network or servers.
+        fn host(&mut self) {
+            let config = RuntimeConfig {
+                pool: osiris_runtime::PoolSize::Small,
+                ..RuntimeConfig::new(self.folder.cache())
+            };
+            let desk = &self.desk;
+            let hosting = Hosting::new(
+                desk.me,
+                Runtime::new(config).expect("a runtime"),
+                desk.library.clone(),
+                desk.view(),
+                Arc::default(),
+                Arc::clone(&desk.metrics),
+            );
+            let hosting = Arc::new(hosting);
+            let _ = desk.hosting.set(Arc::clone(&hosting));
+            self.engine.hosting = Some(hosting);
+        }
+
+        async fn deploy(&mut self, component: &'static [u8], version: &str) -> crate::api::Deployed {
+            let mut manifest = crate::manifest::Manifest::named("f");
+            manifest.version = Some(version.to_owned());
+            let desk = Arc::clone(&self.desk);
+            let work = async {
+                let stored = desk.store(super::super::serve::manage::BlobKind::Component, component.into());
+                let component = stored.await.expect("stored").hash;
+                let deploy = crate::api::Deploy { component, manifest, timeout_ms: 60_000, wait: true };
+                desk.deploy(deploy).await.expect("deployed")
+            };
+            self.engine.run(&mut no_events(), work).await
+        }
+
+        fn holds(&self, bytes: &[u8]) -> bool {
+            self.desk.library.contains(osiris_runtime::ComponentHash::of(bytes))
+        }
+
+        fn compiled(&self) -> usize {
+            std::fs::read_dir(self.folder.cache()).expect("the cache").count()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_no_revision_uses_goes_after_a_while_and_not_what_is_wanted_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "sweep".to_owned(), label: "node".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let mut process = Process::new(Opened::open(dir.path()).expect("opened"), true).expect("a process");
+        process.host();
+        process.engine.start().await;
+        for (component, version) in [(SUMMARY, "1"), (CHART, "2"), (CHART, "3")] {
+            assert!(process.deploy(component, version).await.live);
+        }
+        let start = Instant::now();
+        process.sweep(start).await;
+        process.sweep(start + UNUSED_KEPT).await;
+        assert!(process.holds(SUMMARY), "one of the last three revisions");
+        process.deploy(CHART, "4").await;
+        let (blobs, compiled) = (process.desk.library.list().len(), process.compiled());
+        assert_eq!(blobs, 2 + 4);
+        process.sweep(start + UNUSED_KEPT).await;
+        process.sweep(start + 2 * UNUSED_KEPT - Duration::from_millis(1)).await;
+        assert!(process.holds(SUMMARY), "not yet");
+        let desk = Arc::clone(&process.desk);
+        let doctor = async { desk.doctor().await.expect("a doctor") };
+        let doctor = process.engine.run(&mut no_events(), doctor).await;
+        assert!(doctor.facts["unused in the library"].starts_with("2 blobs"), "{doctor:?}");
+        process.sweep(start + 2 * UNUSED_KEPT).await;
+        assert!(!process.holds(SUMMARY) && process.holds(CHART));
+        assert_eq!(process.desk.library.list().len(), blobs - 2, "with its manifest");
+        assert_eq!(process.compiled(), compiled - 1, "with its code");
+
+        let removed = async { desk.remove("f".to_owned(), 0).await.expect("removed") };
+        process.engine.run(&mut no_events(), removed).await;
+        process.sweep(start + 2 * UNUSED_KEPT).await;
+        // Somebody comes back with it just in time, and deploys it a little later.
+        let put = async {
+            let kind = super::super::serve::manage::BlobKind::Component;
+            desk.store(kind, CHART.into()).await.expect("stored")
+        };
+        process.engine.run(&mut no_events(), put).await;
+        process.sweep(start + 3 * UNUSED_KEPT).await;
+        assert_eq!(process.desk.library.list().len(), 1, "no manifest is left");
+        assert!(process.holds(CHART));
+        assert!(process.deploy(CHART, "5").await.live);
+        // What went comes back as if it had never been here.
+        assert!(process.deploy(SUMMARY, "6").await.live);
+    }
 }

@@ -56,6 +56,11 @@ impl Functions {
         self.held.insert(hash);
     }
 
+    pub(super) fn blob_gone(&mut self, hash: &BlobHash) {
+        self.held.remove(hash);
+        self.manifests.remove(hash);
+    }
+
     pub(super) fn manifest_read(&mut self, hash: BlobHash, manifest: Result<Manifest, String>) {
         self.reading.remove(&hash);
         self.manifests.insert(hash, manifest);

@@ -26,6 +26,8 @@ pub enum Input {
     Frame(PeerId, Vec<u8>),
     /// Gossip brought an entry.
     Hint(Vec<u8>),
+    /// A member says that another process said hello with this device's key.
+    Twin(PeerId),
     /// Gossip lost something.
     HintsLagged,
     /// [`super::Node::deadline`] has come.
@@ -34,6 +36,8 @@ pub enum Input {
     Request(Token, Request),
     /// The library holds these bytes.
     BlobHeld(BlobHash),
+    /// The library holds them no more: no revision that counts uses them.
+    BlobGone(BlobHash),
     /// A manifest was read from the library.
     Manifest(BlobHash, Result<Manifest, String>),
     /// No member gave these bytes.
@@ -152,6 +156,8 @@ pub struct Facts {
     pub draining: bool,
     /// Why the journal takes no more writes.
     pub read_only: Option<String>,
+    /// What is wrong where another process runs with this device's key, in sentences.
+    pub twin: Option<String>,
     /// Heads of all chains, for a ticket.
     pub heads: Vec<BlockId>,
 }
@@ -303,6 +309,8 @@ pub enum Effect {
     },
     /// Let a revision's invocations end and forget it.
     Retire(BlockId),
+    /// Tell people, in the log.
+    Warn(String),
     /// The view changed: roster and routes follow.
     Published(Arc<View>),
 }

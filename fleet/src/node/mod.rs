@@ -12,6 +12,7 @@ mod message;
 mod outbox;
 mod request;
 mod roster;
+mod twin;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -31,6 +32,8 @@ pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};
+pub use twin::AHEAD_MAX;
+use twin::Twin;
 
 /// Own blocks whose confirmations are counted; older ones are settled by the next agreement.
 pub const UNSEEN_MAX: usize = 4_096;
@@ -66,6 +69,7 @@ pub struct Node {
     gone_since: BTreeMap<PeerId, Mono>,
     draining: bool,
     read_only: Option<String>,
+    twin: Twin,
     /// Whether the driver has told what it holds.
     started: bool,
 }
@@ -98,6 +102,7 @@ impl Node {
             gone_since,
             draining: false,
             read_only: None,
+            twin: Twin::new(now),
             started: false,
         }
     }
@@ -146,13 +151,20 @@ impl Node {
             }
             Input::Hint(bytes) => {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
-                self.admitted(&admitted);
+                self.admitted(now, &admitted);
+            }
+            Input::Twin(peer) => {
+                let member = Author(peer.to_bytes());
+                let label = self.view.members().get(&member).map(|member| member.label.clone());
+                let warning = self.twin.said_by(&label.unwrap_or_else(|| member.short()));
+                self.effects.extend(warning.map(Effect::Warn));
             }
             Input::HintsLagged => self.sync.hurry(now),
             Input::Tick => {}
             Input::Request(token, request) => self.request(now, token, request),
             Input::StoreFailed(why) => self.store_failed(&why),
             Input::BlobHeld(hash) => self.functions.blob_held(hash),
+            Input::BlobGone(hash) => self.functions.blob_gone(&hash),
             Input::Manifest(hash, manifest) => self.functions.manifest_read(hash, manifest),
             Input::FetchFailed(hash, why) => self.functions.fetch_failed(now, hash, why),
             Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
@@ -191,11 +203,12 @@ impl Node {
 
     fn synced(&mut self, now: Now, peer: PeerId, outcome: Outcome) {
         let Outcome { admitted, answers, confirmed, agrees, rejects: _ } = outcome;
-        self.admitted(&admitted);
+        self.admitted(now, &admitted);
         for frame in &answers {
             self.send(peer, frame);
         }
         if agrees {
+            self.twin.agreed();
             self.unseen.clear();
             for waiting in &mut self.waiting {
                 waiting.seen_by.insert(peer);
@@ -214,9 +227,14 @@ impl Node {
     }
 
     /// Blocks of others came in: make them durable, publish, and tell their authors.
-    fn admitted(&mut self, blocks: &[Arc<Block>]) {
+    fn admitted(&mut self, now: Now, blocks: &[Arc<Block>]) {
         if blocks.is_empty() {
             return;
+        }
+        let own = self.writer.chain();
+        for block in blocks {
+            let warning = self.twin.block_came(now, &self.ledger, &own, block);
+            self.effects.extend(warning.map(Effect::Warn));
         }
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
         // Receipts first: who has just left the fleet is told so before its connection is closed.

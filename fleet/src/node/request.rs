@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use osiris_ledger::{
-    Author, Block, BlockId, InvitationState, Mono, Now, Payload, Pin, Role, Roles, Signature, op,
+    Author, Block, BlockId, InvitationState, Mono, Now, Payload, Role, Roles, Signature, op,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
@@ -152,7 +152,13 @@ impl Node {
         if invitation.state == InvitationState::Withdrawn {
             return Err(Refusal::new(codes::CONFLICT, "The invitation is already withdrawn.", ""));
         }
-        self.write(now, token, Payload::Withdrawn(op::Withdrawn { invitation: id }), timeout_ms, false)
+        self.write(
+            now,
+            token,
+            Payload::Withdrawn(op::Withdrawn { invitation: id, stands: Vec::new() }),
+            timeout_ms,
+            false,
+        )
     }
 
     fn admit(
@@ -230,8 +236,9 @@ impl Node {
             member.grants.iter().filter(|(_, _, active)| *active).map(|(id, ..)| *id).collect();
         let mut last = None;
         for grant in grants {
-            // The pin covers the block itself, so that leaving counts.
-            let pins = vec![Pin { session: self.writer.chain().session, seq: self.writer.seq() + 1 }];
+            // The block pins its own session by itself; sessions that this one does not cite need a pin.
+            let mut pins = self.ledger.pins_for(&self.me);
+            pins.retain(|pin| self.ledger.get(pin).is_some_and(|block| block.chain() != self.writer.chain()));
             last = Some(self.append(now, Payload::Revoked(op::Revoked { grants: vec![grant], pins }))?);
         }
         let block = last.ok_or_else(|| Refusal::from(osiris_ledger::AppendError::NotMember))?;
@@ -264,6 +271,7 @@ impl Node {
                     problems: self.problems(),
                     draining: self.draining,
                     read_only: self.read_only.clone(),
+                    twin: self.twin.problem(),
                     heads: self.ledger.heads(),
                     document_heads: self.ledger.document_heads(),
                 }))

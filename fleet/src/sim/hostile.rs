@@ -195,9 +195,10 @@ impl Hostile {
     /// An honest block whose CBOR says the same with more bytes.
     fn encode_again(&mut self, pool: &[Arc<Block>]) -> Deed {
         let Some(entry) = self.any(pool) else { return Deed::default() };
-        // The body starts with the array's head and the version, 0x01; 0x18 0x01 says the same.
+        // The body starts with the array's head and the version, a number below 24 in one byte; with 0x18
+        // before it, it is the same number.
         let mut again = entry[..1].to_vec();
-        again.extend([0x18, 0x01]);
+        again.extend([0x18, entry[1]]);
         again.extend(&entry[2..]);
         self.forge("encoded again", again, "its CBOR is not canonical")
     }
@@ -208,9 +209,15 @@ impl Hostile {
         let mut bytes = body(block.entry()).to_vec();
         let why = match self.random.below(3) {
             0 => {
-                let session = block.parents().first().map(|parent| parent.session.0.to_vec());
-                replace(&mut bytes, &session.unwrap_or_default(), |found| found[0] ^= 1);
-                "a parent is not in the session that it names"
+                // Of several parents another may be as deep.
+                if let [parent] = block.parents()
+                    && *parent != block.grant()
+                    && Some(*parent) != payload::serves(block.payload())
+                {
+                    let genesis = self.fleet.0;
+                    replace(&mut bytes, &parent.0, |found| found.copy_from_slice(&genesis));
+                }
+                "its parent does not lie where its depth says"
             }
             1 => {
                 let genesis = self.fleet.0;
@@ -311,10 +318,10 @@ fn body(entry: &[u8]) -> &[u8] {
     &entry[..entry.len() - limits::SIGNATURE_BYTES]
 }
 
-/// Changes the first place where `what` stands, if it does.
+/// Changes the last place where `what` stands, if it does: what a body names as a parent may stand behind
+/// the parents once more, as a grant or a subject.
 fn replace(bytes: &mut [u8], what: &[u8], change: impl FnOnce(&mut [u8])) {
-    let at = bytes.windows(what.len().max(1)).position(|window| window == what);
-    if let Some(at) = at {
+    if let Some(at) = bytes.windows(what.len().max(1)).rposition(|window| window == what) {
         change(&mut bytes[at..at + what.len()]);
     }
 }

@@ -2,8 +2,8 @@
 //! requests and payloads, so that a change of the ledger's operations is a change in one place.
 
 use osiris_ledger::{
-    Author, BlobHash, Block, BlockId, FleetId, Founding, Now, Payload, Pin, Role, Roles, Session, SigningKey,
-    WallMs, World, Writer, join_proof, op,
+    Author, BlobHash, Block, BlockId, FleetId, Founding, Ledger, Now, Payload, Role, Roles, Session,
+    SigningKey, WallMs, World, Writer, join_proof, op,
 };
 
 use crate::{
@@ -167,15 +167,11 @@ pub(super) fn allows(roles: Roles, wish: &Wish) -> bool {
     }
 }
 
-/// Ends grants of a device from outside a node: each named session counts up to its pin.
-pub(super) fn revoke(mut grants: Vec<BlockId>, sessions: &[(Session, u64)]) -> Payload {
+/// Ends grants of a device from outside a node: each session counts up to what the ledger holds of it.
+pub(super) fn revoke(ledger: &Ledger, device: &Author, mut grants: Vec<BlockId>) -> Payload {
     grants.sort_unstable();
-    let mut pins: Vec<_> =
-        sessions.iter().map(|(session, seq)| Pin { session: *session, seq: *seq }).collect();
-    pins.sort_unstable_by_key(|pin| pin.session);
-    pins.truncate(osiris_ledger::limits::PINS_MAX);
     grants.truncate(osiris_ledger::limits::REVOKED_GRANTS_MAX);
-    Payload::Revoked(op::Revoked { grants, pins })
+    Payload::Revoked(op::Revoked { grants, pins: ledger.pins_for(device) })
 }
 
 /// A fact that any member may write about itself.

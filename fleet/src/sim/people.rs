@@ -1,6 +1,6 @@
 //! People: what they ask of nodes, what they are told, and strangers on their way in.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use osiris_ledger::{BlockId, InvitationState, Session, SigningKey, Writer};
 use osiris_protocol::join::RefusalCode;
@@ -235,16 +235,11 @@ impl World<'_> {
             return;
         }
         let blocks = running.node.ledger().in_order();
-        let mut sessions: BTreeMap<Session, u64> = BTreeMap::new();
-        for block in blocks.iter().filter(|block| block.author() == author) {
-            let last = sessions.entry(block.chain().session).or_default();
-            *last = (*last).max(block.seq());
-        }
-        let sessions: Vec<_> = sessions.into_iter().collect();
         let mut ledger = self.replica(&blocks);
         let mut writer = Writer::new(self.clerk.clone(), Session(self.random.bytes()));
         let now = osiris_ledger::Now { wall: osiris_ledger::WallMs(self.wall(0)), ..Default::default() };
-        let Ok(block) = writer.append(&mut ledger, now, payload::revoke(grants, &sessions)) else { return };
+        let revocation = payload::revoke(&ledger, &author, grants);
+        let Ok(block) = writer.append(&mut ledger, now, revocation) else { return };
         self.branches.count("revoked");
         self.say(format_args!("revokes {target} {}", block.id().short()));
         self.check.made(block.id(), true);

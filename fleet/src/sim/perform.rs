@@ -186,7 +186,7 @@ impl World<'_> {
                 };
                 self.later(node, pause, input);
             }
-            Effect::Retire(_) => {}
+            Effect::Retire(_) | Effect::Warn(_) => {}
         }
     }
 

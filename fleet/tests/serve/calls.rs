@@ -117,7 +117,6 @@ async fn large_bodies_are_refused_before_they_are_read() {
 async fn heads_are_bounded_in_size_and_time() {
     let config = osiris_fleet::driver::serve::ServeConfig {
         head_timeout: std::time::Duration::from_millis(200),
-        connections_max: 2,
         ..Default::default()
     };
     let node = Node::with(config).await;
@@ -126,15 +125,7 @@ async fn heads_are_bounded_in_size_and_time() {
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let mut slow = TcpStream::connect(node.http).await.expect("connected");
     slow.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("written");
-    let idle = TcpStream::connect(node.http).await.expect("connected");
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    let third = raw(&node, b"").await;
-    assert!(third.starts_with("HTTP/1.1 503"), "{third}");
-    let (_, body) = third.split_once("\r\n\r\n").expect("a body");
-    assert!(third.contains(&format!("content-length: {}", body.len())));
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(std::time::Duration::from_secs(5), slow.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "the slow head is given up");
-    drop(idle);
-    assert_eq!(node.metrics.http().turned_away, 1);
 }

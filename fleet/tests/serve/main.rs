@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod crowding;
 mod guarding;
 mod management;
 mod node;

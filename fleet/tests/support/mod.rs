@@ -11,6 +11,7 @@ use osiris_fleet::{
     api,
     driver::{Addresses, DriverError, InitOptions, JoinOptions, RunOptions, init, join, run, socket_path},
 };
+use osiris_protocol::PeerAddr;
 use serde::{Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -38,6 +39,24 @@ impl Folder {
         let dir = tempfile::tempdir().expect("a folder");
         join(dir.path(), join_options(ticket, label)).await?;
         Ok(Self { dir })
+    }
+
+    /// A copy of everything that is in it now.
+    pub(crate) fn copied(&self) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        copy(self.path(), dir.path()).expect("copied");
+        Self { dir }
+    }
+
+    /// Where members were last known to listen.
+    pub(crate) fn peers(&self) -> Vec<PeerAddr> {
+        let bytes = std::fs::read(self.path().join("peers.json")).expect("there are some");
+        serde_json::from_slice(&bytes).expect("addresses")
+    }
+
+    pub(crate) fn save_peers(&self, peers: &[PeerAddr]) {
+        let bytes = serde_json::to_vec(peers).expect("JSON");
+        std::fs::write(self.path().join("peers.json"), bytes).expect("written");
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -69,6 +88,21 @@ impl Folder {
             Err(_) => Err(running.await.expect("no panic").expect_err("a node that is not ready has failed")),
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            std::fs::create_dir_all(&to)?;
+            copy(&entry.path(), &to)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn join_options(ticket: &str, label: &str) -> JoinOptions {

@@ -73,6 +73,13 @@ pub enum MeshEvent {
         /// What was sent.
         bytes: Bytes,
     },
+    /// A peer ended its link with this node because another process said hello with this node's key. Comes
+    /// after the link's `PeerDown`. After a restart only the old process could be told so, so a process
+    /// that hears it has a twin: the same key is in use twice.
+    Twin {
+        /// The peer that says so.
+        peer: PeerId,
+    },
     /// Hints were lost on their way here: compare states with peers soon.
     HintsLagged,
 }

@@ -222,7 +222,7 @@ async fn read_hello(shared: &Shared, recv: &mut RecvStream) -> Result<Hello, Bro
 
 /// Runs a link from its first event to its last.
 async fn run(shared: &Arc<Shared>, peer: PeerId, link: Link, registered: Registered) {
-    let Registered { generation, frames, queued_bytes, cancel, told, previous } = registered;
+    let Registered { generation, frames, queued_bytes, cancel, outlived, told, previous } = registered;
     let _told = told.drop_guard();
     if let Some(previous) = previous {
         previous.cancelled().await;
@@ -238,7 +238,7 @@ async fn run(shared: &Arc<Shared>, peer: PeerId, link: Link, registered: Registe
     let broken = tokio::select! {
         broken = talk(shared, peer, link, queue) => broken,
         () = cancel.cancelled() => Broken {
-            code: code::REPLACED,
+            code: if outlived.load(Ordering::Acquire) { code::OTHER_SESSION } else { code::REPLACED },
             why: "a newer connection replaced it, or it was dropped on purpose".to_owned(),
         },
         () = shared.stop.cancelled() => Broken {
@@ -246,11 +246,16 @@ async fn run(shared: &Arc<Shared>, peer: PeerId, link: Link, registered: Registe
             why: "this node is shutting down".to_owned(),
         },
     };
-    let why = conn.close_reason().map_or(broken.why, |reason| describe_close(&reason));
+    let closed = conn.close_reason();
+    let twin = closed.as_ref().and_then(close_code) == Some(code::OTHER_SESSION);
+    let why = closed.map_or(broken.why, |reason| describe_close(&reason));
     shared.link_ended(&peer, generation, &why);
     conn.close(VarInt::from_u32(broken.code), why.as_bytes());
     tracing::debug!(peer = ?peer, why, "link down");
     shared.tell(MeshEvent::PeerDown { peer, why }).await;
+    if twin {
+        shared.tell(MeshEvent::Twin { peer }).await;
+    }
 }
 
 /// What the peer says about itself, and the address at which it demonstrably is.

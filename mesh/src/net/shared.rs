@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -121,6 +121,8 @@ struct LinkHandle {
     queued_bytes: Arc<AtomicUsize>,
     conn: WeakConnectionHandle,
     cancel: CancellationToken,
+    /// Whether the peer's key said hello in another session since.
+    outlived: Arc<AtomicBool>,
 }
 
 /// A dial under way.
@@ -137,6 +139,8 @@ pub(super) struct Registered {
     pub(super) frames: mpsc::Receiver<Bytes>,
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) cancel: CancellationToken,
+    /// Whether the peer's key said hello in another session since.
+    pub(super) outlived: Arc<AtomicBool>,
     /// To be cancelled when this link's last event has been told.
     pub(super) told: CancellationToken,
     /// Cancelled when the previous link's last event has been told.
@@ -541,6 +545,7 @@ impl State {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let cancel = CancellationToken::new();
         let told = CancellationToken::new();
+        let outlived = Arc::new(AtomicBool::new(false));
         let known = self.peers.entry(peer).or_default();
         if let Some(dial) = known.dial.take() {
             dial.cancel.cancel();
@@ -552,8 +557,10 @@ impl State {
             queued_bytes: Arc::clone(&queued_bytes),
             conn: conn.weak_handle(),
             cancel: cancel.clone(),
+            outlived: Arc::clone(&outlived),
         });
         if let Some(old) = replaced {
+            old.outlived.store(old.session != session, Ordering::Release);
             old.cancel.cancel();
         }
         known.backoff.reset();
@@ -563,6 +570,7 @@ impl State {
             frames,
             queued_bytes,
             cancel,
+            outlived,
             previous: known.told.replace(told.clone()),
             told,
         }

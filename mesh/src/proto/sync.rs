@@ -271,8 +271,8 @@ fn answer(outcome: &mut Outcome, batch: osiris_ledger::Batch, gaps: Vec<Gap>) {
 }
 
 fn admit_all(ledger: &mut Ledger, entries: &[ByteBuf], outcome: &mut Outcome) -> u64 {
-    for entry in entries {
-        match ledger.admit(entry) {
+    for answer in ledger.admit_all(entries) {
+        match answer {
             Ok(Admission::New { admitted, rejected }) => {
                 outcome.admitted.extend(admitted);
                 outcome.rejects.extend(rejected.into_iter().map(|(_, reject)| reject));

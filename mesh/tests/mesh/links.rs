@@ -307,3 +307,18 @@ async fn a_newcomer_finds_everyone_though_only_one_knew_of_it() {
     c.mesh.roster_changed();
     tokio::join!(b.up(3), c.up(2));
 }
+
+#[tokio::test]
+async fn of_two_processes_with_one_key_the_one_that_is_cut_off_is_told() {
+    for (here, twins) in [(1, 2), (2, 1)] {
+        let mut a = Node::start(here, &[1, 2], &[]).await;
+        let mut first = Node::start(twins, &[1, 2], &[a.addr()]).await;
+        tokio::join!(a.up(twins), first.up(here));
+        let _second = Node::start(twins, &[1, 2], &[a.addr()]).await;
+        let said = first.until("a word about the twin", |event| match event {
+            MeshEvent::Twin { peer } => Some(peer),
+            _ => None,
+        });
+        assert_eq!(said.await, id(here));
+    }
+}

@@ -41,6 +41,10 @@ pub mod code {
     /// The deadline of the request has passed.
     pub const TIMEOUT: u32 = 10;
 
+    /// Another process said hello with the same key, as after a restart; a process that is told so while
+    /// it runs has a twin.
+    pub const OTHER_SESSION: u32 = 12;
+
     /// The sentence's part that explains a code with which a call is turned away before it is
     /// started; `None` for codes that do not promise that.
     pub const fn refused_before_start(code: u32) -> Option<&'static str> {

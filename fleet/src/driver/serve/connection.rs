@@ -9,19 +9,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Shared;
 use super::answer::{Via, answer};
+use super::body::Answer;
 use super::listen::UnixSocket;
-use crate::driver::limits::{ACCEPT_PAUSE, HEAD_BYTES_MAX};
+use super::room::{Noting, Place, Room, Watched};
+use crate::driver::answer::ApiError;
+use crate::driver::limits::{ACCEPT_PAUSE, HEAD_BYTES_MAX, RESERVED_CONNECTIONS_MAX, RESERVED_HEAD_TIMEOUT};
 
-/// What a connection gets when there is no room for it.
+/// What is answered while every connection has something to do.
+const FULL: &str = "The node has too many open connections already.";
+/// What a connection gets when there is not even room to read what it asks.
 const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 84\r\n\r\n\
@@ -69,9 +75,20 @@ pub(super) struct Terms {
     pub(super) head_timeout: Duration,
 }
 
-/// Accepts connections until the server stops.
+/// What a connection may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    /// Whether the node is well, once: there is no room for more.
+    Health,
+}
+
+/// Accepts connections until the server stops. While there is no room, an idle connection gives way to a
+/// new one; where none is idle, the new one may ask for `/healthz` or `/readyz`, so that who watches the
+/// node does not take one that is busy for dead.
 pub(super) async fn accept(listener: Listener, via: Via, terms: Terms, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(terms.connections_max));
+    let (room, reserve) = (Room::new(terms.connections_max), Room::new(RESERVED_CONNECTIONS_MAX));
+    let spare = Terms { head_timeout: terms.head_timeout.min(RESERVED_HEAD_TIMEOUT), ..terms };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -86,16 +103,26 @@ pub(super) async fn accept(listener: Listener, via: Via, terms: Terms, shared: A
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+        let (place, scope, terms) = match room.take() {
+            Some(place) => (Some(place), Scope::Everything, terms),
+            None => (reserve.take(), Scope::Health, spare),
+        };
+        let Some(place) = place else {
             shared.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
             stream.turn_away();
             continue;
         };
-        let (owned, via) = (Arc::clone(&shared), via.clone());
-        match stream {
-            Stream::Tcp(stream) => shared.tasks.spawn(connection(stream, via, terms, owned, place)),
-            Stream::Unix(stream) => shared.tasks.spawn(connection(stream, via, terms, owned, place)),
+        if place.displaced {
+            shared.metrics.displaced.fetch_add(1, Ordering::Relaxed);
+        }
+        let seat = Arc::clone(&place.seat);
+        let (shared, via) = (Arc::clone(&shared), via.clone());
+        let tasks = shared.tasks.clone();
+        let task = match stream {
+            Stream::Tcp(stream) => tasks.spawn(connection(stream, via, terms, scope, shared, place)),
+            Stream::Unix(stream) => tasks.spawn(connection(stream, via, terms, scope, shared, place)),
         };
+        seat.begin(task.abort_handle());
     }
 }
 
@@ -115,15 +142,34 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn connection<S>(stream: S, via: Via, terms: Terms, shared: Arc<Shared>, place: OwnedSemaphorePermit)
+/// Answers one request in what the connection may ask.
+async fn within(scope: Scope, shared: &Shared, via: &Via, request: Request<Incoming>) -> Response<Answer> {
+    let health = || matches!(request.uri().path(), "/healthz" | "/readyz");
+    if scope == Scope::Everything || health() {
+        return answer(shared, via, request).await;
+    }
+    shared.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+    Answer::whole(ApiError::unavailable(FULL).into_response())
+}
+
+async fn connection<S>(stream: S, via: Via, terms: Terms, scope: Scope, shared: Arc<Shared>, place: Place)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let open = Open::new(&shared.metrics.connections);
-    let service = service_fn(|request| async { Ok::<_, Infallible>(answer(&shared, &via, request).await) });
+    let service = service_fn(|request| async {
+        let Some(busy) = place.seat.work() else {
+            // The connection gave its place away in this moment, and this task is being ended.
+            return std::future::pending().await;
+        };
+        let response = within(scope, &shared, &via, request).await;
+        Ok::<_, Infallible>(response.map(|body| Watched { body, _busy: busy }))
+    });
+    let stream = Noting { stream, seat: Arc::clone(&place.seat) };
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
+        .keep_alive(scope == Scope::Everything)
         .header_read_timeout(terms.head_timeout)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(2 * HEAD_BYTES_MAX);
@@ -154,5 +200,5 @@ where
         // Clients that go away are everyday life.
         tracing::debug!("a connection ended: {error}");
     }
-    drop((open, place));
+    drop(open);
 }

@@ -18,14 +18,14 @@ pub enum ListenError {
     /// Anyone on the network could call functions.
     #[error(
         "The HTTP interface will not listen on {addr} without a token: anyone who can reach this device could \
-         call its functions. Listen on 127.0.0.1, or name a file with a token by --token-file."
+         call its functions."
     )]
     Unprotected {
         /// The address.
         addr: SocketAddr,
     },
     /// The address cannot be listened on.
-    #[error("The HTTP interface cannot listen on {addr}: {source}. Choose another address or port.")]
+    #[error("The HTTP interface cannot listen on {addr}: {source}.")]
     Tcp {
         /// The address.
         addr: SocketAddr,
@@ -33,25 +33,49 @@ pub enum ListenError {
         source: io::Error,
     },
     /// A node answers on the socket.
-    #[error("Another node answers on {path}. Stop it first, or choose another folder.")]
+    #[error("Another node answers on {path}.")]
     Taken {
         /// The socket.
         path: PathBuf,
     },
     /// Something that is not a socket is in its place.
-    #[error("{path} is not a socket and is left alone. Move it away, or choose another folder.")]
+    #[error("{path} is not a socket and is left alone.")]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
     /// The socket cannot be made.
-    #[error("The socket {path} cannot be made: {source}. Its path may have at most 107 characters.")]
+    #[error("The socket {path} cannot be made: {source}.")]
     Unix {
         /// The path.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl ListenError {
+    /// What to do next.
+    #[must_use]
+    pub fn next(&self) -> &'static str {
+        match self {
+            Self::Unprotected { .. } => {
+                "Listen on 127.0.0.1, or name a file with a token by `--token-file FILE`."
+            }
+            Self::Tcp { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "Something else listens there: stop it, or choose another port with `--http PORT`; 0 takes any free one."
+            }
+            Self::Tcp { .. } => "Choose another address or port with `--http ADDR`.",
+            Self::Taken { .. } => {
+                "Stop it with `osiris down`, or give this one its own folder with `--data DIR`."
+            }
+            Self::NotASocket { .. } => "Move it away, or choose another folder with `--data DIR`.",
+            Self::Unix { .. } => {
+                "Check the folder's permissions and free space, or choose one with a shorter path by `--data DIR`: a \
+                 socket's path has at most 107 characters."
+            }
+        }
+    }
 }
 
 /// Whether the HTTP interface may listen there.
@@ -155,8 +179,8 @@ mod tests {
         }
         for open in ["0.0.0.0:80", "[::]:80", "192.168.1.2:80", "[fe80::1]:80"] {
             let open = open.parse().expect(open);
-            let refused = validate_listen(open, None).expect_err("no token").to_string();
-            assert!(refused.contains("--token-file"), "{refused}");
+            let refused = validate_listen(open, None).expect_err("no token");
+            assert!(refused.next().contains("--token-file"), "{refused}");
             assert!(validate_listen(open, Some(&token)).is_ok(), "{open}");
         }
     }

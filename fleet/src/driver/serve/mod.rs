@@ -3,6 +3,7 @@
 //! ```text
 //! table       every route, once            openapi   the document made of it, with schema
 //! listen      TCP and Unix sockets         connection  accepting, serving, ending
+//! room        which connection gives way
 //! guard       who may speak over TCP       token     the bearer token
 //! answer      one request                  body      what requests and answers carry
 //! v1, manage  the management interface     prometheus  /metrics
@@ -19,6 +20,7 @@ mod listen;
 pub mod manage;
 mod openapi;
 mod prometheus;
+mod room;
 mod schema;
 mod table;
 mod token;
@@ -114,7 +116,7 @@ pub struct ServeConfig {
     pub token: Option<Token>,
     /// The Unix socket. Its folder must be there. `None`: no management interface.
     pub socket: Option<PathBuf>,
-    /// Open connections, of each listener. Default [`CONNECTIONS_MAX`].
+    /// Open connections, of each listener; a few more may ask for health. Default [`CONNECTIONS_MAX`].
     pub connections_max: usize,
     /// Longest wait for a request's head. Default [`HEAD_TIMEOUT`].
     pub head_timeout: Duration,

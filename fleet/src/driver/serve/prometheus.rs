@@ -58,8 +58,14 @@ pub(super) fn render(metrics: &Metrics, routes: &Routes, node: &NodeGauges, read
     text.one(
         "osiris_http_turned_away_total",
         "counter",
-        "Connections turned away because too many were open.",
+        "Connections turned away because too many were at work.",
         figures.turned_away,
+    );
+    text.one(
+        "osiris_http_displaced_total",
+        "counter",
+        "Idle connections closed because a new one came and too many were open.",
+        figures.displaced,
     );
     process(&mut text, node);
     text.0

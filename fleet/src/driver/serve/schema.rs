@@ -67,6 +67,7 @@ const TYPES: &[Type] = &[
             f("unseen", Number),
             f("backlog", Number),
             f("in_flight", Number),
+            f("problems", Texts),
         ],
     ),
     (
@@ -82,6 +83,7 @@ const TYPES: &[Type] = &[
             f("serving", Texts),
             f("rejected", Number),
             f("forks", Number),
+            f("twin", Flag),
         ],
     ),
     (

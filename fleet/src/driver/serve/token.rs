@@ -33,9 +33,7 @@ pub enum TokenError {
         source: io::Error,
     },
     /// Others may read or write the file.
-    #[error(
-        "The token file {path} has the mode {mode:o}: others than its owner may use it. Run `chmod 600 {path}`."
-    )]
+    #[error("The token file {path} has the mode {mode:o}: others than its owner may use it.")]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -45,9 +43,21 @@ pub enum TokenError {
     /// The text breaks the rule.
     #[error(
         "The token must be one line of {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} printable ASCII characters without \
-         spaces. Make one with `openssl rand -hex 32`."
+         spaces."
     )]
     Rule,
+}
+
+impl TokenError {
+    /// What to do next.
+    #[must_use]
+    pub fn next(&self) -> String {
+        match self {
+            Self::File { .. } => "Check the path and its permissions.".to_owned(),
+            Self::Exposed { path, .. } => format!("Run `chmod 600 {}`.", path.display()),
+            Self::Rule => "Make one with `openssl rand -hex 32`.".to_owned(),
+        }
+    }
 }
 
 impl Token {
