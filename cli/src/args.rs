@@ -205,6 +205,9 @@ Examples:
   osiris bench --seconds 5 --rounds 9
   osiris bench -o json")]
     Bench(BenchArgs),
+    /// Simulate a whole fleet in memory, with faults that follow from a seed
+    #[command(subcommand)]
+    Sim(SimCommand),
 }
 
 #[derive(Debug, Args)]
@@ -488,6 +491,74 @@ pub(crate) enum BenchRole {
     Echo,
     /// Asks the echo.
     Probe,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimCommand {
+    /// Simulate one fleet: the same seed and size give the same run
+    #[command(after_help = "\
+Examples:
+  osiris sim run --nodes 5 --seed 7
+  osiris sim run --nodes 100 --seed 1 -o json > report.json
+  osiris sim run --nodes 3 --seed 7 --events 2> events.log
+
+Crashes, partitions, lost frames, disks that fail and hostile members are drawn from the seed. The exit
+code is 1 where a promise was broken.")]
+    Run(SimRunArgs),
+    /// Simulate many small fleets, one a seed, and fail where a rare branch was never reached
+    #[command(after_help = "\
+Examples:
+  osiris sim campaign
+  osiris sim campaign --seed 1000 --runs 500 -o json")]
+    Campaign(SimCampaignArgs),
+    /// Run a simulation again from its report, and compare the event logs
+    #[command(after_help = "\
+Examples:
+  osiris sim replay report.json
+  osiris sim replay property-tests/corpus/sim/split-by-damage.json --events 2> events.log")]
+    Replay(SimReplayArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimRunArgs {
+    /// Members at the start
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) nodes: u32,
+    /// What every choice follows from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How long faults go on, in virtual seconds. Default: drawn from the seed
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// No faults and no hostile members
+    #[arg(long)]
+    pub(crate) healthy: bool,
+    /// Write the event log to stderr
+    #[arg(long)]
+    pub(crate) events: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimCampaignArgs {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Runs, each with the next seed
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) runs: u64,
+    /// Members at the start of each run. Default: 3 to 9, drawn from the seed
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) nodes: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimReplayArgs {
+    /// A report, or a file of the corpus
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Write the event log to stderr
+    #[arg(long)]
+    pub(crate) events: bool,
 }
 
 #[derive(Debug, Args)]

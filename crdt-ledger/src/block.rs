@@ -195,6 +195,12 @@ impl Block {
         matches!(self.body.payload, Payload::Founded(_))
     }
 
+    /// The id of the block with these bytes, whether or not they are one.
+    #[must_use]
+    pub fn id_of(entry: &[u8]) -> BlockId {
+        entry_id(entry)
+    }
+
     /// blake3 of the entry.
     #[must_use]
     pub fn id(&self) -> BlockId {

@@ -1,10 +1,6 @@
 //! Runs the core: takes what happens, performs what it decides.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use osiris_ledger::{Author, BlobHash, View};
@@ -12,16 +8,11 @@ use osiris_mesh::{Mesh, MeshEvent};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    hosting::Hosting,
-    open::Clock,
-    serve::NodeState,
-    store::{Group, JournalThread},
-};
+use super::{hosting::Hosting, open::Clock, serve::NodeState, store::JournalThread};
 use crate::{
     api::codes,
     manifest::Manifest,
-    node::{Effect, Input, Node, Refusal, Reply, Request, Token},
+    node::{Effect, Group, Input, Node, Outbox, Refusal, Reply, Request, Step, Token},
 };
 
 /// Requests that wait for the core.
@@ -60,12 +51,9 @@ pub(crate) struct Engine {
     answers: BTreeMap<Token, Answer>,
     next_token: Token,
     journal: JournalThread,
-    /// Groups handed to the journal, and the last one that is durable.
-    written: u64,
-    durable: u64,
-    /// Effects behind a write, each with the group it waits for.
-    held: VecDeque<(u64, Effect)>,
-    store_failed: bool,
+    outbox: Outbox,
+    /// Why the journal failed, until the core is told.
+    failure: Option<String>,
     /// What `/readyz` says.
     state: Arc<NodeState>,
     /// Active members at the last look.
@@ -95,10 +83,8 @@ impl Engine {
             answers: BTreeMap::new(),
             next_token: 0,
             journal,
-            written: 0,
-            durable: 0,
-            held: VecDeque::new(),
-            store_failed: false,
+            outbox: Outbox::default(),
+            failure: None,
             state,
             members: 0,
             library,
@@ -164,24 +150,28 @@ impl Engine {
     async fn handle(&mut self, input: Input) {
         self.node.handle(self.clock.now(), input);
         self.drain().await;
+        self.tell_failure().await;
+    }
+
+    async fn tell_failure(&mut self) {
+        if let Some(why) = self.failure.take() {
+            self.outbox.core_told();
+            self.node.handle(self.clock.now(), Input::StoreFailed(why));
+            self.drain().await;
+        }
     }
 
     async fn drain(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
-            match effect {
-                Effect::Persist(blocks) => self.persist(blocks).await,
-                effect if self.written > self.durable => self.held.push_back((self.written, effect)),
-                effect => self.perform(effect),
+            match self.outbox.push(effect) {
+                Some(Step::Write(group)) => self.write(group).await,
+                Some(Step::Perform(effect)) => self.perform(effect),
+                None => {}
             }
         }
     }
 
-    async fn persist(&mut self, blocks: Vec<Arc<osiris_ledger::Block>>) {
-        if self.store_failed {
-            return;
-        }
-        self.written += 1;
-        let mut group = Group { number: self.written, blocks };
+    async fn write(&mut self, mut group: Group) {
         // The journal's queue is bounded; while it is full, acknowledgements make room.
         while let Err(error) = self.journal.groups.try_send(group) {
             group = match error {
@@ -202,36 +192,26 @@ impl Engine {
         match acknowledged {
             Ok(number) => self.release(number),
             Err(why) => {
-                self.fail(why.clone());
-                self.handle(Input::StoreFailed(why)).await;
+                self.fail(why);
+                self.tell_failure().await;
             }
         }
     }
 
     fn release(&mut self, number: u64) {
-        self.durable = number;
-        while self.held.front().is_some_and(|(group, _)| *group <= number) {
-            if let Some((_, effect)) = self.held.pop_front() {
-                self.perform(effect);
-            }
+        for effect in self.outbox.durable(number) {
+            self.perform(effect);
         }
     }
 
     /// The journal failed: what waited for it must not happen, and its requests are refused.
     fn fail(&mut self, why: String) {
         tracing::error!(%why, "the journal takes no more writes; calls go on");
-        self.store_failed = true;
         self.state.fail();
-        self.durable = self.written;
-        for (_, effect) in std::mem::take(&mut self.held) {
-            match effect {
-                Effect::Reply(token, _) => self.reply(token, Err(Refusal::storage(&why))),
-                Effect::Published(_) => self.perform(effect),
-                _ => {}
-            }
+        for effect in self.outbox.fail(&why) {
+            self.perform(effect);
         }
-        // Where the failure was found while the core was being drained, it learns of it next.
-        let _ = self.to_core.try_send(Input::StoreFailed(why));
+        self.failure = Some(why);
     }
 
     fn reply(&mut self, token: Token, reply: Result<Reply, Refusal>) {
@@ -337,7 +317,7 @@ impl Engine {
 
     /// Makes every write durable and performs what waited for it.
     pub(crate) async fn settle(&mut self) {
-        while self.written > self.durable && !self.store_failed {
+        while self.outbox.is_waiting() {
             match self.journal.acknowledged.recv().await {
                 Some(acknowledged) => self.acknowledge(acknowledged).await,
                 None => break,

@@ -50,6 +50,8 @@ pub(crate) struct Opened {
     pub(crate) library: Library,
     /// What people should know of the journal's recovery.
     pub(crate) warnings: Vec<String>,
+    /// Whether the journal lacks blocks that it held.
+    pub(crate) damaged: bool,
 }
 
 impl Opened {
@@ -69,9 +71,11 @@ impl Opened {
             }
         }
         ledger.publish();
+        // A journal holds each block behind all it names; where one waits, something was lost before.
+        let damaged = !found.damage.is_empty() || ledger.early().0 > 0;
         let writer = Writer::new(key, fresh_session()?);
         let library = open_library(&folder)?;
-        Ok(Self { folder, journal, ledger, writer, library, warnings })
+        Ok(Self { folder, journal, ledger, writer, library, warnings, damaged })
     }
 
     /// The same, for all but a join under way: without the fleet's first block nothing can be judged.

@@ -78,6 +78,8 @@ pub(crate) struct Process {
     pub(crate) folder: Folder,
     pub(crate) desk: Arc<Desk>,
     pub(crate) warnings: Vec<String>,
+    /// Whether the journal lacks blocks that it held: who belongs may be among them.
+    damaged: bool,
     secret: [u8; 32],
     mesh_slot: MeshSlot,
     roster_views: Arc<ArcSwap<osiris_ledger::View>>,
@@ -89,7 +91,7 @@ impl Process {
         let clock = Clock::start();
         let all_seen = opened.all_seen();
         let seed = u64::from_le_bytes(random()?);
-        let Opened { folder, journal, ledger, writer, library, warnings } = opened;
+        let Opened { folder, journal, ledger, writer, library, warnings, damaged } = opened;
         let secret = folder.device_key()?.to_bytes();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
         let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
@@ -117,6 +119,7 @@ impl Process {
             engine,
             desk: Arc::new(desk),
             warnings,
+            damaged,
             secret,
             mesh_slot: MeshSlot::default(),
             roster_views: views,
@@ -139,8 +142,9 @@ impl Process {
         config.gossip = gossip;
         config.known = self.folder.peers();
         config.known.extend(bootstrap.iter().cloned());
-        let bootstrap: BTreeSet<_> = bootstrap.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
-        let roster = ViewRoster { views: Arc::clone(&self.roster_views), bootstrap };
+        let told = if self.damaged { &config.known } else { &bootstrap };
+        let told: BTreeSet<_> = told.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
+        let roster = ViewRoster { views: Arc::clone(&self.roster_views), told };
         let services = NodeServices {
             handle: self.desk.handle.clone(),
             library: self.desk.library.clone(),

@@ -2,17 +2,17 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     thread::JoinHandle,
 };
 
-use osiris_ledger::{Block, FleetId};
+use osiris_ledger::FleetId;
 use tokio::sync::mpsc;
 
 use super::{disk::FolderDisk, error::DriverError};
 use crate::{
     api::codes,
     disk::Disk,
+    node::Group,
     store::{self, HEAD, JOURNAL, Recovered, Store, StoreError},
 };
 
@@ -97,15 +97,6 @@ impl Journal {
             tracing::warn!(%error, "how far the journal goes was not made durable");
         }
     }
-}
-
-/// Blocks to be made durable together.
-#[derive(Debug)]
-pub(crate) struct Group {
-    /// Its number, ascending.
-    pub(crate) number: u64,
-    /// The blocks.
-    pub(crate) blocks: Vec<Arc<Block>>,
 }
 
 /// The thread that writes a journal. Dropped, it has ended, and the journal is closed.

@@ -137,9 +137,14 @@ impl Node {
         wanted.filter_map(|revision| Some((revision.id, self.functions.problem(revision)?))).collect()
     }
 
+    /// Whether [`Node::reconcile`] has something to do at all.
+    pub(super) fn looks_after_functions(&self) -> bool {
+        self.started && self.serves && self.read_only.is_none()
+    }
+
     /// Brings what is ready here in line with what the view says should be.
     pub(super) fn reconcile(&mut self, now: Now) {
-        if !self.started || !self.serves || self.read_only.is_some() {
+        if !self.looks_after_functions() {
             return;
         }
         self.functions.last_look = Some(now.mono);

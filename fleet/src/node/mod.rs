@@ -9,7 +9,9 @@
 
 mod functions;
 mod message;
+mod outbox;
 mod request;
+mod roster;
 mod twin;
 
 use std::{
@@ -27,7 +29,9 @@ use osiris_mesh::{
 
 use functions::Functions;
 pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
+pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
+pub use roster::{is_in_roster, roster};
 pub use twin::AHEAD_MAX;
 use twin::Twin;
 
@@ -183,9 +187,15 @@ impl Node {
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
-        let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
-        let take_over = take_over.filter(|at| self.functions.last_look().is_none_or(|last| *at > last)).min();
-        [self.sync.deadline(), waiting, take_over, self.functions.deadline()].into_iter().flatten().min()
+        let mut earliest = [self.sync.deadline(), waiting].into_iter().flatten().min();
+        // What never looks at its functions has nothing to do when one of theirs is due.
+        if self.looks_after_functions() {
+            let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
+            let last_look = self.functions.last_look();
+            let take_over = take_over.filter(|at| last_look.is_none_or(|last| *at > last)).min();
+            earliest = [earliest, take_over, self.functions.deadline()].into_iter().flatten().min();
+        }
+        earliest
     }
 
     fn tick(&mut self, now: Now) {
@@ -274,7 +284,38 @@ impl Node {
     }
 
     fn send(&mut self, peer: PeerId, frame: &Frame) {
-        self.effects.push_back(Effect::Send(peer, frame.encode()));
+        let frame = match self.read_only {
+            None => frame.encode(),
+            Some(_) => match self.without_promises(frame) {
+                Some(frame) => frame.encode(),
+                None => return,
+            },
+        };
+        self.effects.push_back(Effect::Send(peer, frame));
+    }
+
+    /// What a node whose journal failed may still say. A digest and a receipt confirm that blocks are
+    /// durable here, and an own block of this session may not be: so it asks with a vector in place of a
+    /// digest, and keeps its own session to itself. Both come after the next start.
+    fn without_promises(&self, frame: &Frame) -> Option<Frame> {
+        let frame = match frame {
+            Frame::Receipt(_) => return None,
+            Frame::Digest(_) => Frame::Vector(false, self.ledger.vector(false)),
+            Frame::Blocks(entries, more) => {
+                let mine = self.writer.chain();
+                let is_mine = |entry: &[u8]| {
+                    let block = self.ledger.get(&Block::id_of(entry));
+                    block.is_some_and(|block| block.chain() == mine)
+                };
+                let others: Vec<_> = entries.iter().filter(|entry| !is_mine(entry)).cloned().collect();
+                if others.is_empty() {
+                    return None;
+                }
+                Frame::Blocks(others, *more)
+            }
+            other => other.clone(),
+        };
+        Some(frame)
     }
 
     fn store_failed(&mut self, why: &str) {
@@ -309,6 +350,11 @@ impl Node {
     #[must_use]
     pub fn all_seen(&self) -> bool {
         self.unseen.is_empty() || self.others() == 0
+    }
+
+    /// Heads of the automerge document, with every admitted block applied.
+    pub fn document_heads(&mut self) -> Vec<[u8; 32]> {
+        self.ledger.document_heads()
     }
 
     /// The digest of the ledger's tips.
