@@ -19,6 +19,9 @@ pub(super) struct Agreement {
     pub(super) documents: u64,
 }
 
+/// The heads of an automerge document.
+type Heads = Vec<[u8; 32]>;
+
 impl World<'_> {
     /// Honest members that belong by all that honest members hold together. All of them run by now and can
     /// reach each other; who was revoked and has not heard of it is none of them.
@@ -78,7 +81,7 @@ impl World<'_> {
         let now = self.now;
         let expected = self.expected();
         let mut agreement = Agreement::default();
-        let mut first: Option<([u8; 32], Option<Vec<[u8; 32]>>)> = None;
+        let mut first: Option<([u8; 32], Option<Heads>)> = None;
         let all = self.options.owns_everything();
         for node in &expected {
             let device = &mut self.devices[*node as usize];

@@ -56,12 +56,15 @@ impl Fault {
 /// Ten years.
 const CLOCK_OFF_MS_MAX: i64 = 10 * 366 * 86_400_000;
 
+/// Draws faults for a moment.
+type Make<'a> = dyn FnMut(&mut Random, u64, &mut Vec<(u64, Fault)>) + 'a;
+
 /// All faults of a run, each with its moment.
 pub(super) fn schedule(options: &Options, nodes: u32) -> Vec<(u64, Fault)> {
     let mut random = Random::new(options.seed, 3);
     let mut faults = Vec::new();
     let node = |random: &mut Random| NodeId::try_from(random.below(nodes.into())).expect("a node's number");
-    let mut every = |pause: u64, make: &mut dyn FnMut(&mut Random, u64, &mut Vec<(u64, Fault)>)| {
+    let mut every = |pause: u64, make: &mut Make| {
         if pause == 0 {
             return;
         }

@@ -47,7 +47,7 @@ impl World<'_> {
             Wish::Invite { uses, strangers } => {
                 let key = SigningKey::from_bytes(&self.random.bytes());
                 let request = payload::invite(&key, uses);
-                self.ask(node, Asked::Invite { key, uses, strangers }, request);
+                self.ask(node, Asked::Invite { key: Box::new(key), uses, strangers }, request);
             }
             Wish::Withdraw => {
                 let open = self.running(node).map(|running| {

@@ -18,7 +18,7 @@ pub(super) enum Asked {
     Leave,
     /// The ticket's key, its uses, and how many strangers get it.
     Invite {
-        key: SigningKey,
+        key: Box<SigningKey>,
         uses: u32,
         strangers: u64,
     },
