@@ -203,6 +203,12 @@ Examples:
   osiris bench --seconds 5 --rounds 9
   osiris bench -o json")]
     Bench(BenchArgs),
+    /// End the membership of another device
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// Give roles to a member, or take them
+    #[command(subcommand)]
+    Role(RoleCommand),
 }
 
 #[derive(Debug, Args)]
@@ -489,6 +495,47 @@ pub(crate) enum BenchRole {
 pub(crate) struct CompletionArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Revoke a member: it belongs to the fleet no more, and what it writes from now on is void
+    #[command(after_help = "\
+Examples:
+  osiris member revoke till-2            what it wrote so far goes on counting
+  osiris member revoke 3f9a1c2b --discard    all that it wrote becomes void
+
+It comes back only by a new invitation. For this device itself there is `osiris leave`.")]
+    Revoke {
+        /// The member's label, or the start of its key, as `osiris nodes` prints them
+        member: String,
+        /// Void all that it ever wrote: its deploys, its invitations, and who was admitted by them
+        #[arg(long)]
+        discard: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Give a member more roles
+    #[command(after_help = "Examples:\n  osiris role grant laptop operator")]
+    Grant(RoleArgs),
+    /// Take roles from a member; it stays a member
+    #[command(after_help = "Examples:\n  osiris role revoke laptop operator admin")]
+    Revoke(RoleArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    /// The member's label, or the start of its key, as `osiris nodes` prints them
+    pub(crate) member: String,
+    /// The roles
+    #[arg(required = true, value_name = "ROLE", value_enum)]
+    pub(crate) roles: Vec<Role>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 fn parse_name(text: &str) -> Result<String, osiris_protocol::name::NameError> {

@@ -21,6 +21,9 @@
 //! | `GET /v1/ledger?limit=` | → [`BlockRow`]s, newest first |
 //! | `GET /v1/ledger/verify` | → [`Verified`] |
 //! | `GET /v1/doctor` | → [`Doctor`] |
+//! | `POST /v1/members/revoke` | [`Revoke`] → [`Revoked`] |
+//! | `POST /v1/roles/grant` | [`RoleChange`] → [`RolesChanged`] |
+//! | `POST /v1/roles/revoke` | [`RoleChange`] → [`RolesChanged`] |
 //!
 //! An error is an [`osiris_protocol::error::ErrorBody`] with the status that its code has in [`codes`].
 
@@ -411,4 +414,57 @@ pub struct Doctor {
     pub written_bytes: u64,
     /// Seconds since start.
     pub uptime_s: u64,
+}
+
+/// Ends another device's membership.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Revoke {
+    /// The device's key, hex.
+    pub device: String,
+    /// Void all that it wrote, too.
+    #[serde(default)]
+    pub discard: bool,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// An ended membership.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// Other members (labels) whose membership rested on it and ended with it.
+    pub members_ended: Vec<String>,
+    /// Functions that no revision is left of.
+    pub functions_ended: Vec<String>,
+}
+
+/// Gives roles to a member or takes them from it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RoleChange {
+    /// The device's key, hex.
+    pub device: String,
+    /// `node`, `operator`, `admin`.
+    pub roles: Vec<String>,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A member with changed roles.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RolesChanged {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// What it may do now.
+    pub roles: Vec<String>,
 }

@@ -11,6 +11,7 @@ mod ledger;
 mod logs;
 mod members;
 mod node;
+mod people;
 mod service;
 
 use clap::CommandFactory;
@@ -48,6 +49,8 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Service(command) => service::run(&command, settings, out),
         Command::Demo(args) => demo::run(&args, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
+        Command::Member(command) => people::member(&command, settings, out).await,
+        Command::Role(command) => people::role(&command, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "osiris", &mut script);

@@ -72,7 +72,7 @@ impl Desk {
         self.views.load_full()
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply> {
+    pub(super) async fn ask(&self, request: Request) -> Result<Reply> {
         Ok(self.handle.ask(request).await?)
     }
 
@@ -230,7 +230,7 @@ impl Desk {
         })
     }
 
-    fn written(&self, reply: Reply) -> Result<api::Written> {
+    pub(super) fn written(&self, reply: Reply) -> Result<api::Written> {
         match reply {
             Reply::Written { block, seen_by, others } => {
                 Ok(api::Written { block: block.id().to_string(), seen_by, others })

@@ -13,6 +13,7 @@ mod manage;
 pub mod metrics;
 mod offline;
 mod open;
+mod people;
 pub mod routes;
 mod rows;
 mod run;

@@ -158,6 +158,32 @@ impl Offline {
         self.at_desk(|desk| async move { desk.leave(0).await }).await
     }
 
+    /// Ends another device's membership.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn revoke(&mut self, revoke: api::Revoke) -> Result<api::Revoked> {
+        self.at_desk(|desk| async move { desk.revoke(api::Revoke { timeout_ms: 0, ..revoke }).await }).await
+    }
+
+    /// Gives roles to a member.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn grant_roles(&mut self, change: api::RoleChange) -> Result<api::RolesChanged> {
+        let change = api::RoleChange { timeout_ms: 0, ..change };
+        self.at_desk(|desk| async move { desk.grant_roles(change).await }).await
+    }
+
+    /// Takes roles from a member.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn revoke_roles(&mut self, change: api::RoleChange) -> Result<api::RolesChanged> {
+        let change = api::RoleChange { timeout_ms: 0, ..change };
+        self.at_desk(|desk| async move { desk.revoke_roles(change).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors

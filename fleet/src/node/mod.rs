@@ -8,6 +8,7 @@
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
 mod functions;
+mod members;
 mod message;
 mod request;
 
@@ -25,7 +26,7 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
-pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
+pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, RoleChange, Token};
 use request::Waiting;
 
 /// Own blocks whose confirmations are counted; older ones are settled by the next agreement.

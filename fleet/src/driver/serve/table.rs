@@ -34,6 +34,9 @@ pub(super) enum Op {
     Ledger,
     Verify,
     Doctor,
+    Revoke,
+    GrantRoles,
+    RevokeRoles,
 }
 
 /// Where a route is served.
@@ -265,6 +268,39 @@ pub(super) const TABLE: &[Row] = &[
     query(LIMIT, row(Op::Ledger, "GET", "/v1/ledger", "The newest blocks.", Rows("BlockRow"), READ)),
     row(Op::Verify, "GET", "/v1/ledger/verify", "Checks everything again.", Json("Verified"), READ),
     row(Op::Doctor, "GET", "/v1/doctor", "What the node finds out about itself.", Json("Doctor"), READ),
+    takes(
+        Json("Revoke"),
+        row(
+            Op::Revoke,
+            "POST",
+            "/v1/members/revoke",
+            "Ends another device's membership.",
+            Json("Revoked"),
+            WRITE,
+        ),
+    ),
+    takes(
+        Json("RoleChange"),
+        row(
+            Op::GrantRoles,
+            "POST",
+            "/v1/roles/grant",
+            "Gives roles to a member.",
+            Json("RolesChanged"),
+            WRITE,
+        ),
+    ),
+    takes(
+        Json("RoleChange"),
+        row(
+            Op::RevokeRoles,
+            "POST",
+            "/v1/roles/revoke",
+            "Takes roles from a member.",
+            Json("RolesChanged"),
+            WRITE,
+        ),
+    ),
 ];
 
 /// What a path and a method stand for.
@@ -325,8 +361,8 @@ mod tests {
             assert_eq!(place, if path == row.path { "" } else { "a-1" });
             assert!(matches!(find("PATCH", &path), Found::Method(_)));
         }
-        assert_eq!(ops.last(), Some(&Op::Doctor));
-        assert_eq!(ops.len(), Op::Doctor as usize + 1, "a route is missing in the table");
+        assert_eq!(ops.last(), Some(&Op::RevokeRoles));
+        assert_eq!(ops.len(), Op::RevokeRoles as usize + 1, "a route is missing in the table");
         for unknown in
             ["/", "/v1", "/v1/", "/v1/functions/", "/v1/functions/a/b", "/v1/functions/a/b/logs", "/metrics/"]
         {
