@@ -209,6 +209,14 @@ Examples:
     /// Give roles to a member, or take them
     #[command(subcommand)]
     Role(RoleCommand),
+    /// Make this device, or another one, an admin above all others with the fleet's recovery key
+    #[command(after_help = "\
+Examples:
+  osiris recover                         asks for the key
+  osiris recover --recovery-file key.txt --device till-2
+
+The key is the one that `osiris init` printed. It works without a node, too.")]
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -534,6 +542,19 @@ pub(crate) struct RoleArgs {
     /// The roles
     #[arg(required = true, value_name = "ROLE", value_enum)]
     pub(crate) roles: Vec<Role>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The member's label, the start of its key, or the whole key of a device that is no member.
+    /// Default: this device
+    #[arg(long, value_name = "KEY")]
+    pub(crate) device: Option<String>,
+    /// File with the recovery key. Default: it is asked for on the terminal
+    #[arg(long, env = "OSIRIS_RECOVERY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }

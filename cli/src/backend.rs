@@ -11,7 +11,8 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     BlobStored, BlockRow, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow, Invite, Invited,
-    NodeRow, Revoke, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, Verified, Written,
+    NodeRow, Recover, Recovered, Recovery, Revoke, Revoked, RoleChange, RolesChanged, Status, Sync, Synced,
+    TicketReply, Verified, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -303,6 +304,27 @@ impl Backend {
                 let mut changed = changed?;
                 replica.hand_on(&mut changed.written).await;
                 Ok(changed)
+            }
+        }
+    }
+
+    pub(crate) async fn recovery(&mut self) -> Result<Recovery, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/recovery").await,
+            Self::Replica(replica) => Ok(replica.offline.recovery().await?),
+        }
+    }
+
+    pub(crate) async fn recover(self, recover: Recover) -> Result<Recovered, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(recover.timeout_ms) + GRACE;
+                client.post("/v1/recovery", &recover, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let mut recovered = replica.offline.recover(recover).await?;
+                replica.hand_on(&mut recovered.written).await;
+                Ok(recovered)
             }
         }
     }

@@ -160,3 +160,38 @@ fn a_member_is_revoked_and_what_it_wrote_stays_unless_discarded() {
     assert!(!home.has_function("late"));
     assert_eq!(home.json(&["ledger", "verify"])["problems"], serde_json::json!([]));
 }
+
+#[test]
+fn the_recovery_key_makes_a_member_the_highest_admin_after_the_founder_is_lost() {
+    let home = Home::new();
+    let founded = home.json(&["init", "--name", "home", "--label", "founder"]);
+    let key = founded["recovery_key"].as_str().expect("a key").to_owned();
+    let node = home.up();
+    let guest = joined(&home, "guest");
+    // The founder is lost. Nobody else may do anything about it.
+    drop(node);
+    guest.fails(&["member", "revoke", "founder"], 4, "role admin");
+    let file = guest.0.path().join("key");
+    let file = file.to_str().expect("a path");
+    let recover = ["recover", "--recovery-file", file];
+    guest.fails(&["recover"], 2, "nobody is here to be asked");
+    guest.fails(&recover, 2, "cannot be read");
+    std::fs::write(file, "none").expect("written");
+    guest.fails(&recover, 1, "64 hexadecimal digits");
+    std::fs::write(file, "1".repeat(64)).expect("written");
+    guest.fails(&recover, 4, "not the recovery key of this fleet");
+
+    std::fs::write(file, format!("{key}\n")).expect("written");
+    let (out, err) = guest.ends(&recover, &[5]);
+    assert!(out.contains("guest") && err.contains("another admin: founder"), "{out}{err}");
+    assert!(!format!("{out}{err}").contains(&key), "the key is printed");
+    guest.written(&["member", "revoke", "founder"]);
+    assert_eq!(guest.roles_of("founder").0, "revoked");
+    assert_eq!(guest.roles_of("guest").1, serde_json::json!(["node", "operator", "admin"]));
+
+    // With a node, again: the next generation.
+    let _node = guest.up();
+    let again = guest.json(&recover);
+    assert_eq!((&again["generation"], &again["other_admins"]), (&2.into(), &serde_json::json!([])));
+    guest.deploy("after", 0);
+}

@@ -51,6 +51,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Bench(args) => bench::run(&args, out).await,
         Command::Member(command) => people::member(&command, settings, out).await,
         Command::Role(command) => people::role(&command, settings, out).await,
+        Command::Recover(args) => people::recover(&args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "osiris", &mut script);

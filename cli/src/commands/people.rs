@@ -1,13 +1,20 @@
-//! `osiris member` and `osiris role`: what admins do with members.
+//! `osiris member`, `osiris role` and `osiris recover`: what admins do with members, and how one becomes
+//! an admin where none is left.
 
-use osiris_fleet::api::{NodeRow, Revoke, RoleChange};
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use osiris_fleet::api::{NodeRow, Recover, Revoke, RoleChange};
 
 use super::seen;
-use crate::args::{MemberCommand, RoleArgs, RoleCommand};
-use crate::backend::{Backend, millis};
+use crate::args::{MemberCommand, RecoverArgs, RoleArgs, RoleCommand};
+use crate::backend::{Backend, driver, millis};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, human};
+
+/// Bytes of a recovery file that are read: a key and white space around it.
+const RECOVERY_FILE_BYTES_MAX: u64 = 1_024;
 
 /// `osiris member revoke`.
 pub(crate) async fn member(command: &MemberCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
@@ -48,6 +55,58 @@ pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -
     let changed = backend.change_roles(change, give).await?;
     out.line(&changed, &format!("{} is {} now", changed.label, human::list(&changed.roles)))?;
     Ok(seen(&changed.written, offline, out))
+}
+
+/// `osiris recover`.
+pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let mut backend = Backend::open(settings).await?;
+    let recovery = backend.recovery().await?;
+    let rows = backend.nodes().await?;
+    let device = match &args.device {
+        None => recovery.device.clone(),
+        Some(key) if is_key(key) => key.to_ascii_lowercase(),
+        Some(name) => find(&rows, name)?.device,
+    };
+    let secret = recovery_key(args.recovery_file.as_deref())?;
+    let certificate = driver::certify_recovery(&secret, &recovery, &device)?;
+    let offline = backend.is_offline();
+    let generation = recovery.generation;
+    let timeout_ms = millis(args.wait.timeout);
+    let recovered = backend.recover(Recover { device, generation, certificate, timeout_ms }).await?;
+    let short = human::short(&recovered.device);
+    out.line(&recovered, &format!("{} ({short}) is an admin above all others now", recovered.label))?;
+    for admin in &recovered.other_admins {
+        let label = rows.iter().find(|row| row.device == *admin).map_or("", |row| row.label.as_str());
+        let short = human::short(admin);
+        out.note(&format!("another admin: {label} ({short}); `osiris member revoke {short}` ends it"));
+    }
+    Ok(seen(&recovered.written, offline, out))
+}
+
+fn is_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The recovery key, from a file or from the terminal. It is never an argument: other users see those.
+fn recovery_key(file: Option<&Path>) -> Result<String, Failure> {
+    let Some(path) = file else {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::usage("The recovery key is needed, and nobody is here to be asked.")
+                .next("give --recovery-file FILE"));
+        }
+        return rpassword::prompt_password("Recovery key: ").map_err(|error| {
+            Failure::failed(format!("The recovery key cannot be read from the terminal: {error}."))
+                .next("give --recovery-file FILE")
+        });
+    };
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(RECOVERY_FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| {
+        Failure::usage(format!("The recovery file {} cannot be read: {error}.", path.display()))
+            .next("check its name and permissions")
+    })?;
+    Ok(text)
 }
 
 /// The one member with this label, or whose key starts so. Past members are looked at last.

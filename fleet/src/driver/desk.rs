@@ -380,7 +380,7 @@ pub(crate) fn unknown_function(name: &str) -> ApiError {
         .with_next("`osiris ls` lists the functions.")
 }
 
-fn unexpected(reply: &Reply) -> ApiError {
+pub(super) fn unexpected(reply: &Reply) -> ApiError {
     ApiError::internal(format!("The node gave an answer to another question: {reply:?}."))
 }
 

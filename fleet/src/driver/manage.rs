@@ -169,6 +169,14 @@ impl Manage for Management {
     fn revoke_roles(&self, change: api::RoleChange) -> Answer<'_, api::RolesChanged> {
         Box::pin(self.desk.revoke_roles(change))
     }
+
+    fn recovery(&self) -> Answer<'_, api::Recovery> {
+        Box::pin(self.desk.recovery())
+    }
+
+    fn recover(&self, recover: api::Recover) -> Answer<'_, api::Recovered> {
+        Box::pin(self.desk.recover(recover))
+    }
 }
 
 impl Gauges for Management {

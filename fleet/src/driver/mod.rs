@@ -26,4 +26,5 @@ pub use error::DriverError;
 pub use folder::{device, socket_path};
 pub use found::{InitOptions, Inited, JoinOptions, Joined, init, join};
 pub use offline::Offline;
+pub use people::certify_recovery;
 pub use run::{Addresses, RunOptions, run};

@@ -184,6 +184,23 @@ impl Offline {
         self.at_desk(|desk| async move { desk.revoke_roles(change).await }).await
     }
 
+    /// What the recovery key has to sign.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn recovery(&mut self) -> Result<api::Recovery> {
+        self.at_desk(|desk| async move { desk.recovery().await }).await
+    }
+
+    /// Makes a device an admin by the recovery key's word.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn recover(&mut self, recover: api::Recover) -> Result<api::Recovered> {
+        let recover = api::Recover { timeout_ms: 0, ..recover };
+        self.at_desk(|desk| async move { desk.recover(recover).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors

@@ -2,12 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use osiris_ledger::{Author, Role, Roles, SigningKey, View};
+use osiris_ledger::{
+    Author, BlockId, FleetId, Role, Roles, Signature, SigningKey, View, recovery_certificate,
+};
 
-use super::{answer::ApiError, desk::Desk, folder, rows};
+use super::{
+    DriverError,
+    answer::ApiError,
+    desk::{Desk, unexpected},
+    folder, rows,
+};
 use crate::{
     api,
-    node::{Request, RoleChange},
+    api::codes,
+    node::{Reply, Request, RoleChange},
 };
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -42,6 +50,40 @@ impl Desk {
         Ok(self.roles_changed(written, &device))
     }
 
+    pub(crate) async fn recovery(&self) -> Result<api::Recovery> {
+        match self.ask(Request::Recovery).await? {
+            Reply::Recovery { key, generation } => Ok(api::Recovery {
+                fleet: self.fleet.to_string(),
+                key: key.to_string(),
+                device: self.me.to_string(),
+                generation,
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn recover(&self, recover: api::Recover) -> Result<api::Recovered> {
+        let device = device(&recover.device)?;
+        let certificate = recover.certificate.parse::<Signature>();
+        let certificate = certificate.map_err(|error| {
+            ApiError::bad_request(format!("The certificate is not a signature: {error}."))
+        })?;
+        let label = rows::label(&self.view(), &device);
+        let (generation, timeout_ms) = (recover.generation, recover.timeout_ms);
+        let request = Request::Recover { device, label, generation, certificate, timeout_ms };
+        let written = self.written(self.ask(request).await?)?;
+        let view = self.view();
+        let admins = view.members().values().filter(|m| m.active && m.roles.has(Role::Admin));
+        let others = admins.map(|member| member.device).filter(|admin| *admin != device);
+        Ok(api::Recovered {
+            written,
+            device: device.to_string(),
+            label: rows::label(&view, &device),
+            generation,
+            other_admins: others.map(|admin| admin.to_string()).collect(),
+        })
+    }
+
     fn roles_changed(&self, written: api::Written, device: &Author) -> api::RolesChanged {
         let view = self.view();
         let member = view.members().get(device);
@@ -52,6 +94,32 @@ impl Desk {
             roles: member.map(|member| rows::role_names(member.roles)).unwrap_or_default(),
         }
     }
+}
+
+/// The recovery key's word for a device, made where the key is typed in: the key goes to no node.
+///
+/// # Errors
+/// [`DriverError`] where `secret` is no key, or not this fleet's.
+pub fn certify_recovery(
+    secret: &str,
+    recovery: &api::Recovery,
+    device: &str,
+) -> std::result::Result<String, DriverError> {
+    let wrong = |code, message: &str| {
+        DriverError::new(code, message, "Use the key that `osiris init` printed when the fleet was founded.")
+    };
+    let secret: BlockId = secret
+        .trim()
+        .parse()
+        .map_err(|_| wrong(codes::BAD_REQUEST, "A recovery key is 64 hexadecimal digits."))?;
+    let key = SigningKey::from_bytes(&secret.0);
+    if Author(key.verifying_key().to_bytes()).to_string() != recovery.key {
+        return Err(wrong(codes::DENIED, "This is not the recovery key of this fleet."));
+    }
+    let unreadable = |_| wrong(codes::INTERNAL, "The node's answer names no fleet or no device.");
+    let fleet: BlockId = recovery.fleet.parse().map_err(unreadable)?;
+    let device: Author = device.parse().map_err(unreadable)?;
+    Ok(recovery_certificate(&key, &FleetId(fleet.0), recovery.generation, &device).to_string())
 }
 
 fn device(text: &str) -> Result<Author> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use osiris_ledger::{
     AppendError, Author, Block, BlockId, Member, Now, Payload, Role, Roles, join_proof,
-    limits::REVOKED_GRANTS_MAX, op,
+    limits::REVOKED_GRANTS_MAX, op, recovery_message,
 };
 
 use super::{Node, Refusal, Reply, RoleChange, Token};
@@ -96,6 +96,46 @@ impl Node {
             self.end_grants(now, ending, pins)?
         };
         self.wait(now, token, Some(block.id()), change.timeout_ms, false);
+        Ok(None)
+    }
+
+    /// The recovery key, and the generation that is next.
+    pub(super) fn recovery(&self) -> Result<(Author, u32), Refusal> {
+        let genesis = self.ledger.get(&BlockId(self.ledger.fleet().0));
+        let Some(Payload::Founded(founded)) = genesis.map(|block| block.payload()) else {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "The fleet's first block is not here yet, so its recovery key is not known.",
+                "`osiris sync` fetches blocks from other members.",
+            ));
+        };
+        let known = self.ledger.in_order().into_iter().filter_map(|block| match block.payload() {
+            Payload::Recovered(op) => Some(op.generation),
+            _ => None,
+        });
+        // Only the recovery key can have signed the highest one away.
+        Ok((founded.recovery, known.max().unwrap_or(0).saturating_add(1)))
+    }
+
+    pub(super) fn recover(&mut self, now: Now, token: Token, op: op::Recovered, timeout_ms: u64) -> Answer {
+        let (key, next) = self.recovery()?;
+        if op.generation < next {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "Another recovery came in between.",
+                "Run the same command again.",
+            ));
+        }
+        let message = recovery_message(&self.ledger.fleet(), op.generation, &op.device);
+        if !op::verify(&key, &message, &op.certificate) {
+            return Err(Refusal::new(
+                codes::DENIED,
+                "This is not the recovery key of this fleet.",
+                "Use the key that `osiris init` printed when the fleet was founded.",
+            ));
+        }
+        let block = self.append(now, Payload::Recovered(op))?;
+        self.wait(now, token, Some(block.id()), timeout_ms, false);
         Ok(None)
     }
 

@@ -133,6 +133,21 @@ pub enum Request {
     GrantRoles(RoleChange),
     /// Take roles from a member.
     RevokeRoles(RoleChange),
+    /// What a recovery has to be signed for.
+    Recovery,
+    /// Make a device an admin by the recovery key's word.
+    Recover {
+        /// The device.
+        device: Author,
+        /// Its name.
+        label: String,
+        /// What the certificate was signed for; [`Request::Recovery`] says which one is next.
+        generation: u32,
+        /// The recovery key's signature.
+        certificate: Signature,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
 }
 
 /// What [`Request::GrantRoles`] and [`Request::RevokeRoles`] change.
@@ -213,6 +228,13 @@ pub enum Reply {
     Facts(Box<Facts>),
     /// [`Query::Log`] and [`Query::Blocks`].
     Blocks(Vec<(Arc<Block>, bool)>),
+    /// [`Request::Recovery`].
+    Recovery {
+        /// Public half of the fleet's recovery key.
+        key: Author,
+        /// One above the highest generation that is known here.
+        generation: u32,
+    },
 }
 
 /// Why a request was refused.

@@ -48,7 +48,14 @@ impl Node {
                 self.wait(now, token, None, timeout_ms, false);
                 Ok(None)
             }
+            Request::Recovery => {
+                self.recovery().map(|(key, generation)| Some(Reply::Recovery { key, generation }))
+            }
             Request::Query(query) => Ok(Some(self.query(query))),
+            Request::Recover { device, label, generation, certificate, timeout_ms } => {
+                let op = op::Recovered { device, label, generation, certificate };
+                self.recover(now, token, op, timeout_ms)
+            }
             Request::Revoke { device, discard, timeout_ms } => {
                 self.revoke(now, token, device, discard, timeout_ms)
             }

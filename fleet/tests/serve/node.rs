@@ -218,6 +218,12 @@ impl Manage for Desk {
     fn grant_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
         self.answer(format!("grant {} {:?}", change.device, change.roles), RolesChanged::default())
     }
+    fn recovery(&self) -> Answer<'_, Recovery> {
+        self.answer("recovery", Recovery::default())
+    }
+    fn recover(&self, recover: Recover) -> Answer<'_, Recovered> {
+        self.answer(format!("recover {} {}", recover.device, recover.generation), Recovered::default())
+    }
     fn revoke_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
         self.answer(format!("take {} {:?}", change.device, change.roles), RolesChanged::default())
     }

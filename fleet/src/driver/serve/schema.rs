@@ -274,6 +274,25 @@ const TYPES: &[Type] = &[
             f("roles", Texts),
         ],
     ),
+    ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
+    (
+        "Recover",
+        true,
+        &[f("device", Text), f("generation", Number), f("certificate", Text), f("timeout_ms", Number)],
+    ),
+    (
+        "Recovered",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("device", Text),
+            f("label", Text),
+            f("generation", Number),
+            f("other_admins", Texts),
+        ],
+    ),
 ];
 
 fn find(name: &str) -> Option<&'static Type> {
@@ -396,6 +415,9 @@ mod tests {
         check("Revoked", api::Revoked::default());
         check("RoleChange", api::RoleChange::default());
         check("RolesChanged", api::RolesChanged::default());
-        assert_eq!(TYPES.len(), 27, "a type has no check here");
+        check("Recovery", api::Recovery::default());
+        check("Recover", api::Recover::default());
+        check("Recovered", api::Recovered::default());
+        assert_eq!(TYPES.len(), 30, "a type has no check here");
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum Op {
     Revoke,
     GrantRoles,
     RevokeRoles,
+    Recovery,
+    Recover,
 }
 
 /// Where a route is served.
@@ -301,6 +303,18 @@ pub(super) const TABLE: &[Row] = &[
             WRITE,
         ),
     ),
+    row(Op::Recovery, "GET", "/v1/recovery", "What the recovery key has to sign.", Json("Recovery"), WRITE),
+    takes(
+        Json("Recover"),
+        row(
+            Op::Recover,
+            "POST",
+            "/v1/recovery",
+            "Makes a device an admin by the recovery key's word.",
+            Json("Recovered"),
+            WRITE,
+        ),
+    ),
 ];
 
 /// What a path and a method stand for.
@@ -361,8 +375,8 @@ mod tests {
             assert_eq!(place, if path == row.path { "" } else { "a-1" });
             assert!(matches!(find("PATCH", &path), Found::Method(_)));
         }
-        assert_eq!(ops.last(), Some(&Op::RevokeRoles));
-        assert_eq!(ops.len(), Op::RevokeRoles as usize + 1, "a route is missing in the table");
+        assert_eq!(ops.last(), Some(&Op::Recover));
+        assert_eq!(ops.len(), Op::Recover as usize + 1, "a route is missing in the table");
         for unknown in
             ["/", "/v1", "/v1/", "/v1/functions/", "/v1/functions/a/b", "/v1/functions/a/b/logs", "/metrics/"]
         {
