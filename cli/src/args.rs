@@ -208,6 +208,20 @@ Examples:
     /// Simulate a whole fleet in memory, with faults that follow from a seed
     #[command(subcommand)]
     Sim(SimCommand),
+    /// End the membership of another device
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// Give roles to a member, or take them
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Make this device, or another one, an admin above all others with the fleet's recovery key
+    #[command(after_help = "\
+Examples:
+  osiris recover                         asks for the key
+  osiris recover --recovery-file key.txt --device till-2
+
+The key is the one that `osiris init` printed. It works without a node, too.")]
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -565,6 +579,60 @@ pub(crate) struct SimReplayArgs {
 pub(crate) struct CompletionArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Revoke a member: it belongs to the fleet no more, and what it writes from now on is void
+    #[command(after_help = "\
+Examples:
+  osiris member revoke till-2            what it wrote so far goes on counting
+  osiris member revoke 3f9a1c2b --discard    all that it wrote becomes void
+
+It comes back only by a new invitation. For this device itself there is `osiris leave`.")]
+    Revoke {
+        /// The member's label, or the start of its key, as `osiris nodes` prints them
+        member: String,
+        /// Void all that it ever wrote: its deploys, its invitations, and who was admitted by them
+        #[arg(long)]
+        discard: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Give a member more roles
+    #[command(after_help = "Examples:\n  osiris role grant laptop operator")]
+    Grant(RoleArgs),
+    /// Take roles from a member; it stays a member
+    #[command(after_help = "Examples:\n  osiris role revoke laptop operator admin")]
+    Revoke(RoleArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    /// The member's label, or the start of its key, as `osiris nodes` prints them
+    pub(crate) member: String,
+    /// The roles
+    #[arg(required = true, value_name = "ROLE", value_enum)]
+    pub(crate) roles: Vec<Role>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The member's label, the start of its key, or the whole key of a device that is no member.
+    /// Default: this device
+    #[arg(long, value_name = "KEY")]
+    pub(crate) device: Option<String>,
+    /// File with the recovery key. Default: it is asked for on the terminal
+    #[arg(long, env = "OSIRIS_RECOVERY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 fn parse_name(text: &str) -> Result<String, osiris_protocol::name::NameError> {

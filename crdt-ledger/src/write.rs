@@ -196,6 +196,16 @@ impl Writer {
         Ok(block)
     }
 
+    /// Whether this device may write the operation now. Several blocks that belong together are checked
+    /// before the first is written.
+    ///
+    /// # Errors
+    /// As [`Writer::append`], for what concerns grants.
+    pub fn may_append(&self, ledger: &mut Ledger, payload: &Payload) -> Result<(), AppendError> {
+        ledger.settle();
+        self.choose_grant(ledger, payload).map(|_| ())
+    }
+
     fn advance(&mut self, ledger: &Ledger, block: &Block) {
         self.last = Some(Last { seq: block.seq(), id: block.id() });
         for parent in block.parents().iter().filter_map(|id| ledger.get(id)) {

@@ -157,6 +157,26 @@ impl Manage for Management {
     fn doctor(&self) -> Answer<'_, api::Doctor> {
         Box::pin(self.desk.doctor())
     }
+
+    fn revoke(&self, revoke: api::Revoke) -> Answer<'_, api::Revoked> {
+        Box::pin(self.desk.revoke(revoke))
+    }
+
+    fn grant_roles(&self, change: api::RoleChange) -> Answer<'_, api::RolesChanged> {
+        Box::pin(self.desk.grant_roles(change))
+    }
+
+    fn revoke_roles(&self, change: api::RoleChange) -> Answer<'_, api::RolesChanged> {
+        Box::pin(self.desk.revoke_roles(change))
+    }
+
+    fn recovery(&self) -> Answer<'_, api::Recovery> {
+        Box::pin(self.desk.recovery())
+    }
+
+    fn recover(&self, recover: api::Recover) -> Answer<'_, api::Recovered> {
+        Box::pin(self.desk.recover(recover))
+    }
 }
 
 impl Gauges for Management {

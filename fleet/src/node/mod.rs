@@ -8,6 +8,7 @@
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
 mod functions;
+mod members;
 mod message;
 mod outbox;
 mod request;
@@ -28,7 +29,7 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
-pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, Token};
+pub use message::{Effect, Facts, Input, Query, Refusal, Reply, Request, RoleChange, Token};
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};
