@@ -205,6 +205,23 @@ Examples:
   osiris bench --seconds 5 --rounds 9
   osiris bench -o json")]
     Bench(BenchArgs),
+    /// Simulate a whole fleet in memory, with faults that follow from a seed
+    #[command(subcommand)]
+    Sim(SimCommand),
+    /// End the membership of another device
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// Give roles to a member, or take them
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Make this device, or another one, an admin above all others with the fleet's recovery key
+    #[command(after_help = "\
+Examples:
+  osiris recover                         asks for the key
+  osiris recover --recovery-file key.txt --device till-2
+
+The key is the one that `osiris init` printed. It works without a node, too.")]
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -490,10 +507,132 @@ pub(crate) enum BenchRole {
     Probe,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimCommand {
+    /// Simulate one fleet: the same seed and size give the same run
+    #[command(after_help = "\
+Examples:
+  osiris sim run --nodes 5 --seed 7
+  osiris sim run --nodes 100 --seed 1 -o json > report.json
+  osiris sim run --nodes 3 --seed 7 --events 2> events.log
+
+Crashes, partitions, lost frames, disks that fail and hostile members are drawn from the seed. The exit
+code is 1 where a promise was broken.")]
+    Run(SimRunArgs),
+    /// Simulate many small fleets, one a seed, and fail where a rare branch was never reached
+    #[command(after_help = "\
+Examples:
+  osiris sim campaign
+  osiris sim campaign --seed 1000 --runs 500 -o json")]
+    Campaign(SimCampaignArgs),
+    /// Run a simulation again from its report, and compare the event logs
+    #[command(after_help = "\
+Examples:
+  osiris sim replay report.json
+  osiris sim replay property-tests/corpus/sim/split-by-damage.json --events 2> events.log")]
+    Replay(SimReplayArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimRunArgs {
+    /// Members at the start
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) nodes: u32,
+    /// What every choice follows from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How long faults go on, in virtual seconds. Default: drawn from the seed
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// No faults and no hostile members
+    #[arg(long)]
+    pub(crate) healthy: bool,
+    /// Write the event log to stderr
+    #[arg(long)]
+    pub(crate) events: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimCampaignArgs {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Runs, each with the next seed
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) runs: u64,
+    /// Members at the start of each run. Default: 3 to 9, drawn from the seed
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) nodes: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimReplayArgs {
+    /// A report, or a file of the corpus
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Write the event log to stderr
+    #[arg(long)]
+    pub(crate) events: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Revoke a member: it belongs to the fleet no more, and what it writes from now on is void
+    #[command(after_help = "\
+Examples:
+  osiris member revoke till-2            what it wrote so far goes on counting
+  osiris member revoke 3f9a1c2b --discard    all that it wrote becomes void
+
+It comes back only by a new invitation. For this device itself there is `osiris leave`.")]
+    Revoke {
+        /// The member's label, or the start of its key, as `osiris nodes` prints them
+        member: String,
+        /// Void all that it ever wrote: its deploys, its invitations, and who was admitted by them
+        #[arg(long)]
+        discard: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Give a member more roles
+    #[command(after_help = "Examples:\n  osiris role grant laptop operator")]
+    Grant(RoleArgs),
+    /// Take roles from a member; it stays a member
+    #[command(after_help = "Examples:\n  osiris role revoke laptop operator admin")]
+    Revoke(RoleArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    /// The member's label, or the start of its key, as `osiris nodes` prints them
+    pub(crate) member: String,
+    /// The roles
+    #[arg(required = true, value_name = "ROLE", value_enum)]
+    pub(crate) roles: Vec<Role>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The member's label, the start of its key, or the whole key of a device that is no member.
+    /// Default: this device
+    #[arg(long, value_name = "KEY")]
+    pub(crate) device: Option<String>,
+    /// File with the recovery key. Default: it is asked for on the terminal
+    #[arg(long, env = "OSIRIS_RECOVERY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 fn parse_name(text: &str) -> Result<String, osiris_protocol::name::NameError> {

@@ -11,7 +11,8 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     BlobStored, BlockRow, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow, Invite, Invited,
-    NodeRow, Status, Sync, Synced, TicketReply, Verified, Written,
+    NodeRow, Recover, Recovered, Recovery, Revoke, Revoked, RoleChange, RolesChanged, Status, Sync, Synced,
+    TicketReply, Verified, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -273,6 +274,61 @@ impl Backend {
         }
     }
 
+    pub(crate) async fn revoke(self, revoke: Revoke) -> Result<Revoked, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(revoke.timeout_ms) + GRACE;
+                client.post("/v1/members/revoke", &revoke, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let mut revoked = replica.offline.revoke(revoke).await?;
+                replica.hand_on(&mut revoked.written).await;
+                Ok(revoked)
+            }
+        }
+    }
+
+    /// Gives roles to a member, or takes them.
+    pub(crate) async fn change_roles(self, change: RoleChange, give: bool) -> Result<RolesChanged, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(change.timeout_ms) + GRACE;
+                let path = if give { "/v1/roles/grant" } else { "/v1/roles/revoke" };
+                client.post(path, &change, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let changed = match give {
+                    true => replica.offline.grant_roles(change).await,
+                    false => replica.offline.revoke_roles(change).await,
+                };
+                let mut changed = changed?;
+                replica.hand_on(&mut changed.written).await;
+                Ok(changed)
+            }
+        }
+    }
+
+    pub(crate) async fn recovery(&mut self) -> Result<Recovery, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/recovery").await,
+            Self::Replica(replica) => Ok(replica.offline.recovery().await?),
+        }
+    }
+
+    pub(crate) async fn recover(self, recover: Recover) -> Result<Recovered, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(recover.timeout_ms) + GRACE;
+                client.post("/v1/recovery", &recover, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let mut recovered = replica.offline.recover(recover).await?;
+                replica.hand_on(&mut recovered.written).await;
+                Ok(recovered)
+            }
+        }
+    }
+
     pub(crate) async fn leave(self) -> Result<Written, Failure> {
         match self {
             Self::Node(client) => client.post("/v1/leave", &NOTHING, QUICK).await,
@@ -337,7 +393,8 @@ pub(crate) async fn node(settings: &Settings) -> Result<Client, Failure> {
 
 /// A folder that belongs to no fleet is refused before anything is made in it.
 pub(crate) fn must_be_member(data: &Path) -> Result<(), Failure> {
-    if data.join("journal").exists() {
+    // A journal that is lost is spoken of where it is opened.
+    if data.join("journal").exists() || data.join("journal.head").exists() {
         return Ok(());
     }
     Err(Failure::not_found(format!("The data folder {} belongs to no fleet yet.", data.display()))

@@ -221,9 +221,53 @@ fn admission(criterion: &mut Criterion) {
         let took = micros(name);
         println!("{what:<38} {took:8.1} µs = {:.2} of it (aim {aim})", took / floor);
     }
+    volume(&history);
     anti_entropy(&history);
     publishing(&mut large.ledger);
     forking(&history, &mut large.ledger);
+}
+
+/// An empty replica that takes in all blocks, and one that starts with all of them in its journal.
+fn volume(history: &History) {
+    use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+
+    let signer = key(1, 1);
+    let signature = ed25519_dalek::Signer::sign(&signer, &[5; 32]);
+    let public = signer.verifying_key();
+    let entries = &history.entries[..LARGE];
+    let (mut floor, mut admitted, mut replayed) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let start = Instant::now();
+        (0..LARGE).into_par_iter().for_each(|_| {
+            black_box(public.verify_strict(black_box(&[5; 32]), &signature)).expect("good");
+        });
+        floor.push(start.elapsed());
+        let mut ledger = Ledger::new(history.fleet);
+        let start = Instant::now();
+        assert!(ledger.admit_all(entries).iter().all(Result::is_ok));
+        ledger.publish();
+        admitted.push(start.elapsed());
+        let mut ledger = Ledger::new(history.fleet);
+        let start = Instant::now();
+        for entry in entries {
+            ledger.replay(entry).expect("valid");
+        }
+        assert!(ledger.publish().function("hello").is_some_and(|function| function.live.is_some()));
+        replayed.push(start.elapsed());
+    }
+    let median = |mut took: Vec<Duration>| {
+        took.sort_unstable();
+        took[took.len() / 2].as_secs_f64()
+    };
+    let (floor, admitted, replayed) = (median(floor), median(admitted), median(replayed));
+    println!(
+        "\n{LARGE} blocks on {} cores: verify_strict alone {floor:.2} s; admitted and published {admitted:.2} s = {:.2} of it \
+         (aim 1.2); replayed from the journal and published, ready to route, {replayed:.2} s (aim 1)",
+        rayon::current_num_threads(),
+        admitted / floor
+    );
+    let first: usize = history.entries[..10_000].iter().map(Vec::len).sum();
+    println!("the first 10,000 blocks are {:.2} MB (aim 2.4)", first as f64 / 1e6);
 }
 
 fn cbor<T: serde::Serialize>(value: &T) -> usize {

@@ -32,20 +32,6 @@ pub struct Order {
 }
 
 array_struct! {
-    /// A block named as a parent: its chain, its place there, its id.
-    pub struct Parent {
-        /// Author of the chain.
-        author: Author,
-        /// Session of the chain.
-        session: Session,
-        /// Place in the chain.
-        seq: u64,
-        /// The block.
-        id: BlockId,
-    }
-}
-
-array_struct! {
     /// The signed part of a block.
     pub(crate) struct Body {
         version: u8,
@@ -53,7 +39,7 @@ array_struct! {
         session: Session,
         seq: u64,
         prev: BlockId,
-        parents: Vec<Parent>,
+        parents: Vec<BlockId>,
         depth: u64,
         wall_ms: u64,
         grant: BlockId,
@@ -101,9 +87,6 @@ pub enum Reject {
     /// More than [`limits::PARENTS_MAX`] parents, or one twice, or none where one is needed.
     #[error("the parents are too many, repeated or missing")]
     Parents,
-    /// A parent is not at the place that the block says.
-    #[error("a parent is not where the block says it is")]
-    ParentPlace,
     /// The depth is not one more than the deepest predecessor's.
     #[error("the block has depth {got}; its predecessors give {expected}")]
     Depth {
@@ -137,20 +120,10 @@ impl Reject {
     /// signature was checked. Then whoever passed it on need not be known to name the offender.
     #[must_use]
     pub fn is_the_authors(&self) -> bool {
-        use Reject::{
-            Depth, Grant, OtherChain, ParentPlace, Proof, ReferenceDepth, ReferenceKind, Role, Seq,
-        };
+        use Reject::{Depth, Grant, OtherChain, Proof, ReferenceDepth, ReferenceKind, Role, Seq};
         matches!(
             self,
-            Seq { .. }
-                | OtherChain
-                | ParentPlace
-                | Depth { .. }
-                | ReferenceDepth
-                | ReferenceKind
-                | Grant
-                | Role
-                | Proof
+            Seq { .. } | OtherChain | Depth { .. } | ReferenceDepth | ReferenceKind | Grant | Role | Proof
         )
     }
 }
@@ -200,7 +173,7 @@ impl Block {
         let body = &self.body;
         let genesis = self.is_genesis_shaped();
         let parents = &body.parents;
-        let repeated = parents.iter().enumerate().any(|(i, p)| parents[..i].iter().any(|q| q.id == p.id));
+        let repeated = parents.iter().enumerate().any(|(i, p)| parents[..i].contains(p));
         if parents.len() > limits::PARENTS_MAX || repeated {
             return Err(Reject::Parents);
         }
@@ -243,6 +216,12 @@ impl Block {
         matches!(self.body.payload, Payload::Founded(_))
     }
 
+    /// The id of the block with these bytes, whether or not they are one.
+    #[must_use]
+    pub fn id_of(entry: &[u8]) -> BlockId {
+        entry_id(entry)
+    }
+
     /// blake3 of the entry.
     #[must_use]
     pub fn id(&self) -> BlockId {
@@ -281,7 +260,7 @@ impl Block {
 
     /// Heads of other chains that its author had admitted.
     #[must_use]
-    pub fn parents(&self) -> &[Parent] {
+    pub fn parents(&self) -> &[BlockId] {
         &self.body.parents
     }
 
@@ -315,7 +294,7 @@ impl Block {
         fixed
             .into_iter()
             .filter(|id| *id != BlockId::ZERO)
-            .chain(self.body.parents.iter().map(|parent| parent.id))
+            .chain(self.body.parents.iter().copied())
             .chain(self.body.payload.references())
     }
 }

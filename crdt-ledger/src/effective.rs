@@ -253,16 +253,18 @@ fn expand_pins(ledger: &Ledger, revocation: &Block, own: Option<&Arc<Block>>) ->
     let mut seen: BTreeSet<_> = open.iter().copied().collect();
     while let Some(session) = open.pop() {
         let Some(first) = pins.get(&session).and_then(|pin| ledger.first_below(pin)) else { continue };
-        for parent in first.parents().iter().filter(|parent| parent.author == first.author()) {
-            let Some(cited) = ledger.get(&parent.id).filter(|_| !named.contains_key(&parent.session)) else {
+        let parents = first.parents().iter().filter_map(|id| ledger.get(id));
+        for cited in parents.filter(|parent| parent.author() == first.author()) {
+            let session = cited.chain().session;
+            if named.contains_key(&session) {
                 continue;
-            };
-            let pin = pins.entry(parent.session).or_insert(cited);
+            }
+            let pin = pins.entry(session).or_insert(cited);
             if (cited.seq(), cited.id()) > (pin.seq(), pin.id()) {
                 *pin = cited;
             }
-            if seen.insert(parent.session) {
-                open.push(parent.session);
+            if seen.insert(session) {
+                open.push(session);
             }
         }
     }

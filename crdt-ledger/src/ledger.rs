@@ -246,11 +246,7 @@ impl Ledger {
             below = prev.order().depth;
         }
         for parent in block.parents() {
-            let held = self.blocks.get(&parent.id).ok_or(Reject::ParentPlace)?;
-            let place = (held.author(), held.chain().session, held.seq());
-            if place != (parent.author, parent.session, parent.seq) {
-                return Err(Reject::ParentPlace);
-            }
+            let held = self.blocks.get(parent).ok_or(Reject::Parents)?;
             below = below.max(held.order().depth);
         }
         let got = block.order().depth;
@@ -417,7 +413,7 @@ impl Ledger {
                     break;
                 }
             }
-            let below = block.parents().iter().map(|parent| parent.id).chain([block.prev()]);
+            let below = block.parents().iter().copied().chain([block.prev()]);
             for held in below.filter_map(|id| self.blocks.get(&id)) {
                 if held.order().depth > floor && seen.insert(held.id()) {
                     open.push(held);
@@ -658,9 +654,10 @@ impl Ledger {
             let first = (chain.fork() != Some(1)).then(|| chain.at(1).next()).flatten();
             let end = chain.fork().map_or(chain.len(), |fork| fork - 1);
             let (Some(first), Some(end)) = (first, chain.at(end).next()) else { continue };
-            for parent in self.blocks.get(&first).into_iter().flat_map(|block| block.parents()) {
-                let seq = cited.entry(parent.session).or_insert(0);
-                *seq = parent.seq.max(*seq);
+            let parents = self.blocks.get(&first).into_iter().flat_map(|block| block.parents());
+            for parent in parents.filter_map(|id| self.blocks.get(id)).filter(|p| p.author() == *device) {
+                let seq = cited.entry(parent.chain().session).or_insert(0);
+                *seq = parent.seq().max(*seq);
             }
             last.extend(self.blocks.get(&end));
         }

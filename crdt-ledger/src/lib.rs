@@ -34,7 +34,7 @@ mod view;
 mod write;
 
 pub use authority::{Role, Roles};
-pub use block::{Block, Order, Parent, Reject};
+pub use block::{Block, Order, Reject};
 pub use document::Document;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
 pub use ledger::{Admission, Ledger, Refused};

@@ -265,7 +265,9 @@ pub(crate) struct Offer {
     pub(crate) device: Option<Author>,
 }
 
-pub(crate) fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
+/// Signs 32 bytes; the counterpart of [`verify`].
+#[must_use]
+pub fn sign(key: &SigningKey, message: &[u8; 32]) -> Signature {
     use ed25519_dalek::Signer as _;
     Signature(key.sign(message).to_bytes())
 }

@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::{
     authority::Role,
-    block::{Block, Body, Parent, Reject, VERSION},
+    block::{Block, Body, Reject, VERSION},
     id::{Author, BlockId, ChainId, FleetId, Session},
     ledger::{Admission, Ledger},
     limits,
@@ -133,7 +133,7 @@ impl Writer {
         match ledger.admit(block.entry())? {
             Admission::New { mut admitted, .. } => {
                 let block = admitted.remove(0);
-                self.advance(&block);
+                self.advance(&ledger, &block);
                 ledger.publish();
                 Ok((ledger, block))
             }
@@ -161,12 +161,10 @@ impl Writer {
         let mut parents = self.choose_parents(ledger, grant);
         let depth_of = |id: &BlockId| ledger.get(id).map_or(0, |block| block.order().depth);
         let prev_depth = own.as_ref().map_or(0, |block| block.order().depth);
-        let depth = |parents: &[Parent]| {
-            parents.iter().map(|p| depth_of(&p.id)).max().unwrap_or(0).max(prev_depth) + 1
-        };
+        let depth = |parents: &[BlockId]| parents.iter().map(depth_of).max().unwrap_or(0).max(prev_depth) + 1;
         if let Payload::Withdrawn(op) = &mut payload {
             parents.truncate(limits::PARENTS_MAX - 1);
-            let below = parents.iter().map(|parent| parent.id).chain(own.iter().map(|block| block.id()));
+            let below = parents.iter().copied().chain(own.iter().map(|block| block.id()));
             op.stands = admissions_beside(ledger, &op.invitation, &below.collect::<Vec<_>>());
         }
         // What the block refers to must lie below it: where the chosen heads are shallower, the
@@ -176,7 +174,7 @@ impl Writer {
             deepest.and_then(|id| ledger.get(&id)).filter(|b| b.order().depth >= depth(&parents))
         {
             parents.truncate(limits::PARENTS_MAX - 1);
-            parents.push(as_parent(block));
+            parents.push(block.id());
         }
         let depth = depth(&parents);
         let (seq, prev) = self.last.map_or((1, BlockId::ZERO), |last| (last.seq + 1, last.id));
@@ -194,16 +192,25 @@ impl Writer {
         };
         let block = Block::seal(body, &ledger.fleet(), &self.key)?;
         let block = ledger.take_own(block)?;
-        self.advance(&block);
+        self.advance(ledger, &block);
         Ok(block)
     }
 
-    fn advance(&mut self, block: &Block) {
+    /// Whether this device may write the operation now. Several blocks that belong together are checked
+    /// before the first is written.
+    ///
+    /// # Errors
+    /// As [`Writer::append`], for what concerns grants.
+    pub fn may_append(&self, ledger: &mut Ledger, payload: &Payload) -> Result<(), AppendError> {
+        ledger.settle();
+        self.choose_grant(ledger, payload).map(|_| ())
+    }
+
+    fn advance(&mut self, ledger: &Ledger, block: &Block) {
         self.last = Some(Last { seq: block.seq(), id: block.id() });
-        for parent in block.parents() {
-            let chain = ChainId { author: parent.author, session: parent.session };
-            let cited = self.cited.entry(chain).or_default();
-            *cited = (*cited).max(parent.seq);
+        for parent in block.parents().iter().filter_map(|id| ledger.get(id)) {
+            let cited = self.cited.entry(parent.chain()).or_default();
+            *cited = (*cited).max(parent.seq());
         }
     }
 
@@ -232,29 +239,31 @@ impl Writer {
         if outranks(ledger, &grant, payload) { Ok(grant) } else { Err(AppendError::Rank) }
     }
 
-    /// Heads admitted since this chain's last block: one's own earlier sessions first, then chains
-    /// that brought changes of membership, then the deepest.
-    fn choose_parents(&self, ledger: &Ledger, grant: BlockId) -> Vec<Parent> {
+    /// What the block cites of what was admitted since this chain's last block: the newest of one's own
+    /// earlier sessions, the heads of chains that brought changes of membership, and of all others the
+    /// deepest alone: it gives the block its depth, and to name more would only make it larger.
+    fn choose_parents(&self, ledger: &Ledger, grant: BlockId) -> Vec<BlockId> {
         let me = self.chain();
         let grant_chain = ledger.get(&grant).map(|block| block.chain());
-        let mut heads: Vec<_> = ledger
-            .chains()
-            .iter()
-            .filter(|(id, _)| **id != me)
-            .filter_map(|(id, chain)| {
-                let (head, seq) = chain.head()?;
-                let cited = self.cited.get(id).copied().unwrap_or(0);
-                let block = ledger.get(&head).filter(|_| seq > cited)?;
-                let own = id.author == me.author;
-                let membership = Some(*id) == grant_chain || ledger.last_authority(id) > cited;
-                Some(((own, membership, block.order()), block))
-            })
-            .collect();
-        heads.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
-        // Of one's own earlier sessions only the deepest: it cites the one before it.
-        let own = heads.iter().filter(|((own, ..), _)| *own).count();
-        heads.drain(1.min(own)..own);
-        heads.into_iter().take(limits::PARENTS_MAX).map(|(_, block)| as_parent(block)).collect()
+        let (mut own, mut membership, mut deepest) = (None, Vec::new(), None);
+        for (id, chain) in ledger.chains().iter().filter(|(id, _)| **id != me) {
+            let Some((head, seq)) = chain.head() else { continue };
+            let cited = self.cited.get(id).copied().unwrap_or(0);
+            let Some(block) = ledger.get(&head).filter(|_| seq > cited) else { continue };
+            let place = Some((block.order(), block.id()));
+            deepest = deepest.max(place);
+            if id.author == me.author {
+                // Only the deepest: it cites the one before it.
+                own = own.max(place);
+            } else if Some(*id) == grant_chain || ledger.last_authority(id) > cited {
+                membership.extend(place);
+            }
+        }
+        membership.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+        let mut parents: Vec<_> = own.into_iter().chain(membership).map(|(_, id)| id).collect();
+        parents.truncate(limits::PARENTS_MAX - 1);
+        parents.extend(deepest.map(|(_, id)| id).filter(|id| !parents.contains(id)).as_slice());
+        parents
     }
 }
 
@@ -282,9 +291,4 @@ fn admissions_beside(ledger: &Ledger, offer: &BlockId, below: &[BlockId]) -> Vec
     let mut stands: Vec<_> = beside.iter().take(limits::STANDS_MAX).map(|block| block.id()).collect();
     stands.sort_unstable();
     stands
-}
-
-fn as_parent(block: &Arc<Block>) -> Parent {
-    let ChainId { author, session } = block.chain();
-    Parent { author, session, seq: block.seq(), id: block.id() }
 }

@@ -9,8 +9,8 @@ use osiris_ledger::{
     recovery_certificate,
 };
 use support::{
-    FOUNDER, Fixture, NODE, OPERATOR, RECOVERY, admitted, append, as_parent, author, copy, deploy, enrol,
-    fingerprint, found, invited, is_new, key, merge, replica, revoked, serving, session, user, withdrawn,
+    FOUNDER, Fixture, NODE, OPERATOR, RECOVERY, admitted, append, author, copy, deploy, enrol, fingerprint,
+    found, invited, is_new, key, merge, replica, revoked, serving, session, user, withdrawn,
 };
 
 fn device(n: u8) -> Writer {
@@ -108,7 +108,7 @@ fn an_admission_cannot_be_signed_from_before_its_withdrawal() {
         session: session(NODE),
         seq: 1,
         prev: BlockId::ZERO,
-        parents: vec![as_parent(&invitation)],
+        parents: vec![invitation.id()],
         depth: invitation.order().depth + 1,
         wall_ms: 0,
         grant,
@@ -220,7 +220,7 @@ fn a_second_first_block_of_the_founder_does_not_end_the_fleet() {
     let mut founder = Writer::new(key(FOUNDER), session(210));
     let rescue = recovered(&ledger, RECOVERY, 1, 60);
     append(&mut ledger, &mut founder, rescue);
-    let tip = fixture.blocks.iter().filter(|block| block.author() == author(FOUNDER)).next_back();
+    let tip = fixture.blocks.iter().rfind(|block| block.author() == author(FOUNDER));
     append(&mut ledger, &mut device(60), revoked(&[fixture.genesis], &[tip.expect("it wrote").id()]));
     let view = ledger.publish();
     assert!(view.is_member(&author(NODE)) && view.functions().contains_key("hello"));
@@ -246,7 +246,7 @@ fn a_revoked_device_cannot_take_back_what_was_pinned() {
             session: session(OPERATOR),
             seq: 2,
             prev: blocks[0].id(),
-            parents: if depth == 0 { vec![] } else { vec![as_parent(&ledger.in_order()[0])] },
+            parents: if depth == 0 { vec![] } else { vec![ledger.in_order()[0].id()] },
             depth: blocks[1].order().depth,
             wall_ms: 9,
             grant,

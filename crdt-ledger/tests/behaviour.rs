@@ -8,8 +8,8 @@ use osiris_ledger::{
     Admission, AppendError, Block, BlockId, InvitationState, Ledger, Now, Payload, Role, Roles, Writer, op,
 };
 use support::{
-    Fixture, NODE, OPERATOR, admitted, append, as_parent, author, copy, deploy, enrol, fingerprint, found,
-    invited, is_new, key, merge, replica, revoked, serving, session, withdrawn,
+    Fixture, NODE, OPERATOR, admitted, append, author, copy, deploy, enrol, fingerprint, found, invited,
+    is_new, key, merge, replica, revoked, serving, session, withdrawn,
 };
 
 fn device(n: u8) -> Writer {
@@ -161,7 +161,7 @@ fn a_revoked_holder_of_a_ticket_crowds_out_nobody() {
         session: session(9),
         seq: 1,
         prev: BlockId::ZERO,
-        parents: vec![as_parent(&hostile)],
+        parents: vec![hostile.id()],
         depth: hostile.order().depth + 1,
         wall_ms: 0,
         grant: hostile.id(),
@@ -264,8 +264,8 @@ fn sessions_that_a_pinned_ones_first_block_cites_count() {
             blocks.push(append(&mut ledger, &mut operator, deploy(&name, n, &[])));
         }
     }
-    assert!(blocks[2].parents().contains(&as_parent(&blocks[1])));
-    assert!(blocks[4].parents().contains(&as_parent(&blocks[3])));
+    assert!(blocks[2].parents().contains(&blocks[1].id()));
+    assert!(blocks[4].parents().contains(&blocks[3].id()));
     // A session that nobody cites, from a side of the partition that the admin never saw.
     let fleet = ledger.fleet();
     let admission = ledger.get(&grant).cloned().expect("admitted");
@@ -339,7 +339,7 @@ fn of_two_admins_that_revoke_each_other_the_higher_stays() {
         session: session(11),
         seq: 1,
         prev: BlockId::ZERO,
-        parents: vec![as_parent(&head)],
+        parents: vec![head.id()],
         depth: head.order().depth + 1,
         wall_ms: 0,
         grant: second,
@@ -389,7 +389,7 @@ fn voidness_travels_through_the_grant_used_and_not_through_parents() {
     let void = append(&mut ledger, &mut leaf, deploy("void", 1, &[]));
     // The founder's next block cites the leaf's.
     let cites = append(&mut ledger, &mut founder, deploy("counts", 1, &[]));
-    assert!(cites.parents().contains(&as_parent(&void)));
+    assert!(cites.parents().contains(&void.id()));
     // The admin's chain is pinned before it invited anybody.
     append(&mut ledger, &mut founder, revoked(&[admin_grant], &[]));
     let view = ledger.publish();
@@ -508,31 +508,41 @@ fn a_replayed_ledger_verifies_and_a_forged_record_is_found() {
     assert_eq!(ledger.verify(), Err((admitted[0].id(), osiris_ledger::Reject::BadSignature)));
 }
 
-/// However many chains there are, a writer's blocks stay valid and reach back to all of them in time.
+/// However many chains there are, a writer's blocks reach back to every change of membership in time, and
+/// of all else cite the deepest alone.
 #[test]
-fn a_writer_cites_all_chains_within_a_few_blocks() {
+fn a_writer_cites_membership_and_the_deepest_head() {
     let (mut ledger, mut founder) = found(0);
-    let invitation = append(&mut ledger, &mut founder, invited(0, 40, &[Role::Node], None)).id();
+    let invitation = append(&mut ledger, &mut founder, invited(0, 80, &[Role::Node], None)).id();
     let fleet = ledger.fleet();
     let revision = append(&mut ledger, &mut founder, deploy("hello", 1, &[])).id();
-    let mut unseen = std::collections::BTreeSet::new();
     for n in 10..30 {
         append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &invitation, 0, n)));
-        unseen.insert(append(&mut ledger, &mut device(n), serving(&revision)).id());
     }
-    let cite = |unseen: &mut std::collections::BTreeSet<BlockId>, block: &Block| {
-        for parent in block.parents() {
-            unseen.remove(&parent.id);
-        }
-    };
-    for block in ledger.in_order() {
-        cite(&mut unseen, &block);
+    let mut sides: Vec<_> = (10..30).map(|_| copy(&ledger)).collect();
+    let mut unseen = std::collections::BTreeSet::new();
+    for (n, side) in (10..30).zip(&mut sides) {
+        let join = Payload::Admitted(admitted(&fleet, &invitation, 0, n + 50));
+        unseen.insert(append(side, &mut device(n), join).id());
     }
-    for n in 0..3 {
+    for side in &mut sides {
+        merge(&mut [&mut ledger, side]);
+    }
+    for n in 0..4 {
         let block = append(&mut ledger, &mut founder, deploy("more", n, &[]));
-        cite(&mut unseen, &block);
+        for parent in block.parents() {
+            unseen.remove(parent);
+        }
     }
-    assert!(unseen.is_empty(), "{} heads were never cited", unseen.len());
+    assert!(unseen.is_empty(), "{} changes of membership were never cited", unseen.len());
+    let mut deepest = None;
+    for n in 10..30 {
+        for _ in 0..n % 3 {
+            deepest = Some(append(&mut ledger, &mut device(n + 50), serving(&revision)).id());
+        }
+    }
+    let block = append(&mut ledger, &mut founder, deploy("last", 1, &[]));
+    assert_eq!(block.parents(), deepest.as_slice());
     assert_eq!(ledger.verify(), Ok(ledger.len()));
 }
 

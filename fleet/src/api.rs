@@ -21,6 +21,11 @@
 //! | `GET /v1/ledger?limit=` | → [`BlockRow`]s, newest first |
 //! | `GET /v1/ledger/verify` | → [`Verified`] |
 //! | `GET /v1/doctor` | → [`Doctor`] |
+//! | `POST /v1/members/revoke` | [`Revoke`] → [`Revoked`] |
+//! | `POST /v1/roles/grant` | [`RoleChange`] → [`RolesChanged`] |
+//! | `POST /v1/roles/revoke` | [`RoleChange`] → [`RolesChanged`] |
+//! | `GET /v1/recovery` | → [`Recovery`] |
+//! | `POST /v1/recovery` | [`Recover`] → [`Recovered`] |
 //!
 //! An error is an [`osiris_protocol::error::ErrorBody`] with the status that its code has in [`codes`].
 
@@ -418,4 +423,99 @@ pub struct Doctor {
     pub written_bytes: u64,
     /// Seconds since start.
     pub uptime_s: u64,
+}
+
+/// Ends another device's membership.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Revoke {
+    /// The device's key, hex.
+    pub device: String,
+    /// Void all that it wrote, too.
+    #[serde(default)]
+    pub discard: bool,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// An ended membership.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// Other members (labels) whose membership rested on it and ended with it.
+    pub members_ended: Vec<String>,
+    /// Functions that no revision is left of.
+    pub functions_ended: Vec<String>,
+}
+
+/// Gives roles to a member or takes them from it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RoleChange {
+    /// The device's key, hex.
+    pub device: String,
+    /// `node`, `operator`, `admin`.
+    pub roles: Vec<String>,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A member with changed roles.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RolesChanged {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// What it may do now.
+    pub roles: Vec<String>,
+}
+
+/// What the recovery key has to sign. The key itself stays with whoever holds it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The fleet's id, hex.
+    pub fleet: String,
+    /// Public half of the fleet's recovery key, hex.
+    pub key: String,
+    /// This device's key, hex.
+    pub device: String,
+    /// One above the highest generation known here.
+    pub generation: u32,
+}
+
+/// Makes a device an admin by the recovery key's word.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Recover {
+    /// The device's key, hex.
+    pub device: String,
+    /// As in [`Recovery`].
+    pub generation: u32,
+    /// The recovery key's signature, hex.
+    pub certificate: String,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A recovered fleet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The block.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// Its generation.
+    pub generation: u32,
+    /// Keys of the other admins, hex; each ranks below.
+    pub other_admins: Vec<String>,
 }

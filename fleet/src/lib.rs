@@ -1,11 +1,15 @@
 //! The Osiris node.
 //!
 //! [`node`] is the pure core: inputs in, effects out, no clock, no IO. `driver` (feature `driver`)
-//! performs the effects on a real network, disk and clock, and serves HTTP.
+//! performs the effects on a real network, disk and clock, and serves HTTP. [`store`] is the journal over
+//! a [`disk`], and [`sim`] models what a node runs on.
 
 pub mod api;
+pub mod disk;
 #[cfg(feature = "driver")]
 pub mod driver;
 pub mod manifest;
 pub mod node;
 pub mod placement;
+pub mod sim;
+pub mod store;

@@ -149,7 +149,7 @@ async fn a_folder_that_runs_twice_is_said_and_a_restored_one_is_none() {
     // The backup lacks blocks of its own, and gets them from the other.
     let restored = backup.up().await;
     agree(&[&restored, &b]).await;
-    assert!(restored.status().await.functions == 1, "it got them");
+    assert_eq!(restored.get::<Vec<api::FunctionRow>>("/v1/functions").await.len(), 1, "it got them");
     assert_eq!(restored.status().await.problems, Vec::<String>::new());
 
     let copy = founder.up().await;
@@ -189,6 +189,11 @@ async fn damage_is_said_until_somebody_has_looked() {
             "{:?}",
             verified.problems
         );
+        assert!(
+            verified.problems.iter().any(|problem| problem.contains("journal.cut-1")),
+            "the last record was acknowledged: {:?}",
+            verified.problems
+        );
     }
     let kept = std::fs::read(folder.path().join("journal.tail-1")).expect("kept");
     assert!(bytes.ends_with(&kept));
@@ -200,6 +205,47 @@ async fn damage_is_said_until_somebody_has_looked() {
     let refused = Offline::open(folder.path()).await.expect_err("no first block");
     assert!(refused.message.contains("lacks the fleet's first block"), "{refused}");
     assert!(refused.message.contains("journal.damaged-1"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_vanishes_under_a_running_node_is_noticed_and_mended_from_another() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let second = Folder::joined(&a.invite(1).await, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async { a.status().await.connected == 1 }).await;
+    let before = std::fs::read(founder.path().join("journal")).expect("the journal");
+    a.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+    agree(&[&a, &b]).await;
+
+    // Cut exactly between two records.
+    std::fs::write(founder.path().join("journal"), &before).expect("cut");
+    let verified: api::Verified = a.get("/v1/ledger/verify").await;
+    assert!(
+        verified.problems.iter().any(|problem| problem.contains("vanished at its end")),
+        "{:?}",
+        verified.problems
+    );
+    a.down().await;
+    let a = founder.up().await;
+    assert!(
+        a.addresses.warnings.iter().any(|warning| warning.contains("vanished at its end")),
+        "{:?}",
+        a.addresses.warnings
+    );
+    agree(&[&a, &b]).await;
+    assert_eq!(a.status().await.blocks, b.status().await.blocks);
+    let doctor: api::Doctor = a.get("/v1/doctor").await;
+    assert!(
+        doctor.problems.iter().any(|problem| problem.contains("of this device came back from other members")),
+        "{:?}",
+        doctor.problems
+    );
+    std::fs::remove_file(founder.path().join("journal.cut-1")).expect("looked at and removed");
+    let verified: api::Verified = a.get("/v1/ledger/verify").await;
+    assert_eq!(verified.problems, Vec::<String>::new());
+    a.down().await;
+    b.down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

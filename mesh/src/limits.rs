@@ -87,9 +87,6 @@ pub const JOIN_SERVE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long handing a hint to iroh-gossip may take: one stopped peer can stall it for half a minute.
 pub const HINT_SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a link must have been up before its peer becomes a gossip neighbour. A process that only joins or
-/// makes contact is gone by then, and would be dialled in vain.
-pub const GOSSIP_JOIN_DELAY: Duration = Duration::from_secs(1);
 /// How often a node without gossip neighbours tries its connected peers again.
 pub const GOSSIP_REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often gossip shuffles its passive view. Each shuffle of iroh-gossip 0.101 leaks about 80 KB,

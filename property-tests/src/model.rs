@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use osiris_ledger::{
-    Author, BlobHash, BlockId, FleetId, Founding, Ledger, Now, Order, Parent, Payload, Role, Roles, Session,
-    World, Writer, join_proof, op, recovery_certificate,
+    Author, BlobHash, BlockId, FleetId, Founding, Ledger, Now, Order, Payload, Role, Roles, Session, World,
+    Writer, join_proof, op, recovery_certificate,
 };
 
 use crate::forge::Forged;
@@ -260,7 +260,7 @@ impl History {
         let Some(grant) = pick(&able, choice, 1) else { return };
         let (prev, seq) = self.end_of(at);
         let parents = self.parents(at, choice, prev, &grant, &payload);
-        let below = parents.iter().map(|parent| parent.id).chain([prev]);
+        let below = parents.iter().copied().chain([prev]);
         let depth = 1 + below.filter_map(|id| self.get(&id)).map(|made| made.order.depth).max().unwrap_or(0);
         let draft = Forged {
             version: 2,
@@ -276,7 +276,7 @@ impl History {
         };
         let entry = draft.seal(&self.fleet, &device_key(at.device));
         let id = BlockId(*blake3::hash(&entry).as_bytes());
-        let named = draft.parents.iter().map(|parent| parent.id).chain([prev, grant]);
+        let named = draft.parents.iter().copied().chain([prev, grant]);
         let named = named.chain(draft.payload.references());
         let needs = named.filter_map(|id| self.by_id.get(&id).copied()).collect();
         if let Some(ticket) = ticket {
@@ -308,7 +308,7 @@ impl History {
         prev: BlockId,
         grant: &BlockId,
         payload: &Payload,
-    ) -> Vec<Parent> {
+    ) -> Vec<BlockId> {
         let known: Vec<_> = self.known(at.side).map(|made| made.order.id).collect();
         let newest: Vec<_> = known.iter().rev().take(4).copied().collect();
         let mut ids = BTreeSet::new();
@@ -325,13 +325,7 @@ impl History {
         if ids.is_empty() && prev == BlockId::ZERO {
             ids.insert(*grant);
         }
-        let parent = |made: &Made| Parent {
-            author: author(made.device),
-            session: made.session,
-            seq: made.seq,
-            id: made.order.id,
-        };
-        ids.iter().filter_map(|id| self.get(id)).map(parent).collect()
+        ids.into_iter().collect()
     }
 
     fn payload(&self, at: Place, action: &Action, choice: u64) -> Option<(Payload, Option<SigningKey>)> {

@@ -72,9 +72,7 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
     } else if out.format == Format::Table {
         out.note("");
         out.note("The recovery key is shown this once. Write it down and keep it away from this device:");
-        out.note(
-            "the ledger names it as the one key that will be able to replace admins. No command uses it yet.",
-        );
+        out.note("with it, `osiris recover` makes any member an admin above all others.");
     }
     out.note("next: `osiris up` runs the node, `osiris invite` makes a ticket for another device");
     Ok(Exit::Done)

@@ -11,7 +11,9 @@ mod ledger;
 mod logs;
 mod members;
 mod node;
+mod people;
 mod service;
+mod sim;
 
 use clap::CommandFactory;
 use osiris_fleet::api::Written;
@@ -48,6 +50,10 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Service(command) => service::run(&command, settings, out),
         Command::Demo(args) => demo::run(&args, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
+        Command::Sim(command) => sim::run(&command, out),
+        Command::Member(command) => people::member(&command, settings, out).await,
+        Command::Role(command) => people::role(&command, settings, out).await,
+        Command::Recover(args) => people::recover(&args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "osiris", &mut script);

@@ -32,6 +32,11 @@ impl Progress {
         Self::bar(total, message, "{msg} [{bar:30}] {pos}/{len} s")
     }
 
+    /// A bar over things of a kind.
+    pub(crate) fn count(total: u64, message: impl Into<String>) -> Self {
+        Self::bar(total, message, "{msg} [{bar:30}] {pos}/{len}")
+    }
+
     /// Nothing.
     pub(crate) fn none() -> Self {
         Self(ProgressBar::hidden())

@@ -2,7 +2,7 @@
 //! of the specification, not with the crate's own encoder.
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use osiris_ledger::{Author, BlockId, FleetId, Parent, Session};
+use osiris_ledger::{Author, BlockId, FleetId, Session};
 use serde::Serialize;
 
 /// A body, every field free.
@@ -13,7 +13,7 @@ pub(crate) struct Forged<P> {
     pub(crate) session: Session,
     pub(crate) seq: u64,
     pub(crate) prev: BlockId,
-    pub(crate) parents: Vec<Parent>,
+    pub(crate) parents: Vec<BlockId>,
     pub(crate) depth: u64,
     pub(crate) wall_ms: u64,
     pub(crate) grant: BlockId,

@@ -6,8 +6,8 @@ pub(crate) mod forge;
 use std::sync::Arc;
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, Block, BlockId, ChainId, FleetId, Founding, Ledger, Now, Parent, Payload,
-    Reject, Role, Roles, Session, Signature, SigningKey, World, Writer, join_proof, op,
+    Admission, Author, BlobHash, Block, BlockId, FleetId, Founding, Ledger, Now, Payload, Reject, Role,
+    Roles, Session, Signature, SigningKey, World, Writer, join_proof, op,
 };
 
 pub(crate) use forge::Forged;
@@ -169,11 +169,6 @@ pub(crate) fn fingerprint(ledger: &mut Ledger) -> Fingerprint {
     Fingerprint { view, digest: ledger.digest(), document: ledger.document_heads(), effective }
 }
 
-pub(crate) fn as_parent(block: &Block) -> Parent {
-    let ChainId { author, session } = block.chain();
-    Parent { author, session, seq: block.seq(), id: block.id() }
-}
-
 /// A fleet with one device of each role, and a function.
 #[derive(Debug)]
 pub(crate) struct Fixture {
@@ -235,7 +230,7 @@ impl Fixture {
             session: session(200),
             seq: 1,
             prev: BlockId::ZERO,
-            parents: vec![as_parent(self.last())],
+            parents: vec![self.last().id()],
             depth: self.last().order().depth + 1,
             wall_ms: 0,
             grant: self.grant(device),

@@ -1,5 +1,7 @@
 //! What each path answers, apart from how requests arrive.
 
+use serde::Serialize;
+
 use crate::chart::{self, Samples};
 
 /// Largest request body that is read, in bytes.
@@ -22,8 +24,14 @@ fn json(status: u16, body: String) -> Answer {
     Answer { status, content_type: "application/json", allow: None, body }
 }
 
+#[derive(Serialize)]
+struct Error<'a> {
+    error: &'a str,
+}
+
 fn error(status: u16, message: &str) -> Answer {
-    json(status, serde_json::json!({ "error": message }).to_string())
+    // One text always becomes JSON.
+    json(status, serde_json::to_string(&Error { error: message }).unwrap_or_default())
 }
 
 fn wrong_method(allow: &'static str) -> Answer {

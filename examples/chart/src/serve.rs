@@ -46,17 +46,15 @@ fn read(request: &IncomingRequest) -> Result<Vec<u8>, String> {
 }
 
 fn respond(answer: Answer, head_only: bool, out: ResponseOutparam) {
-    let headers = Fields::new();
-    let set = |name: &str, value: &str| {
-        // These names and values are ours and valid.
-        let _ = headers.set(name, &[value.as_bytes().to_vec()]);
-    };
-    set("content-type", answer.content_type);
-    if let Some(allow) = answer.allow {
-        set("allow", allow);
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let mut headers = vec![header("content-type", answer.content_type)];
+    headers.extend(answer.allow.map(|allow| header("allow", allow)));
+    // These names and values are ours and valid.
+    let response = OutgoingResponse::new(Fields::from_list(&headers).unwrap_or_else(|_| Fields::new()));
+    // A new response has 200.
+    if answer.status != 200 {
+        let _ = response.set_status_code(answer.status);
     }
-    let response = OutgoingResponse::new(headers);
-    let _ = response.set_status_code(answer.status);
     let Ok(body) = response.body() else { return };
     ResponseOutparam::set(out, Ok(response));
     if !head_only && let Ok(stream) = body.write() {

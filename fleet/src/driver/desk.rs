@@ -74,7 +74,7 @@ impl Desk {
         self.views.load_full()
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply> {
+    pub(super) async fn ask(&self, request: Request) -> Result<Reply> {
         Ok(self.handle.ask(request).await?)
     }
 
@@ -234,7 +234,7 @@ impl Desk {
         })
     }
 
-    fn written(&self, reply: Reply) -> Result<api::Written> {
+    pub(super) fn written(&self, reply: Reply) -> Result<api::Written> {
         match reply {
             Reply::Written { block, seen_by, others } => {
                 Ok(api::Written { block: block.id().to_string(), seen_by, others })
@@ -384,7 +384,7 @@ pub(crate) fn unknown_function(name: &str) -> ApiError {
         .with_next("`osiris ls` lists the functions.")
 }
 
-fn unexpected(reply: &Reply) -> ApiError {
+pub(super) fn unexpected(reply: &Reply) -> ApiError {
     ApiError::internal(format!("The node gave an answer to another question: {reply:?}."))
 }
 

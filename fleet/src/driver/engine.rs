@@ -1,10 +1,6 @@
 //! Runs the core: takes what happens, performs what it decides.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use osiris_ledger::{Author, BlobHash, View};
@@ -17,12 +13,13 @@ use super::{
     limits::HELD_BYTES_MAX,
     metrics::{HeldNow, Metrics},
     open::Clock,
-    store::Group,
+    serve::NodeState,
+    store::JournalThread,
 };
 use crate::{
     api::codes,
     manifest::Manifest,
-    node::{Effect, Input, Node, Refusal, Reply, Request, Token},
+    node::{Effect, Group, Input, Node, Outbox, Refusal, Reply, Request, Step, Token},
 };
 
 /// Requests that wait for the core.
@@ -60,17 +57,13 @@ pub(crate) struct Engine {
     to_core: mpsc::Sender<Input>,
     answers: BTreeMap<Token, Answer>,
     next_token: Token,
-    groups: mpsc::Sender<Group>,
-    acknowledged: mpsc::Receiver<Result<u64, String>>,
-    /// Groups handed to the journal, and the last one that is durable.
-    written: u64,
-    durable: u64,
-    /// Effects behind a write, each with the group it waits for.
-    held: VecDeque<(u64, Effect)>,
-    /// Bytes of the frames among those.
-    held_bytes: usize,
+    journal: JournalThread,
+    outbox: Outbox,
+    /// Why the journal failed, until the core is told.
+    failure: Option<String>,
+    /// What `/readyz` says.
+    state: Arc<NodeState>,
     metrics: Arc<Metrics>,
-    store_failed: bool,
     /// Active members at the last look.
     members: usize,
     library: Library,
@@ -85,7 +78,8 @@ impl Engine {
         clock: Clock,
         library: Library,
         metrics: Arc<Metrics>,
-        (groups, acknowledged): (mpsc::Sender<Group>, mpsc::Receiver<Result<u64, String>>),
+        journal: JournalThread,
+        state: Arc<NodeState>,
     ) -> (Self, NodeHandle) {
         let (to_handle, requests) = mpsc::channel(REQUESTS);
         let (to_core, inputs) = mpsc::channel(INPUTS);
@@ -97,14 +91,11 @@ impl Engine {
             to_core,
             answers: BTreeMap::new(),
             next_token: 0,
-            groups,
-            acknowledged,
-            written: 0,
-            durable: 0,
-            held: VecDeque::new(),
-            held_bytes: 0,
+            journal,
+            outbox: Outbox::default(),
+            failure: None,
+            state,
             metrics,
-            store_failed: false,
             members: 0,
             library,
             mesh: None,
@@ -138,10 +129,10 @@ impl Engine {
             };
             tokio::select! {
                 ended = &mut until => return ended,
-                Some(acknowledged) = self.acknowledged.recv() => self.acknowledge(acknowledged).await,
+                Some(acknowledged) = self.journal.acknowledged.recv() => self.acknowledge(acknowledged).await,
                 Some((request, answer)) = self.requests.recv() => self.request(request, answer).await,
                 // While the disk lags, peers are not listened to: their links fill and they wait.
-                Some(event) = events.recv(), if self.held_bytes < HELD_BYTES_MAX => self.event(event).await,
+                Some(event) = events.recv(), if self.outbox.frame_bytes_held() < HELD_BYTES_MAX => self.event(event).await,
                 Some(input) = self.inputs.recv() => self.handle(input).await,
                 () = due => self.handle(Input::Tick).await,
             }
@@ -171,45 +162,46 @@ impl Engine {
     async fn handle(&mut self, input: Input) {
         self.node.handle(self.clock.now(), input);
         self.drain().await;
+        self.tell_failure().await;
         self.note_held();
     }
 
     fn note_held(&self) {
         self.metrics.note_held(HeldNow {
             core: self.node.held(),
-            journal_groups: self.written - self.durable,
-            journal_bytes: self.held_bytes as u64,
+            journal_groups: self.outbox.groups_waiting(),
+            journal_bytes: self.outbox.frame_bytes_held() as u64,
         });
+    }
+
+    async fn tell_failure(&mut self) {
+        if let Some(why) = self.failure.take() {
+            self.outbox.core_told();
+            self.node.handle(self.clock.now(), Input::StoreFailed(why));
+            self.drain().await;
+        }
     }
 
     async fn drain(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
-            match effect {
-                Effect::Persist(blocks) => self.persist(blocks).await,
-                effect if self.written > self.durable => {
-                    self.held_bytes += frame_bytes(&effect);
-                    self.held.push_back((self.written, effect));
-                }
-                effect => self.perform(effect),
+            match self.outbox.push(effect) {
+                Some(Step::Write(group)) => self.write(group).await,
+                Some(Step::Perform(effect)) => self.perform(effect),
+                None => {}
             }
         }
     }
 
-    async fn persist(&mut self, blocks: Vec<Arc<osiris_ledger::Block>>) {
-        if self.store_failed {
-            return;
-        }
-        self.written += 1;
-        let mut group = Group { number: self.written, blocks };
+    async fn write(&mut self, mut group: Group) {
         // The journal's queue is bounded; while it is full, acknowledgements make room.
-        while let Err(error) = self.groups.try_send(group) {
+        while let Err(error) = self.journal.groups.try_send(group) {
             group = match error {
                 mpsc::error::TrySendError::Full(group) => group,
                 mpsc::error::TrySendError::Closed(_) => {
                     return self.fail("the journal's thread has ended".to_owned());
                 }
             };
-            match self.acknowledged.recv().await {
+            match self.journal.acknowledged.recv().await {
                 Some(Ok(number)) => self.release(number),
                 Some(Err(why)) => return self.fail(why),
                 None => return self.fail("the journal's thread has ended".to_owned()),
@@ -221,19 +213,15 @@ impl Engine {
         match acknowledged {
             Ok(number) => self.release(number),
             Err(why) => {
-                self.fail(why.clone());
-                self.handle(Input::StoreFailed(why)).await;
+                self.fail(why);
+                self.tell_failure().await;
             }
         }
     }
 
     fn release(&mut self, number: u64) {
-        self.durable = number;
-        while self.held.front().is_some_and(|(group, _)| *group <= number) {
-            if let Some((_, effect)) = self.held.pop_front() {
-                self.held_bytes -= frame_bytes(&effect);
-                self.perform(effect);
-            }
+        for effect in self.outbox.durable(number) {
+            self.perform(effect);
         }
         self.note_held();
     }
@@ -241,18 +229,11 @@ impl Engine {
     /// The journal failed: what waited for it must not happen, and its requests are refused.
     fn fail(&mut self, why: String) {
         tracing::error!(%why, "the journal takes no more writes; calls go on");
-        self.store_failed = true;
-        self.durable = self.written;
-        self.held_bytes = 0;
-        for (_, effect) in std::mem::take(&mut self.held) {
-            match effect {
-                Effect::Reply(token, _) => self.reply(token, Err(Refusal::storage(&why))),
-                Effect::Published(_) => self.perform(effect),
-                _ => {}
-            }
+        self.state.fail();
+        for effect in self.outbox.fail(&why) {
+            self.perform(effect);
         }
-        // Where the failure was found while the core was being drained, it learns of it next.
-        let _ = self.to_core.try_send(Input::StoreFailed(why));
+        self.failure = Some(why);
     }
 
     fn reply(&mut self, token: Token, reply: Result<Reply, Refusal>) {
@@ -358,19 +339,12 @@ impl Engine {
 
     /// Makes every write durable and performs what waited for it.
     pub(crate) async fn settle(&mut self) {
-        while self.written > self.durable && !self.store_failed {
-            match self.acknowledged.recv().await {
+        while self.outbox.is_waiting() {
+            match self.journal.acknowledged.recv().await {
                 Some(acknowledged) => self.acknowledge(acknowledged).await,
                 None => break,
             }
         }
-    }
-}
-
-fn frame_bytes(effect: &Effect) -> usize {
-    match effect {
-        Effect::Send(_, frame) | Effect::Hint(frame) => frame.len(),
-        _ => 0,
     }
 }
 

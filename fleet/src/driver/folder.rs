@@ -6,7 +6,8 @@
 //! DATA/lock           held by the one process that uses the folder
 //! DATA/journal        the ledger's blocks (osiris_ledger::journal)
 //! DATA/mesh-port      the UDP port this device had last, which it takes again where it is free
-//! DATA/journal.damaged-N, journal.tail-N   what a start found damaged or cut off, kept for people
+//! DATA/journal.head   how far the journal goes; without it, a journal cut between two records looks whole
+//! DATA/journal.damaged-N, journal.tail-N, journal.cut-N   what a start found damaged, cut off or missing, for people
 //! DATA/peers.json     where members were last known to listen
 //! DATA/seen           digest of the ledger when another member last held the same
 //! DATA/library/       components and manifests by hash
@@ -25,8 +26,8 @@ use std::{
 use osiris_ledger::{Author, Session, SigningKey};
 use osiris_protocol::PeerAddr;
 
-use super::error::DriverError;
-use crate::api::codes;
+use super::{disk::FolderDisk, error::DriverError};
+use crate::{api::codes, disk::replace, store::KEPT};
 
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_MAX: usize = 100;
@@ -136,15 +137,25 @@ impl Folder {
         self.save("seen", osiris_ledger::BlockId(*digest).to_string().as_bytes())
     }
 
-    /// What earlier starts found damaged or cut off and kept.
+    /// What earlier starts found damaged, cut off or missing and kept, in sentences.
     pub(crate) fn kept(data: &Path) -> Vec<String> {
         let entries = fs::read_dir(data).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut kept: Vec<_> = names
-            .filter(|name| name.starts_with("journal.damaged-") || name.starts_with("journal.tail-"))
+            .filter_map(|name| Some((KEPT.iter().position(|what| name.starts_with(what))?, name)))
             .collect();
         kept.sort();
-        kept
+        let sentence = |(what, name): (usize, String)| {
+            let found = [
+                "found the journal damaged in the middle, and kept the damaged file as",
+                "cut off what was no whole record at the journal's end, and kept it as",
+                "found that durable records were missing at the journal's end, and noted it in",
+            ][what];
+            format!(
+                "An earlier start {found} {name}. Once `osiris sync` has brought back what other members hold and nothing is missing, delete that file."
+            )
+        };
+        kept.into_iter().map(sentence).collect()
     }
 
     /// The mesh port that this device had last.
@@ -161,7 +172,7 @@ impl Folder {
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DriverError> {
         let path = self.path.join(name);
-        write_durably(&path, bytes)
+        replace(&mut FolderDisk::new(&self.path), name, bytes)
             .map_err(|error| DriverError::io("A file cannot be written:", &path, &error))
     }
 }
@@ -234,14 +245,8 @@ fn read_key(path: &Path) -> Result<SigningKey, DriverError> {
     }
 }
 
-/// Writes a file that appears whole or not at all, readable by its owner only.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = write_temporary(path, bytes)?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-/// The same, unless the file exists.
+/// Writes a file that appears whole or not at all, readable by its owner only, unless it exists. Other
+/// processes may do the same at once.
 fn create_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = write_temporary(path, bytes)?;
     let linked = fs::hard_link(&temporary, path);

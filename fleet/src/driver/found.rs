@@ -66,7 +66,7 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
             "Names have 1 to 64 bytes of printable text: `--name NAME`, `--label LABEL`.",
         )
     })?;
-    Journal::create(&folder.journal(), &ledger.fleet(), &[genesis.entry()])?;
+    Journal::create(folder.path(), &ledger.fleet(), &[genesis.entry()])?;
     Ok(Inited {
         fleet: ledger.fleet().to_string(),
         device: writer.author().to_string(),
@@ -76,7 +76,11 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
 
 fn refuse_a_second_fleet(folder: &Folder) -> Result<(), DriverError> {
     if !folder.journal().exists() {
-        return Ok(());
+        return match Journal::inspect(folder.path()) {
+            // The journal of a fleet is gone; founding another in its place would hide that.
+            Err(error) if error.code != codes::NOT_FOUND.0 => Err(error),
+            _ => Ok(()),
+        };
     }
     Err(DriverError::new(
         codes::CONFLICT,
@@ -146,7 +150,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let welcome = tokio::time::timeout(options.timeout, ask()).await.map_err(|_| unreachable_fleet())?;
     let welcome = welcome.map_err(|error| join_error(&error))?;
     if !folder.journal().exists() {
-        Journal::create(&folder.journal(), &fleet, &[])?;
+        Journal::create(folder.path(), &fleet, &[])?;
     }
     let mut peers = welcome.addrs.clone();
     peers.extend(ticket.peers.iter().cloned());
@@ -169,9 +173,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     if let Ok(Err(error @ JoinError::Refused { .. })) = tokio::time::timeout(options.timeout, ask()).await {
         let folder = Folder::open(data)?;
         if joined.blocks == 0 {
-            std::fs::remove_file(folder.journal()).map_err(|error| {
-                DriverError::io("The unused journal cannot be removed:", &folder.journal(), &error)
-            })?;
+            Journal::remove(folder.path())?;
         }
         return Err(join_error(&error));
     }
@@ -252,7 +254,8 @@ fn already_member(
     fleet: &FleetId,
     device: &Author,
 ) -> Result<Option<Arc<View>>, DriverError> {
-    let (held, found) = Journal::inspect(&folder.journal())?;
+    let found = Journal::inspect(folder.path())?;
+    let held = found.fleet;
     if held != *fleet {
         return Err(DriverError::new(
             codes::CONFLICT,

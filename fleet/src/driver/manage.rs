@@ -157,6 +157,26 @@ impl Manage for Management {
     fn doctor(&self) -> Answer<'_, api::Doctor> {
         Box::pin(self.desk.doctor())
     }
+
+    fn revoke(&self, revoke: api::Revoke) -> Answer<'_, api::Revoked> {
+        Box::pin(self.desk.revoke(revoke))
+    }
+
+    fn grant_roles(&self, change: api::RoleChange) -> Answer<'_, api::RolesChanged> {
+        Box::pin(self.desk.grant_roles(change))
+    }
+
+    fn revoke_roles(&self, change: api::RoleChange) -> Answer<'_, api::RolesChanged> {
+        Box::pin(self.desk.revoke_roles(change))
+    }
+
+    fn recovery(&self) -> Answer<'_, api::Recovery> {
+        Box::pin(self.desk.recovery())
+    }
+
+    fn recover(&self, recover: api::Recover) -> Answer<'_, api::Recovered> {
+        Box::pin(self.desk.recover(recover))
+    }
 }
 
 impl Gauges for Management {
@@ -216,9 +236,13 @@ impl Desk {
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
-        doctor.problems.extend(super::folder::Folder::kept(&self.data).into_iter().map(|kept| {
-            format!("An earlier start found the journal damaged and kept {kept}; `osiris ledger verify` says more.")
-        }));
+        doctor.problems.extend(super::folder::Folder::kept(&self.data));
+        if facts.returned > 0 {
+            doctor.problems.push(format!(
+                "{} block(s) of this device came back from other members: the journal here had lost them, or the folder was restored from a backup, or joined again. They are held again. Only one process may use a device's key: make sure that no copy of this folder runs elsewhere.",
+                facts.returned
+            ));
+        }
         let rejected: u64 = facts.rejected.values().sum();
         if rejected > 0 {
             doctor.problems.push(format!(

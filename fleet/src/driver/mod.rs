@@ -2,9 +2,12 @@
 
 pub mod answer;
 mod desk;
+mod disk;
 pub mod dispatch;
 mod engine;
 mod error;
+#[cfg(test)]
+mod failing_disk;
 mod folder;
 mod found;
 mod hosting;
@@ -13,6 +16,7 @@ mod manage;
 pub mod metrics;
 mod offline;
 mod open;
+mod people;
 pub mod routes;
 mod rows;
 mod run;
@@ -26,4 +30,5 @@ pub use error::DriverError;
 pub use folder::{device, socket_path};
 pub use found::{InitOptions, Inited, JoinOptions, Joined, init, join};
 pub use offline::Offline;
+pub use people::certify_recovery;
 pub use run::{Addresses, RunOptions, run};

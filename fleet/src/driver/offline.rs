@@ -158,6 +158,49 @@ impl Offline {
         self.at_desk(|desk| async move { desk.leave(0).await }).await
     }
 
+    /// Ends another device's membership.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn revoke(&mut self, revoke: api::Revoke) -> Result<api::Revoked> {
+        self.at_desk(|desk| async move { desk.revoke(api::Revoke { timeout_ms: 0, ..revoke }).await }).await
+    }
+
+    /// Gives roles to a member.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn grant_roles(&mut self, change: api::RoleChange) -> Result<api::RolesChanged> {
+        let change = api::RoleChange { timeout_ms: 0, ..change };
+        self.at_desk(|desk| async move { desk.grant_roles(change).await }).await
+    }
+
+    /// Takes roles from a member.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn revoke_roles(&mut self, change: api::RoleChange) -> Result<api::RolesChanged> {
+        let change = api::RoleChange { timeout_ms: 0, ..change };
+        self.at_desk(|desk| async move { desk.revoke_roles(change).await }).await
+    }
+
+    /// What the recovery key has to sign.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn recovery(&mut self) -> Result<api::Recovery> {
+        self.at_desk(|desk| async move { desk.recovery().await }).await
+    }
+
+    /// Makes a device an admin by the recovery key's word.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn recover(&mut self, recover: api::Recover) -> Result<api::Recovered> {
+        let recover = api::Recover { timeout_ms: 0, ..recover };
+        self.at_desk(|desk| async move { desk.recover(recover).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors

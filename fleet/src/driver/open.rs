@@ -50,6 +50,8 @@ pub(crate) struct Opened {
     pub(crate) library: Library,
     /// What people should know of the journal's recovery.
     pub(crate) warnings: Vec<String>,
+    /// Whether the journal lacks blocks that it held.
+    pub(crate) damaged: bool,
 }
 
 impl Opened {
@@ -57,9 +59,9 @@ impl Opened {
     pub(crate) fn open(data: &Path) -> Result<Self, DriverError> {
         let folder = Folder::open(data)?;
         let key = folder.device_key()?;
-        let (journal, fleet, found) = Journal::open(&folder.journal())?;
-        let mut warnings = found.warnings();
-        let mut ledger = Ledger::new(fleet);
+        let (journal, found) = Journal::open(folder.path())?;
+        let mut warnings = found.warnings(folder.path());
+        let mut ledger = Ledger::new(found.fleet);
         for entry in &found.entries {
             match ledger.replay(entry) {
                 Ok(Admission::New { .. } | Admission::Known | Admission::Early { .. }) => {}
@@ -69,9 +71,11 @@ impl Opened {
             }
         }
         ledger.publish();
+        // A journal holds each block behind all it names; where one waits, something was lost before.
+        let damaged = !found.damage.is_empty() || ledger.early().0 > 0;
         let writer = Writer::new(key, fresh_session()?);
         let library = open_library(&folder)?;
-        Ok(Self { folder, journal, ledger, writer, library, warnings })
+        Ok(Self { folder, journal, ledger, writer, library, warnings, damaged })
     }
 
     /// The same, for all but a join under way: without the fleet's first block nothing can be judged.

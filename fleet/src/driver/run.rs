@@ -73,10 +73,13 @@ pub struct Addresses {
 
 /// A process's engine and desk over an open folder, with or without a network.
 pub(crate) struct Process {
-    pub(crate) folder: Folder,
+    /// Ends before the folder's lock is let go: its journal is written to until then.
     pub(crate) engine: Engine,
+    pub(crate) folder: Folder,
     pub(crate) desk: Arc<Desk>,
     pub(crate) warnings: Vec<String>,
+    /// Whether the journal lacks blocks that it held: who belongs may be among them.
+    damaged: bool,
     secret: [u8; 32],
     mesh_slot: MeshSlot,
     roster_views: Arc<ArcSwap<osiris_ledger::View>>,
@@ -88,13 +91,20 @@ impl Process {
         let clock = Clock::start();
         let all_seen = opened.all_seen();
         let seed = u64::from_le_bytes(random()?);
-        let Opened { folder, journal, ledger, writer, library, warnings } = opened;
+        let Opened { folder, journal, ledger, writer, library, warnings, damaged } = opened;
         let secret = folder.device_key()?.to_bytes();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
         let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
+        let state = Arc::new(NodeState::default());
         let metrics = Arc::new(Metrics::default());
-        let (engine, handle) =
-            Engine::new(node, clock, library.clone(), Arc::clone(&metrics), journal.spawn());
+        let (engine, handle) = Engine::new(
+            node,
+            clock,
+            library.clone(),
+            Arc::clone(&metrics),
+            journal.spawn(),
+            Arc::clone(&state),
+        );
         let desk = Desk {
             handle,
             views: Arc::clone(&views),
@@ -109,7 +119,7 @@ impl Process {
             mesh: OnceLock::new(),
             hosting: OnceLock::new(),
             http: OnceLock::new(),
-            state: Arc::new(NodeState::default()),
+            state,
             stop: Arc::new(Notify::new()),
         };
         Ok(Self {
@@ -117,6 +127,7 @@ impl Process {
             engine,
             desk: Arc::new(desk),
             warnings,
+            damaged,
             secret,
             mesh_slot: MeshSlot::default(),
             roster_views: views,
@@ -139,8 +150,9 @@ impl Process {
         config.gossip = gossip;
         config.known = self.folder.peers();
         config.known.extend(bootstrap.iter().cloned());
-        let bootstrap: BTreeSet<_> = bootstrap.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
-        let roster = ViewRoster { views: Arc::clone(&self.roster_views), bootstrap };
+        let told = if self.damaged { &config.known } else { &bootstrap };
+        let told: BTreeSet<_> = told.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
+        let roster = ViewRoster { views: Arc::clone(&self.roster_views), told };
         let services = NodeServices {
             handle: self.desk.handle.clone(),
             library: self.desk.library.clone(),
@@ -218,10 +230,23 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
     let token = options.token_file.as_deref().map(Token::read).transpose();
     let token =
         token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), &error.next()))?;
-    let listen_error =
-        |code, error: serve::ListenError| DriverError::new(code, error.to_string(), error.next());
-    validate_listen(options.http, token.as_ref()).map_err(|error| listen_error(codes::BAD_REQUEST, error))?;
+    validate_listen(options.http, token.as_ref())
+        .map_err(|error| listen_error(codes::BAD_REQUEST, &error))?;
     let opened = Opened::open_founded(&options.data)?;
+    run_opened(options, token, opened, ready).await
+}
+
+fn listen_error(code: (&'static str, u16), error: &serve::ListenError) -> DriverError {
+    DriverError::new(code, error.to_string(), error.next())
+}
+
+/// The same over a folder that is open already.
+pub(crate) async fn run_opened(
+    options: RunOptions,
+    token: Option<Token>,
+    opened: Opened,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), DriverError> {
     // The log knows at once; people read the same on the terminal.
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
@@ -263,7 +288,7 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
         state: Arc::clone(&desk.state),
     };
     let server = serve::Server::start(config, parts).await;
-    let server = server.map_err(|error| listen_error(codes::CONFLICT, error))?;
+    let server = server.map_err(|error| listen_error(codes::CONFLICT, &error))?;
     let http = server.http_addr().unwrap_or(options.http);
     let _ = desk.http.set(http.to_string());
     process.engine.start().await;
@@ -365,41 +390,7 @@ pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{InitOptions, init, limits::UNUSED_KEPT, store::Journal};
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_writes_and_reads_go_on() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let options = InitOptions { name: "full".to_owned(), label: "node".to_owned() };
-        init(dir.path(), options).expect("founded");
-        let mut opened = Opened::open(dir.path()).expect("opened");
-        let before = opened.ledger.publish().hash();
-        opened.journal = Journal::on_a_full_disk();
-        let mut process = Process::new(opened, false).expect("a process");
-        process.engine.start().await;
-        let desk = Arc::clone(&process.desk);
-        let work = async {
-            let deploy = crate::api::Deploy {
-                component: String::new(),
-                manifest: crate::manifest::Manifest::named("f"),
-                timeout_ms: 0,
-                wait: false,
-            };
-            let stored = desk.store(super::super::serve::manage::BlobKind::Component, SUMMARY.into()).await;
-            let deploy =
-                crate::api::Deploy { component: stored.expect("the library has room").hash, ..deploy };
-            let refused = desk.deploy(deploy.clone()).await.expect_err("nothing is acknowledged");
-            let again = desk.deploy(deploy).await.expect_err("nor later");
-            (refused, again, desk.status().await.expect("reads go on"))
-        };
-        let (refused, again, status) = process.engine.run(&mut no_events(), work).await;
-        assert_eq!((refused.status, again.status), (507, 507), "{refused} {again}");
-        assert!(refused.body.message.contains("takes no more writes"), "{refused}");
-        assert_eq!(status.state, "read-only");
-        drop(process);
-        let mut reopened = Opened::open(dir.path()).expect("opened again");
-        assert_eq!(reopened.ledger.publish().hash(), before, "what was not acknowledged is not there");
-    }
+    use crate::driver::{InitOptions, init, limits::UNUSED_KEPT};
 
     const SUMMARY: &[u8] = osiris_examples::SUMMARY;
     const CHART: &[u8] = osiris_examples::CHART;

@@ -13,34 +13,22 @@ use osiris_protocol::{
 use osiris_runtime::{ComponentHash, Library};
 
 use super::{dispatch::Dispatcher, engine::NodeHandle};
-use crate::node::{Reply, Request};
+use crate::node::{Reply, Request, is_in_roster, roster};
 
-/// Who belongs to the fleet: the view's members; before there is a view, whom the ticket named.
+/// Who belongs to the fleet; see [`is_in_roster`].
 #[derive(Debug)]
 pub(crate) struct ViewRoster {
     pub(crate) views: Arc<ArcSwap<View>>,
-    pub(crate) bootstrap: BTreeSet<PeerId>,
-}
-
-impl ViewRoster {
-    fn is_blank(view: &View) -> bool {
-        view.members().is_empty()
-    }
+    pub(crate) told: BTreeSet<PeerId>,
 }
 
 impl Roster for ViewRoster {
     fn is_member(&self, peer: &PeerId) -> bool {
-        let view = self.views.load();
-        view.is_member(&Author(peer.to_bytes())) || (Self::is_blank(&view) && self.bootstrap.contains(peer))
+        is_in_roster(&self.views.load(), &self.told, peer)
     }
 
     fn members(&self) -> Vec<PeerId> {
-        let view = self.views.load();
-        if Self::is_blank(&view) {
-            return self.bootstrap.iter().copied().collect();
-        }
-        let active = view.members().values().filter(|member| member.active);
-        active.map(|member| PeerId::from_bytes(member.device.0)).collect()
+        roster(&self.views.load(), &self.told)
     }
 }
 

@@ -6,7 +6,7 @@ use osiris_ledger::{Admission, Author, Block, BlockId, FleetId, Ledger, View};
 use osiris_runtime::{ComponentHash, Library};
 
 use super::{folder::Folder, store::Journal};
-use crate::api::Verified;
+use crate::{api::Verified, store::places};
 
 /// Admits every block into an empty ledger, compares the views, scans the journal and hashes the
 /// library's bytes.
@@ -33,18 +33,23 @@ pub(crate) fn verify(
             "The view differs from what its blocks say; restart the node to build it again.".to_owned(),
         );
     }
-    match Journal::inspect(&data.join("journal")) {
-        Ok((_, found)) => {
+    match Journal::inspect(data) {
+        Ok(found) => {
             let held: BTreeSet<_> =
                 found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
             let lost = blocks.iter().filter(|(block, _)| !held.contains(&block.id().0)).count();
             if !found.damage.is_empty() {
-                let places: Vec<_> =
-                    found.damage.iter().map(|d| format!("{} bytes at {}", d.bytes, d.offset)).collect();
                 problems.push(format!(
                     "The journal is damaged on disk ({}). The next start keeps the damaged file beside and repairs the rest from other members.",
-                    places.join(", ")
+                    places(&found.damage)
                 ));
+            }
+            // A torn tail alone may be a write under way.
+            problems.extend(found.lost_end.map(|lost| {
+                format!("{lost} The next start notes it beside and repairs the rest from other members.")
+            }));
+            if found.head_damaged {
+                problems.push("The file journal.head is damaged; the next start makes it anew.".to_owned());
             }
             if lost > 0 {
                 problems.push(format!("The journal lacks {lost} block(s) that the node holds in memory."));
@@ -59,11 +64,7 @@ pub(crate) fn verify(
             Err(error) => problems.push(error.to_string()),
         }
     }
-    for kept in Folder::kept(data) {
-        problems.push(format!(
-            "An earlier start found the journal damaged and kept {kept}. Once `osiris sync` has brought back what other members hold and nothing is missing, delete that file."
-        ));
-    }
+    problems.extend(Folder::kept(data));
     problems.extend(missing_bytes(view, me, library));
     let chains: BTreeSet<_> = blocks.iter().map(|(block, _)| block.chain()).collect();
     Verified {

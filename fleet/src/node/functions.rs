@@ -137,9 +137,14 @@ impl Node {
         wanted.filter_map(|revision| Some((revision.id, self.functions.problem(revision)?))).collect()
     }
 
+    /// Whether [`Node::reconcile`] has something to do at all.
+    pub(super) fn looks_after_functions(&self) -> bool {
+        self.started && self.serves && self.read_only.is_none()
+    }
+
     /// Brings what is ready here in line with what the view says should be.
     pub(super) fn reconcile(&mut self, now: Now) {
-        if !self.started || !self.serves || self.read_only.is_some() {
+        if !self.looks_after_functions() {
             return;
         }
         self.functions.last_look = Some(now.mono);
@@ -313,4 +318,59 @@ fn wanted_revisions(function: &Function) -> impl Iterator<Item = &Arc<Revision>>
         .iter()
         .filter(|live| function.newest.as_ref().is_none_or(|newest| newest.id != live.id));
     function.newest.iter().chain(live)
+}
+
+#[cfg(test)]
+mod tests {
+    use osiris_ledger::{Founding, Session, SigningKey, World, Writer, op::Deployed};
+
+    use super::*;
+    use crate::node::{Config, Input};
+
+    #[test]
+    fn what_was_removed_is_fetched_again_and_not_counted_on() {
+        let key = |seed| SigningKey::from_bytes(&[seed; 32]);
+        let mut earlier = Writer::new(key(1), Session([1; 16]));
+        let founding = Founding {
+            name: "test".to_owned(),
+            label: "one".to_owned(),
+            admin: &key(100),
+            recovery: Author(key(101).verifying_key().to_bytes()),
+            nonce: Session([9; 16]),
+        };
+        let (mut ledger, _) = earlier.found(Now::default(), founding).expect("founded");
+        let (component, manifest) = (BlobHash([1; 32]), BlobHash([2; 32]));
+        let deployed = Deployed {
+            name: "f".to_owned(),
+            component,
+            size: 1,
+            world: World::Http,
+            manifest,
+            manifest_size: 1,
+            replaces: Vec::new(),
+        };
+        earlier.append(&mut ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed");
+        let config = Config { serves: true, seed: 1, all_seen: true };
+        let mut node = Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])));
+        let mut handle = |input| {
+            node.handle(Now::default(), input);
+            std::iter::from_fn(|| node.poll_effect()).collect::<Vec<_>>()
+        };
+        for held in [manifest, component] {
+            handle(Input::BlobHeld(held));
+            handle(Input::BlobGone(held));
+        }
+        handle(Input::BlobHeld(manifest));
+        let effects = handle(Input::Start);
+        assert!(
+            matches!(effects.as_slice(), [Effect::ReadManifest(hash)] if *hash == manifest),
+            "{effects:?}"
+        );
+        let effects = handle(Input::Manifest(manifest, Ok(Manifest::named("f"))));
+        let fetched = |effect: &Effect| matches!(effect, Effect::Fetch { hash, .. } if *hash == component);
+        assert!(matches!(effects.as_slice(), [effect] if fetched(effect)), "{effects:?}");
+        let effects = handle(Input::BlobGone(manifest));
+        let fetched = |effect: &Effect| matches!(effect, Effect::Fetch { hash, .. } if *hash == manifest);
+        assert!(matches!(effects.as_slice(), [effect] if fetched(effect)), "{effects:?}");
+    }
 }

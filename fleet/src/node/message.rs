@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, View, World,
+    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
@@ -126,6 +126,47 @@ pub enum Request {
     },
     /// Read.
     Query(Query),
+    /// End another device's membership.
+    Revoke {
+        /// The device.
+        device: Author,
+        /// Void all that it wrote, rather than only what it writes from now on.
+        discard: bool,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Give a member more roles.
+    GrantRoles(RoleChange),
+    /// Take roles from a member.
+    RevokeRoles(RoleChange),
+    /// What a recovery has to be signed for.
+    Recovery,
+    /// Make a device an admin by the recovery key's word.
+    Recover {
+        /// The device.
+        device: Author,
+        /// Its name.
+        label: String,
+        /// What the certificate was signed for; [`Request::Recovery`] says which one is next.
+        generation: u32,
+        /// The recovery key's signature.
+        certificate: Signature,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+}
+
+/// What [`Request::GrantRoles`] and [`Request::RevokeRoles`] change.
+#[derive(Debug)]
+pub struct RoleChange {
+    /// The member.
+    pub device: Author,
+    /// The roles in question.
+    pub roles: Roles,
+    /// A fresh random key for the invitation behind a new grant: it signs once.
+    pub key: SigningKey,
+    /// Wait so long for another member.
+    pub timeout_ms: u64,
 }
 
 /// What can be read.
@@ -174,6 +215,8 @@ pub struct Facts {
     pub problems: BTreeMap<BlockId, String>,
     /// Whether this node serves no more.
     pub draining: bool,
+    /// Own blocks of earlier sessions that other members held and this replica did not.
+    pub returned: u64,
     /// Why the journal takes no more writes.
     pub read_only: Option<String>,
     /// What is wrong where another process runs with this device's key, in sentences.
@@ -213,6 +256,13 @@ pub enum Reply {
     Facts(Box<Facts>),
     /// [`Query::Log`] and [`Query::Blocks`].
     Blocks(Vec<(Arc<Block>, bool)>),
+    /// [`Request::Recovery`].
+    Recovery {
+        /// Public half of the fleet's recovery key.
+        key: Author,
+        /// One above the highest generation that is known here.
+        generation: u32,
+    },
 }
 
 /// Why a request was refused.

@@ -8,8 +8,11 @@
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
 mod functions;
+mod members;
 mod message;
+mod outbox;
 mod request;
+mod roster;
 mod twin;
 
 use std::{
@@ -26,8 +29,10 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
-pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, Token};
+pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token};
+pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
+pub use roster::{is_in_roster, roster};
 pub use twin::AHEAD_MAX;
 use twin::Twin;
 
@@ -65,6 +70,8 @@ pub struct Node {
     waiting: Vec<Waiting>,
     /// Own blocks that no other member confirmed.
     unseen: BTreeSet<BlockId>,
+    /// Own blocks that others brought: this replica had lost them, or another copy of it writes.
+    returned: u64,
     /// When a member's connection was lost, or this node started without one.
     gone_since: BTreeMap<PeerId, Mono>,
     draining: bool,
@@ -101,6 +108,7 @@ impl Node {
             functions: Functions::default(),
             waiting: Vec::new(),
             unseen,
+            returned: 0,
             gone_since,
             draining: false,
             read_only: None,
@@ -191,9 +199,15 @@ impl Node {
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
-        let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
-        let take_over = take_over.filter(|at| self.functions.last_look().is_none_or(|last| *at > last)).min();
-        [self.sync.deadline(), waiting, take_over, self.functions.deadline()].into_iter().flatten().min()
+        let mut earliest = [self.sync.deadline(), waiting].into_iter().flatten().min();
+        // What never looks at its functions has nothing to do when one of theirs is due.
+        if self.looks_after_functions() {
+            let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
+            let last_look = self.functions.last_look();
+            let take_over = take_over.filter(|at| last_look.is_none_or(|last| *at > last)).min();
+            earliest = [earliest, take_over, self.functions.deadline()].into_iter().flatten().min();
+        }
+        earliest
     }
 
     fn malformed(&mut self, peer: PeerId) {
@@ -239,9 +253,10 @@ impl Node {
         if blocks.is_empty() {
             return;
         }
+        self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
         let own = self.writer.chain();
         for block in blocks {
-            let warning = self.twin.block_came(now, &own, block);
+            let warning = self.twin.block_came(now, &self.ledger, &own, block);
             self.effects.extend(warning.map(Effect::Warn));
         }
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
@@ -288,7 +303,38 @@ impl Node {
     }
 
     fn send(&mut self, peer: PeerId, frame: &Frame) {
-        self.effects.push_back(Effect::Send(peer, frame.encode()));
+        let frame = match self.read_only {
+            None => frame.encode(),
+            Some(_) => match self.without_promises(frame) {
+                Some(frame) => frame.encode(),
+                None => return,
+            },
+        };
+        self.effects.push_back(Effect::Send(peer, frame));
+    }
+
+    /// What a node whose journal failed may still say. A digest and a receipt confirm that blocks are
+    /// durable here, and an own block of this session may not be: so it asks with a vector in place of a
+    /// digest, and keeps its own session to itself. Both come after the next start.
+    fn without_promises(&self, frame: &Frame) -> Option<Frame> {
+        let frame = match frame {
+            Frame::Receipt(_) => return None,
+            Frame::Digest(_) => Frame::Vector(false, self.ledger.vector(false)),
+            Frame::Blocks(entries, more) => {
+                let mine = self.writer.chain();
+                let is_mine = |entry: &[u8]| {
+                    let block = self.ledger.get(&Block::id_of(entry));
+                    block.is_some_and(|block| block.chain() == mine)
+                };
+                let others: Vec<_> = entries.iter().filter(|entry| !is_mine(entry)).cloned().collect();
+                if others.is_empty() {
+                    return None;
+                }
+                Frame::Blocks(others, *more)
+            }
+            other => other.clone(),
+        };
+        Some(frame)
     }
 
     fn store_failed(&mut self, why: &str) {
@@ -338,7 +384,7 @@ impl Node {
     }
 
     /// Heads of the automerge document; older ones where it was built again a moment ago.
-    fn document_heads(&mut self, now: Now) -> Vec<[u8; 32]> {
+    fn heads_shown(&mut self, now: Now) -> Vec<[u8; 32]> {
         let (stale, _) = self.ledger.document_rebuilds();
         if stale {
             if self.rebuilt.is_some_and(|at| now.mono < at.plus(REBUILD_INTERVAL)) {
@@ -346,6 +392,11 @@ impl Node {
             }
             self.rebuilt = Some(now.mono);
         }
+        self.ledger.document_heads()
+    }
+
+    /// Heads of the automerge document, with every admitted block applied.
+    pub fn document_heads(&mut self) -> Vec<[u8; 32]> {
         self.ledger.document_heads()
     }
 

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use osiris_ledger::{
-    Author, Block, BlockId, InvitationState, Mono, Now, Payload, Role, Roles, Signature, op,
-};
+use osiris_ledger::{Author, Block, BlockId, InvitationState, Mono, Now, Payload, Signature, op};
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
@@ -50,7 +48,19 @@ impl Node {
                 self.wait(now, token, None, timeout_ms, false);
                 Ok(None)
             }
+            Request::Recovery => {
+                self.recovery().map(|(key, generation)| Some(Reply::Recovery { key, generation }))
+            }
             Request::Query(query) => Ok(Some(self.query(now, query))),
+            Request::Recover { device, label, generation, certificate, timeout_ms } => {
+                let op = op::Recovered { device, label, generation, certificate };
+                self.recover(now, token, op, timeout_ms)
+            }
+            Request::Revoke { device, discard, timeout_ms } => {
+                self.revoke(now, token, device, discard, timeout_ms)
+            }
+            Request::GrantRoles(change) => self.grant_roles(now, token, &change),
+            Request::RevokeRoles(change) => self.revoke_roles(now, token, &change),
         };
         match answer {
             Ok(Some(reply)) => self.effects.push_back(Effect::Reply(token, Ok(reply))),
@@ -73,7 +83,14 @@ impl Node {
         Ok(None)
     }
 
-    fn wait(&mut self, now: Now, token: Token, block: Option<BlockId>, timeout_ms: u64, live: bool) {
+    pub(super) fn wait(
+        &mut self,
+        now: Now,
+        token: Token,
+        block: Option<BlockId>,
+        timeout_ms: u64,
+        live: bool,
+    ) {
         let until = now.mono.plus(Duration::from_millis(timeout_ms));
         self.waiting.push(Waiting { token, block, until, seen_by: BTreeSet::new(), live });
     }
@@ -222,26 +239,15 @@ impl Node {
         let Some(member) = member else {
             return Err(Refusal::from(osiris_ledger::AppendError::NotMember));
         };
-        let admin = |roles: Roles| roles.has(Role::Admin);
-        let admins =
-            self.view.members().values().filter(|member| member.active && admin(member.roles)).count();
-        if admin(member.roles) && admins == 1 && self.others() > 0 {
+        if self.is_last_admin(&self.me) && self.others() > 0 {
             return Err(Refusal::new(
                 codes::CONFLICT,
                 "This device is the fleet's only admin: without it nobody could invite or revoke.",
-                "Make another device an admin first: `osiris invite --role admin --device KEY`.",
+                "Make another device an admin first: `osiris role grant MEMBER admin`.",
             ));
         }
-        let grants: Vec<_> =
-            member.grants.iter().filter(|(_, _, active)| *active).map(|(id, ..)| *id).collect();
-        let mut last = None;
-        for grant in grants {
-            // The block pins its own session by itself; sessions that this one does not cite need a pin.
-            let mut pins = self.ledger.pins_for(&self.me);
-            pins.retain(|pin| self.ledger.get(pin).is_some_and(|block| block.chain() != self.writer.chain()));
-            last = Some(self.append(now, Payload::Revoked(op::Revoked { grants: vec![grant], pins }))?);
-        }
-        let block = last.ok_or_else(|| Refusal::from(osiris_ledger::AppendError::NotMember))?;
+        let grants = super::members::active_grants(member);
+        let block = self.end_own_grants(now, grants)?;
         self.wait(now, token, Some(block.id()), timeout_ms, false);
         Ok(None)
     }
@@ -274,10 +280,11 @@ impl Node {
                     connected: self.sync.peers().count() as u64,
                     problems: self.problems(),
                     draining: self.draining,
+                    returned: self.returned,
                     read_only: self.read_only.clone(),
                     twin: self.twin.problem(),
                     heads: self.ledger.heads(),
-                    document_heads: self.document_heads(now),
+                    document_heads: self.heads_shown(now),
                 }))
             }
             Query::Log(limit) => {

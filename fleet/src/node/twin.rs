@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{Block, ChainId, Now};
+use osiris_ledger::{Block, ChainId, Ledger, Now};
 
 /// How far a block's time may lie ahead of this node's clock to count for rule 3.
 pub const AHEAD_MAX: Duration = Duration::from_secs(600);
@@ -44,12 +44,18 @@ impl Twin {
     }
 
     /// A block came from elsewhere. Returns what to warn of, the first time that there is something.
-    pub(super) fn block_came(&mut self, now: Now, own: &ChainId, block: &Block) -> Option<String> {
+    pub(super) fn block_came(
+        &mut self,
+        now: Now,
+        ledger: &Ledger,
+        own: &ChainId,
+        block: &Block,
+    ) -> Option<String> {
         if block.author() != own.author || block.chain() == *own {
             return None;
         }
         let follows =
-            block.parents().iter().any(|parent| (parent.author, parent.session) == (own.author, own.session));
+            block.parents().iter().filter_map(|id| ledger.get(id)).any(|parent| parent.chain() == *own);
         let latest = now.wall.0.saturating_add(u64::try_from(AHEAD_MAX.as_millis()).unwrap_or(u64::MAX));
         let newer = self.agreed && (self.started.wall.0..=latest).contains(&block.wall().0);
         (follows || newer)
@@ -85,7 +91,7 @@ mod tests {
     use std::sync::Arc;
 
     use osiris_ledger::{
-        Author, BlobHash, Founding, Ledger, Mono, Payload, Roles, Session, SigningKey, WallMs, World, Writer,
+        Author, BlobHash, Founding, Mono, Payload, Roles, Session, SigningKey, WallMs, World, Writer,
         join_proof,
         op::{Admitted, Deployed, Invited, Serving},
     };
@@ -132,10 +138,10 @@ mod tests {
         let late = invite(&mut earlier, &mut ledger, at(5), 52);
         let mut twin = Twin::new(at(0));
         // By a clock that went back since, before the first agreement.
-        assert_eq!(twin.block_came(at(10_000), &me.chain(), &late), None);
+        assert_eq!(twin.block_came(at(10_000), &ledger, &me.chain(), &late), None);
         twin.agreed();
         for block in [&lost, &ahead] {
-            assert_eq!(twin.block_came(at(10_000), &me.chain(), block), None);
+            assert_eq!(twin.block_came(at(10_000), &ledger, &me.chain(), block), None);
         }
         assert_eq!(twin.problem(), None);
     }
@@ -146,10 +152,10 @@ mod tests {
         let block = invite(&mut other, &mut ledger, at(5), 50);
         let mut twin = Twin::new(at(0));
         twin.agreed();
-        let warning = twin.block_came(at(10), &me.chain(), &block).expect("a warning");
+        let warning = twin.block_came(at(10), &ledger, &me.chain(), &block).expect("a warning");
         assert!(warning.contains("osiris join TICKET"), "{warning}");
         let again = invite(&mut other, &mut ledger, at(6), 51);
-        assert_eq!(twin.block_came(at(10), &me.chain(), &again), None, "once");
+        assert_eq!(twin.block_came(at(10), &ledger, &me.chain(), &again), None, "once");
         assert!(twin.problem().is_some_and(|problem| problem.contains("noticed 2 times")));
     }
 
@@ -177,8 +183,8 @@ mod tests {
         let mut other = Writer::new(key(2), Session([3; 16]));
         let block = other.append(&mut ledger, Now::default(), serving()).expect("allowed");
         let mut twin = Twin::new(at(0));
-        assert!(twin.block_came(at(10), &other.chain(), &block).is_none(), "its own");
-        assert!(twin.block_came(at(10), &founder.chain(), &block).is_none(), "another device's");
-        assert!(twin.block_came(at(10), &me.chain(), &block).is_some());
+        assert!(twin.block_came(at(10), &ledger, &other.chain(), &block).is_none(), "its own");
+        assert!(twin.block_came(at(10), &ledger, &founder.chain(), &block).is_none(), "another device's");
+        assert!(twin.block_came(at(10), &ledger, &me.chain(), &block).is_some());
     }
 }

@@ -42,9 +42,6 @@ impl Services for Nothing {
     }
 }
 
-/// Author, session, seq and id.
-type Place = ([u8; 32], [u8; 16], u64, [u8; 32]);
-
 /// A body, every field free.
 #[derive(Clone, Debug)]
 pub(crate) struct Body {
@@ -52,7 +49,7 @@ pub(crate) struct Body {
     pub(crate) session: [u8; 16],
     pub(crate) seq: u64,
     pub(crate) prev: [u8; 32],
-    pub(crate) parent: Option<Place>,
+    pub(crate) parent: Option<[u8; 32]>,
     pub(crate) depth: u64,
     pub(crate) wall_ms: u64,
     pub(crate) grant: [u8; 32],
@@ -116,11 +113,7 @@ impl Body {
         }
         string(&mut out, 2, &self.prev);
         head(&mut out, 4, u64::from(self.parent.is_some()));
-        if let Some((author, session, seq, id)) = &self.parent {
-            head(&mut out, 4, 4);
-            string(&mut out, 2, author);
-            string(&mut out, 2, session);
-            head(&mut out, 0, *seq);
+        if let Some(id) = &self.parent {
             string(&mut out, 2, id);
         }
         head(&mut out, 0, self.depth);
@@ -163,10 +156,10 @@ impl Hostile {
         let key = SigningKey::from_bytes(&secret);
         let author = Author(key.verifying_key().to_bytes());
         let bytes = std::fs::read(founder.path().join("journal")).expect("a journal");
-        let fleet = journal::read_header(&bytes).expect("a journal");
+        let fleet = journal::read_header(&bytes).expect("a journal").fleet;
         let mut ledger = Ledger::new(fleet);
-        for (_, entry) in journal::scan(&bytes).expect("a journal").records {
-            ledger.replay(entry).expect("valid");
+        for record in journal::scan(&bytes, None).expect("a journal").records {
+            ledger.replay(record.payload).expect("valid");
         }
         let blocks = ledger.in_order();
         let find = |wanted: &dyn Fn(&Payload) -> bool| {
@@ -175,13 +168,12 @@ impl Hostile {
         let grant = find(&|payload| matches!(payload, Payload::Admitted(op) if op.device == author));
         let revision = find(&|payload| matches!(payload, Payload::Deployed(_)));
         let deepest = blocks.last().expect("some");
-        let place = (deepest.author().0, deepest.chain().session.0, deepest.seq(), deepest.id().0);
         let first = Body {
             author: author.0,
             session: [7; 16],
             seq: 1,
             prev: [0; 32],
-            parent: Some(place),
+            parent: Some(deepest.id().0),
             depth: deepest.order().depth + 1,
             wall_ms: 0,
             grant: grant.0,

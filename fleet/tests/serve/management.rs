@@ -46,6 +46,26 @@ async fn every_route_reaches_its_method() {
         ("GET", "/v1/ledger?limit=2", "", "ledger 2"),
         ("GET", "/v1/ledger/verify", "", "verify"),
         ("GET", "/v1/doctor", "", "doctor"),
+        ("POST", "/v1/members/revoke", r#"{"device":"ab","timeout_ms":5}"#, "revoke ab false"),
+        (
+            "POST",
+            "/v1/roles/grant",
+            r#"{"device":"ab","roles":["admin"],"timeout_ms":5}"#,
+            "grant ab [\"admin\"]",
+        ),
+        (
+            "POST",
+            "/v1/roles/revoke",
+            r#"{"device":"ab","roles":["admin"],"timeout_ms":5}"#,
+            "take ab [\"admin\"]",
+        ),
+        ("GET", "/v1/recovery", "", "recovery"),
+        (
+            "POST",
+            "/v1/recovery",
+            r#"{"device":"ab","generation":2,"certificate":"","timeout_ms":5}"#,
+            "recover ab 2",
+        ),
     ] {
         let (status, answer) = ask(&node, method, path, body).await;
         assert_eq!((status, node.desk.last().as_str()), (200, asked), "{method} {path}: {answer}");
@@ -132,6 +152,9 @@ async fn the_document_describes_what_is_served() {
                 .map_or("", |reference| match reference.rsplit('/').next() {
                     Some("Deploy") => r#"{"component":"","manifest":{"name":"a"},"timeout_ms":1}"#,
                     Some("Invite") => r#"{"uses":1,"roles":[],"note":"","timeout_ms":1}"#,
+                    Some("Revoke") => r#"{"device":"ab","timeout_ms":1}"#,
+                    Some("RoleChange") => r#"{"device":"ab","roles":[],"timeout_ms":1}"#,
+                    Some("Recover") => r#"{"device":"ab","generation":1,"certificate":"","timeout_ms":1}"#,
                     _ => r#"{"timeout_ms":1}"#,
                 });
             let response = unix(&node.socket, request(&method, &path, body)).await;
@@ -145,5 +168,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 37);
+    assert_eq!(walked, 42);
 }

@@ -212,6 +212,21 @@ impl Manage for Desk {
     fn verify(&self) -> Answer<'_, Verified> {
         self.answer("verify", Verified::default())
     }
+    fn revoke(&self, revoke: Revoke) -> Answer<'_, Revoked> {
+        self.answer(format!("revoke {} {}", revoke.device, revoke.discard), Revoked::default())
+    }
+    fn grant_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
+        self.answer(format!("grant {} {:?}", change.device, change.roles), RolesChanged::default())
+    }
+    fn recovery(&self) -> Answer<'_, Recovery> {
+        self.answer("recovery", Recovery::default())
+    }
+    fn recover(&self, recover: Recover) -> Answer<'_, Recovered> {
+        self.answer(format!("recover {} {}", recover.device, recover.generation), Recovered::default())
+    }
+    fn revoke_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
+        self.answer(format!("take {} {:?}", change.device, change.roles), RolesChanged::default())
+    }
     fn doctor(&self) -> Answer<'_, Doctor> {
         self.answer("doctor", Doctor::default())
     }

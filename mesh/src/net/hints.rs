@@ -6,7 +6,6 @@
 //! anew whenever iroh-gossip closes it.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -31,8 +30,8 @@ use super::{api::MeshEvent, bind::endpoint_id, shared::Shared};
 use crate::{
     PeerId,
     limits::{
-        GOSSIP_JOIN_DELAY, GOSSIP_MESSAGE_BYTES_MAX, GOSSIP_REJOIN_INTERVAL, GOSSIP_SHUFFLE_INTERVAL,
-        HINT_BYTES_MAX, HINT_SEND_TIMEOUT, HINTS_QUEUED_MAX,
+        GOSSIP_MESSAGE_BYTES_MAX, GOSSIP_REJOIN_INTERVAL, GOSSIP_SHUFFLE_INTERVAL, HINT_BYTES_MAX,
+        HINT_SEND_TIMEOUT, HINTS_QUEUED_MAX,
     },
 };
 
@@ -70,8 +69,7 @@ impl HintQueue {
         }
     }
 
-    /// A link to `peer` came up: make it a gossip neighbour, if it stays. Missed ones are retried with the
-    /// rest.
+    /// A link to `peer` came up: make it a gossip neighbour. Missed ones are retried with the rest.
     pub(super) fn join(&self, peer: PeerId) {
         let _ = self.joins.try_send(peer);
     }
@@ -115,37 +113,6 @@ pub(super) async fn run(shared: Arc<Shared>, gossip: Gossip, mut task: HintTask)
     }
 }
 
-/// Peers whose link came up a moment ago, in that order.
-#[derive(Default)]
-struct Newcomers(VecDeque<(Instant, PeerId)>);
-
-impl Newcomers {
-    /// A link came up. One of too many waits for the next attempt of all.
-    fn push(&mut self, now: Instant, peer: PeerId) {
-        if self.0.len() < HINTS_QUEUED_MAX {
-            self.0.push_back((now + GOSSIP_JOIN_DELAY, peer));
-        }
-    }
-
-    /// When the next one is due.
-    fn deadline(&self) -> Option<Instant> {
-        self.0.front().map(|(due, _)| *due)
-    }
-
-    /// Those that are due and whose link is still up.
-    fn due(&mut self, now: Instant, linked: &[PeerId]) -> Vec<PeerId> {
-        let count = self.0.partition_point(|(due, _)| *due <= now);
-        self.0.drain(..count).map(|(_, peer)| peer).filter(|peer| linked.contains(peer)).collect()
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
 fn linked(shared: &Shared) -> Vec<EndpointId> {
     shared.linked().iter().filter_map(endpoint_id).collect()
 }
@@ -153,22 +120,13 @@ fn linked(shared: &Shared) -> Vec<EndpointId> {
 async fn send(shared: &Shared, sender: &GossipSender, task: &mut HintTask, neighbours: &AtomicUsize) {
     let mut rejoin = interval_at(Instant::now() + GOSSIP_REJOIN_INTERVAL, GOSSIP_REJOIN_INTERVAL);
     rejoin.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut newcomers = Newcomers::default();
     loop {
         let sent = tokio::select! {
             Some(bytes) = task.hints.recv() => {
                 timeout(HINT_SEND_TIMEOUT, sender.broadcast(bytes)).await
             }
             Some(peer) = task.joins.recv() => {
-                newcomers.push(Instant::now(), peer);
-                continue;
-            }
-            () = sleep_until(newcomers.deadline()) => {
-                let due = newcomers.due(Instant::now(), &shared.linked());
-                let peers: Vec<EndpointId> = due.iter().filter_map(endpoint_id).collect();
-                if peers.is_empty() {
-                    continue;
-                }
+                let peers = endpoint_id(&peer).into_iter().collect();
                 timeout(HINT_SEND_TIMEOUT, sender.join_peers(peers)).await
             }
             // iroh-gossip dials once and never again, so whoever is alone asks everyone again.
@@ -206,31 +164,5 @@ async fn receive(shared: &Shared, mut receiver: GossipReceiver, neighbours: &Ato
             }
             Event::NeighborUp(_) | Event::NeighborDown(_) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_who_stays_becomes_a_neighbour() {
-        let [stays, goes, late] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
-        let start = Instant::now();
-        let mut newcomers = Newcomers::default();
-        assert_eq!(newcomers.deadline(), None);
-        newcomers.push(start, stays);
-        newcomers.push(start, goes);
-        let then = start + GOSSIP_JOIN_DELAY;
-        newcomers.push(then, late);
-        let linked = [stays, late];
-        assert_eq!(newcomers.due(then - Duration::from_millis(1), &linked), []);
-        assert_eq!(newcomers.deadline(), Some(then));
-        assert_eq!(newcomers.due(then, &linked), [stays]);
-        assert_eq!(newcomers.due(then + GOSSIP_JOIN_DELAY, &linked), [late]);
-        for n in 0..2 * HINTS_QUEUED_MAX {
-            newcomers.push(start, PeerId::from_bytes([n as u8; 32]));
-        }
-        assert_eq!(newcomers.0.len(), HINTS_QUEUED_MAX);
     }
 }

@@ -13,7 +13,7 @@ use crate::args::BenchRole;
 use crate::exit::{Exit, Failure};
 use crate::output::Out;
 
-use super::{echo, floor, load};
+use super::{echo, floor, load, pins};
 
 /// Longest wait for a child beyond the time that its job takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,11 +42,16 @@ fn name(role: BenchRole) -> &'static str {
 }
 
 impl Role {
-    /// Starts a child and hands it its job.
-    pub(super) async fn start<J: Serialize>(role: BenchRole, job: &J) -> Result<Self, Failure> {
+    /// Starts a child, on these cores where some are named, and hands it its job.
+    pub(super) async fn start<J: Serialize>(
+        role: BenchRole,
+        job: &J,
+        cores: Option<&str>,
+    ) -> Result<Self, Failure> {
         let name = name(role);
         let fail = |e: &dyn std::fmt::Display| Failure::failed(format!("The bench's {name} failed: {e}."));
-        let mut command = Command::new(std::env::current_exe().map_err(|e| fail(&e))?);
+        let program = std::env::current_exe().map_err(|e| fail(&e))?;
+        let mut command = cores.map_or_else(|| Command::new(&program), |list| pins::on(list, &program));
         for (variable, _) in std::env::vars_os().filter(|(v, _)| v.to_string_lossy().starts_with("OSIRIS_")) {
             command.env_remove(variable);
         }

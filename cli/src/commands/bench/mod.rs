@@ -5,7 +5,7 @@
 //! measures   what is compared with what, medians          machine  cores, load average, CPU time
 //! load       the load generator                           wire     requests and answers
 //! floor      raw hyper                                    echo     raw iroh
-//! report     the table
+//! report     the table                                    pins     which cores processes run on
 //! ```
 //!
 //! The same load generator, in a process of its own, asks floor and subject the same way, and takes no
@@ -18,6 +18,7 @@ mod floor;
 mod load;
 mod machine;
 mod measures;
+mod pins;
 mod report;
 mod subjects;
 mod wire;
@@ -86,5 +87,5 @@ async fn measure(args: &BenchArgs, machine: Machine, fleet: &mut Fleet) -> Resul
         }
         rounds.push(round);
     }
-    Ok(Report::new(machine, args.seconds, subjects.sizes(), &rounds))
+    Ok(Report::new(machine, subjects.pins(), args.seconds, subjects.sizes(), &rounds))
 }

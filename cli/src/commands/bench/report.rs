@@ -8,6 +8,7 @@ use crate::output::{Format, Out};
 
 use super::machine::Machine;
 use super::measures::{Ratio, Round, Row, rows};
+use super::pins::Pins;
 use super::subjects::Bytes;
 
 /// Columns of the table.
@@ -20,6 +21,10 @@ const OTHERS_PERCENT_MAX: f64 = 5.0;
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     machine: Machine,
+    /// The cores of each end at one connection; without, nothing was pinned, and why.
+    pins: Option<Pins>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_pinned: Option<String>,
     seconds: u64,
     bytes: Bytes,
     /// CPU time of everything but the bench, of all that the machine has: the most of the measures'
@@ -30,10 +35,17 @@ pub(super) struct Report {
 
 impl Report {
     /// The medians over the rounds.
-    pub(super) fn new(machine: Machine, seconds: u64, bytes: Bytes, rounds: &[Round]) -> Self {
+    pub(super) fn new(
+        machine: Machine,
+        pins: Result<Pins, String>,
+        seconds: u64,
+        bytes: Bytes,
+        rounds: &[Round],
+    ) -> Self {
         let measures = rows(rounds);
         let others = measures.iter().filter_map(|row| row.median.others_cpu_percent).reduce(f64::max);
-        Self { machine, seconds, bytes, others_cpu_percent: others, measures }
+        let (pins, not_pinned) = pins.map_or_else(|why| (None, Some(why)), |pins| (Some(pins), None));
+        Self { machine, pins, not_pinned, seconds, bytes, others_cpu_percent: others, measures }
     }
 
     /// Prints them.
@@ -58,15 +70,23 @@ impl Report {
             Some(share) => format!("other programs took up to {share:.0} % of the CPU time"),
             None => "what other programs took is not known".to_owned(),
         };
+        let busy = self.machine.busy().map_or_else(String::new, |why| format!("BUSY: {why}\n"));
+        let pinned = match (&self.pins, &self.not_pinned) {
+            (Some(pins), _) => pins.describe(),
+            (None, why) => format!(
+                "nothing was pinned: {}; so at 1 connection latency also depends on whether the kernel puts both \
+                 processes on one core",
+                why.as_deref().unwrap_or_default()
+            ),
+        };
         let Bytes { http_answer, native_request, native_answer, echo_request, echo_reply } = self.bytes;
         format!(
-            "\n{} cores, load average {load} before; {others}\n\
+            "\n{busy}{} cores, load average {load} before; {others}\n\
+             {pinned}\n\
              medians of {rounds} rounds of {} s a measure; ratios are taken within a round, their least and \
              most in brackets\n\
              ratio: p50 of that of hyper at 1 connection, requests/s of hyper's at {}, p50 of that of echo + \
              wasi:http call where relayed\n\
-             at 1 connection latency also depends on whether the kernel puts both processes on one core: where \
-             rounds differ by much, take more of them\n\
              SERVER CPU: for each request, of all processes that answer; LOAD CPU: the load generator's share \
              of all cores\n\
              answers: {http_answer} B wasi:http, {native_answer} B native to {native_request} B; echo: \
@@ -120,4 +140,25 @@ fn verdict(row: &Row) -> (String, Cell) {
         Cell::new(format!("{word} in {same} of {rounds}")).tone(Tone::Warning)
     };
     (format!("{sign} {aim:.2}"), verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: Bytes =
+        Bytes { http_answer: 1, native_request: 1, native_answer: 1, echo_request: 1, echo_reply: 1 };
+
+    fn notes(load: f64, pins: Result<Pins, String>) -> String {
+        Report::new(Machine { cores: 2, load1: Some(load) }, pins, 1, BYTES, &[]).notes()
+    }
+
+    #[test]
+    fn a_busy_machine_and_free_processes_are_said_under_the_table() {
+        let said = notes(6.5, Err("there is only one core".to_owned()));
+        assert!(said.contains("\nBUSY: the load average is 6.50, above 1.0 for 2 cores"), "{said}");
+        assert!(said.contains("\nnothing was pinned: there is only one core; so at 1 connection"), "{said}");
+        let quiet = notes(0.25, Err(String::new()));
+        assert!(!quiet.contains("BUSY") && quiet.contains("load average 0.25 before"), "{quiet}");
+    }
 }

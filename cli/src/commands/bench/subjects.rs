@@ -14,6 +14,7 @@ use super::floor::{Floor, FloorJob};
 use super::load::{LoadJob, Loaded};
 use super::machine::{cpu_of, cpu_of_all};
 use super::measures::{Measure, Sample, Spent};
+use super::pins::Pins;
 use super::wire::{Ask, Seen, capture};
 use super::{Fleet, NODES};
 
@@ -32,6 +33,7 @@ const RELAYED: &str = "x-osiris-relayed";
 struct Subject {
     ask: Ask,
     seen: Seen,
+    /// In the order in which a request meets them.
     pids: Vec<u32>,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Subjects {
     echo: Echo,
     echo_role: Role,
     sizes: Sizes,
+    /// Or why nothing is pinned.
+    pins: Result<Pins, String>,
 }
 
 /// How large requests and answers are, bytes.
@@ -74,21 +78,20 @@ impl Subjects {
         let (holder, _) = fleet.deploy_chart().await?;
         let (http, pids): (Vec<_>, Vec<_>) =
             fleet.nodes().iter().map(|node| (node.http(), node.pid())).unzip();
-        let pids: Vec<u32> = pids.into_iter().flatten().collect();
         let other = (holder + 1) % NODES;
-        let own = pids.get(holder).copied().into_iter().collect::<Vec<_>>();
+        let pids = |nodes: &[usize]| nodes.iter().filter_map(|node| pids[*node]).collect::<Vec<_>>();
 
         let chart = Ask { target: http[holder], path: CHART_PATH.to_owned(), body: None };
         let summary = Ask { path: SUMMARY_PATH.to_owned(), body: Some(SAMPLES.to_owned()), ..chart.clone() };
-        let local = subject(chart.clone(), own.clone(), "false").await?;
-        let native = subject(summary, own, "false").await?;
-        let relayed = subject(chart.at(http[other]), pids, "true").await?;
+        let local = subject(chart.clone(), pids(&[holder]), "false").await?;
+        let native = subject(summary, pids(&[holder]), "false").await?;
+        let relayed = subject(chart.at(http[other]), pids(&[other, holder]), "true").await?;
         if relayed.seen.body != local.seen.body {
             return Err(Failure::failed("A relayed call answers something else than a local one."));
         }
         let sizes = Sizes::of(CHART, &relayed.ask, &relayed.seen)
             .map_err(|e| Failure::failed(format!("The call cannot be written: {e}.")))?;
-        let mut echo_role = Role::start(BenchRole::Echo, &EchoJob { sizes }).await?;
+        let mut echo_role = Role::start(BenchRole::Echo, &EchoJob { sizes }, None).await?;
         let echo = echo_role.answer(Duration::ZERO).await?;
         Ok(Self {
             local_floor: base(&local).await?,
@@ -99,7 +102,13 @@ impl Subjects {
             echo,
             echo_role,
             sizes,
+            pins: Pins::find().await,
         })
+    }
+
+    /// Which cores are used, or why nothing is pinned.
+    pub(super) fn pins(&self) -> Result<Pins, String> {
+        self.pins.clone()
     }
 
     /// How large everything is.
@@ -120,6 +129,7 @@ impl Subjects {
         seconds: u64,
         cores: usize,
     ) -> Result<Sample, Failure> {
+        let connections = measure.connections();
         let subject = match measure {
             Measure::FloorOne | Measure::FloorMany => &self.local_floor.subject,
             Measure::LocalOne | Measure::LocalMany => &self.local,
@@ -129,15 +139,26 @@ impl Subjects {
             Measure::Echo => {
                 let job = ProbeJob { echo: self.echo.clone(), sizes: self.sizes, seconds };
                 let pids: Vec<u32> = self.echo_role.pid().into_iter().collect();
-                return sample(BenchRole::Probe, &job, seconds, &pids, cores).await;
+                let asks = self.place(connections, &pids).await?;
+                return sample(BenchRole::Probe, &job, asks.as_deref(), seconds, &pids, cores).await;
             }
         };
         let (ask, seen) = (subject.ask.clone(), subject.seen.clone());
-        let job = LoadJob { ask, seen, connections: measure.connections(), seconds };
-        sample(BenchRole::Load, &job, seconds, &subject.pids, cores).await.map_err(|failure| Failure {
-            message: format!("{} at {}: {}", measure.name(), measure.connections(), failure.message),
+        let job = LoadJob { ask, seen, connections, seconds };
+        let asks = self.place(connections, &subject.pids).await?;
+        let sample = sample(BenchRole::Load, &job, asks.as_deref(), seconds, &subject.pids, cores).await;
+        sample.map_err(|failure| Failure {
+            message: format!("{} at {connections}: {}", measure.name(), failure.message),
             ..failure
         })
+    }
+
+    /// Puts servers on their cores. Returns those of the load generator, where anything is pinned.
+    async fn place(&self, connections: usize, pids: &[u32]) -> Result<Option<String>, Failure> {
+        match &self.pins {
+            Ok(pins) => pins.place(connections, pids).await.map(Some),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -158,7 +179,7 @@ async fn subject(ask: Ask, pids: Vec<u32>, relayed: &str) -> Result<Subject, Fai
 
 /// Starts a floor that gives a subject's answer, and checks that it does.
 async fn base(of: &Subject) -> Result<Base, Failure> {
-    let mut role = Role::start(BenchRole::Floor, &FloorJob { seen: of.seen.clone() }).await?;
+    let mut role = Role::start(BenchRole::Floor, &FloorJob { seen: of.seen.clone() }, None).await?;
     let floor: Floor = role.answer(Duration::ZERO).await?;
     let address: SocketAddr = floor.address;
     let ask = of.ask.at(address);
@@ -175,13 +196,14 @@ async fn base(of: &Subject) -> Result<Base, Failure> {
 async fn sample<J: Serialize>(
     role: BenchRole,
     job: &J,
+    asks: Option<&str>,
     seconds: u64,
     pids: &[u32],
     cores: usize,
 ) -> Result<Sample, Failure> {
     let servers = || pids.iter().map(|pid| cpu_of(*pid)).sum::<Option<f64>>();
     let (before, all_before, began) = (servers(), cpu_of_all(), Instant::now());
-    let mut load = Role::start(role, job).await?;
+    let mut load = Role::start(role, job, asks).await?;
     let loaded: Loaded = load.answer(Duration::from_secs(seconds)).await?;
     let difference = |after: Option<f64>, before: Option<f64>| Some(after? - before?);
     let spent_servers = difference(servers(), before);

@@ -8,12 +8,12 @@ use http::uri::{Parts as UriParts, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri, header};
 use hyper::body::{Body, Incoming};
 
-use super::Shared;
 use super::body::{self, Answer, Whole};
 use super::guard::Guard;
 use super::prometheus;
 use super::table::{self, Found, On, Op, Row};
 use super::v1::{self, Asked};
+use super::{Shared, State};
 use crate::driver::answer::{ApiError, json_response};
 use crate::driver::dispatch::{Call, Hop};
 use crate::driver::limits::{BLOB_BYTES_MAX, BODY_TIMEOUT, CALL_DEADLINE, MANAGE_BODY_BYTES_MAX};
@@ -114,9 +114,10 @@ async fn route(shared: &Shared, via: &Via, request: Request<Incoming>) -> Result
 fn node(shared: &Shared, op: Op) -> Result<Response<Bytes>, ApiError> {
     match op {
         Op::Health => Ok(body::text(StatusCode::OK, TEXT, "ok\n")),
-        Op::Ready => match shared.state.get().refusal() {
-            None => Ok(body::text(StatusCode::OK, TEXT, "ready\n")),
-            Some(why) => Err(ApiError::unavailable(why)),
+        Op::Ready => match (shared.state.get(), shared.state.get().refusal()) {
+            (_, Some(why)) => Err(ApiError::unavailable(why)),
+            (State::ReadOnly, None) => Ok(body::text(StatusCode::OK, TEXT, "ready, read-only\n")),
+            (_, None) => Ok(body::text(StatusCode::OK, TEXT, "ready\n")),
         },
         Op::Metrics => {
             let ready = shared.state.get().refusal().is_none();

@@ -12,7 +12,8 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     BlobStored, BlockRow, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow, InvitationRow,
-    Invite, Invited, LogRow, NodeRow, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
+    Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, Revoked, RoleChange,
+    RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -80,4 +81,14 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn verify(&self) -> Answer<'_, Verified>;
     /// `GET /v1/doctor`.
     fn doctor(&self) -> Answer<'_, Doctor>;
+    /// `POST /v1/members/revoke`.
+    fn revoke(&self, revoke: Revoke) -> Answer<'_, Revoked>;
+    /// `POST /v1/roles/grant`.
+    fn grant_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged>;
+    /// `POST /v1/roles/revoke`.
+    fn revoke_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged>;
+    /// `GET /v1/recovery`.
+    fn recovery(&self) -> Answer<'_, Recovery>;
+    /// `POST /v1/recovery`.
+    fn recover(&self, recover: Recover) -> Answer<'_, Recovered>;
 }

@@ -90,9 +90,18 @@ impl State {
 pub struct NodeState(AtomicU8);
 
 impl NodeState {
-    /// Sets the state.
+    /// Sets the state. A node whose disk refuses writes does not get back to [`State::Serving`].
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        let next = |now| (now != State::ReadOnly as u8 || state != State::Serving).then_some(state as u8);
+        // Where there is nothing to set, it stays.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    }
+
+    /// The disk refuses writes. Who drains goes on with that.
+    pub fn fail(&self) {
+        if self.get() != State::Draining {
+            self.set(State::ReadOnly);
+        }
     }
 
     /// The state.

@@ -250,6 +250,52 @@ const TYPES: &[Type] = &[
             f("uptime_s", Number),
         ],
     ),
+    ("Revoke", true, &[f("device", Text), Field("discard", Flag, Optional), f("timeout_ms", Number)]),
+    (
+        "Revoked",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("device", Text),
+            f("label", Text),
+            f("members_ended", Texts),
+            f("functions_ended", Texts),
+        ],
+    ),
+    ("RoleChange", true, &[f("device", Text), f("roles", Texts), f("timeout_ms", Number)]),
+    (
+        "RolesChanged",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("device", Text),
+            f("label", Text),
+            f("roles", Texts),
+        ],
+    ),
+    ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
+    (
+        "Recover",
+        true,
+        &[f("device", Text), f("generation", Number), f("certificate", Text), f("timeout_ms", Number)],
+    ),
+    (
+        "Recovered",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("device", Text),
+            f("label", Text),
+            f("generation", Number),
+            f("other_admins", Texts),
+        ],
+    ),
 ];
 
 fn find(name: &str) -> Option<&'static Type> {
@@ -368,6 +414,13 @@ mod tests {
         check("BlockRow", api::BlockRow::default());
         check("Verified", api::Verified::default());
         check("Doctor", api::Doctor::default());
-        assert_eq!(TYPES.len(), 23, "a type has no check here");
+        check("Revoke", api::Revoke::default());
+        check("Revoked", api::Revoked::default());
+        check("RoleChange", api::RoleChange::default());
+        check("RolesChanged", api::RolesChanged::default());
+        check("Recovery", api::Recovery::default());
+        check("Recover", api::Recover::default());
+        check("Recovered", api::Recovered::default());
+        assert_eq!(TYPES.len(), 30, "a type has no check here");
     }
 }

@@ -34,6 +34,11 @@ pub(super) enum Op {
     Ledger,
     Verify,
     Doctor,
+    Revoke,
+    GrantRoles,
+    RevokeRoles,
+    Recovery,
+    Recover,
 }
 
 /// Where a route is served.
@@ -265,6 +270,51 @@ pub(super) const TABLE: &[Row] = &[
     query(LIMIT, row(Op::Ledger, "GET", "/v1/ledger", "The newest blocks.", Rows("BlockRow"), READ)),
     row(Op::Verify, "GET", "/v1/ledger/verify", "Checks everything again.", Json("Verified"), READ),
     row(Op::Doctor, "GET", "/v1/doctor", "What the node finds out about itself.", Json("Doctor"), READ),
+    takes(
+        Json("Revoke"),
+        row(
+            Op::Revoke,
+            "POST",
+            "/v1/members/revoke",
+            "Ends another device's membership.",
+            Json("Revoked"),
+            WRITE,
+        ),
+    ),
+    takes(
+        Json("RoleChange"),
+        row(
+            Op::GrantRoles,
+            "POST",
+            "/v1/roles/grant",
+            "Gives roles to a member.",
+            Json("RolesChanged"),
+            WRITE,
+        ),
+    ),
+    takes(
+        Json("RoleChange"),
+        row(
+            Op::RevokeRoles,
+            "POST",
+            "/v1/roles/revoke",
+            "Takes roles from a member.",
+            Json("RolesChanged"),
+            WRITE,
+        ),
+    ),
+    row(Op::Recovery, "GET", "/v1/recovery", "What the recovery key has to sign.", Json("Recovery"), WRITE),
+    takes(
+        Json("Recover"),
+        row(
+            Op::Recover,
+            "POST",
+            "/v1/recovery",
+            "Makes a device an admin by the recovery key's word.",
+            Json("Recovered"),
+            WRITE,
+        ),
+    ),
 ];
 
 /// What a path and a method stand for.
@@ -325,8 +375,8 @@ mod tests {
             assert_eq!(place, if path == row.path { "" } else { "a-1" });
             assert!(matches!(find("PATCH", &path), Found::Method(_)));
         }
-        assert_eq!(ops.last(), Some(&Op::Doctor));
-        assert_eq!(ops.len(), Op::Doctor as usize + 1, "a route is missing in the table");
+        assert_eq!(ops.last(), Some(&Op::Recover));
+        assert_eq!(ops.len(), Op::Recover as usize + 1, "a route is missing in the table");
         for unknown in
             ["/", "/v1", "/v1/", "/v1/functions/", "/v1/functions/a/b", "/v1/functions/a/b/logs", "/metrics/"]
         {

@@ -71,6 +71,11 @@ pub(super) async fn answer(
         Op::Ledger => json(&manage.ledger(usize::try_from(query.number(0)).unwrap_or(usize::MAX)).await?),
         Op::Verify => json(&manage.verify().await?),
         Op::Doctor => json(&manage.doctor().await?),
+        Op::Revoke => json(&manage.revoke(parse("Revoke", &body)?).await?),
+        Op::GrantRoles => json(&manage.grant_roles(parse("RoleChange", &body)?).await?),
+        Op::RevokeRoles => json(&manage.revoke_roles(parse("RoleChange", &body)?).await?),
+        Op::Recovery => json(&manage.recovery().await?),
+        Op::Recover => json(&manage.recover(parse("Recover", &body)?).await?),
         Op::Call | Op::CallPath | Op::Health | Op::Ready | Op::Metrics | Op::OpenApi => {
             Err(ApiError::internal("This route does not belong to the management interface."))
         }

@@ -1,0 +1,159 @@
+//! `osiris member`, `osiris role` and `osiris recover`: what admins do with members, and how one becomes
+//! an admin where none is left.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use osiris_fleet::api::{NodeRow, Recover, Revoke, RoleChange};
+
+use super::seen;
+use crate::args::{MemberCommand, RecoverArgs, RoleArgs, RoleCommand};
+use crate::backend::{Backend, driver, millis};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::{Out, human};
+
+/// Bytes of a recovery file that are read: a key and white space around it.
+const RECOVERY_FILE_BYTES_MAX: u64 = 1_024;
+
+/// `osiris member revoke`.
+pub(crate) async fn member(command: &MemberCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let MemberCommand::Revoke { member, discard, wait } = command;
+    let mut backend = Backend::open(settings).await?;
+    let row = find(&backend.nodes().await?, member)?;
+    let offline = backend.is_offline();
+    let timeout_ms = millis(wait.timeout);
+    let revoked = backend.revoke(Revoke { device: row.device, discard: *discard, timeout_ms }).await?;
+    out.line(&revoked, &format!("revoked {} ({})", revoked.label, human::short(&revoked.device)))?;
+    if *discard {
+        out.note(
+            "All that it wrote is void: its deploys and removals, its invitations, and who came by them.",
+        );
+    } else {
+        out.note("What it is known to have written goes on counting; what comes from it now is void.");
+    }
+    if !revoked.members_ended.is_empty() {
+        out.note(&format!("No members any more, too: {}", human::list(&revoked.members_ended)));
+    }
+    if !revoked.functions_ended.is_empty() {
+        out.note(&format!("No functions any more: {}", human::list(&revoked.functions_ended)));
+    }
+    Ok(seen(&revoked.written, offline, out))
+}
+
+/// `osiris role grant` and `osiris role revoke`.
+pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let (RoleArgs { member, roles, wait }, give) = match command {
+        RoleCommand::Grant(args) => (args, true),
+        RoleCommand::Revoke(args) => (args, false),
+    };
+    let mut backend = Backend::open(settings).await?;
+    let row = find(&backend.nodes().await?, member)?;
+    let offline = backend.is_offline();
+    let roles = roles.iter().map(|role| role.name().to_owned()).collect();
+    let change = RoleChange { device: row.device, roles, timeout_ms: millis(wait.timeout) };
+    let changed = backend.change_roles(change, give).await?;
+    out.line(&changed, &format!("{} is {} now", changed.label, human::list(&changed.roles)))?;
+    Ok(seen(&changed.written, offline, out))
+}
+
+/// `osiris recover`.
+pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let mut backend = Backend::open(settings).await?;
+    let recovery = backend.recovery().await?;
+    let rows = backend.nodes().await?;
+    let device = match &args.device {
+        None => recovery.device.clone(),
+        Some(key) if is_key(key) => key.to_ascii_lowercase(),
+        Some(name) => find(&rows, name)?.device,
+    };
+    let secret = recovery_key(args.recovery_file.as_deref())?;
+    let certificate = driver::certify_recovery(&secret, &recovery, &device)?;
+    let offline = backend.is_offline();
+    let generation = recovery.generation;
+    let timeout_ms = millis(args.wait.timeout);
+    let recovered = backend.recover(Recover { device, generation, certificate, timeout_ms }).await?;
+    let short = human::short(&recovered.device);
+    out.line(&recovered, &format!("{} ({short}) is an admin above all others now", recovered.label))?;
+    for admin in &recovered.other_admins {
+        let label = rows.iter().find(|row| row.device == *admin).map_or("", |row| row.label.as_str());
+        let short = human::short(admin);
+        out.note(&format!("another admin: {label} ({short}); `osiris member revoke {short}` ends it"));
+    }
+    Ok(seen(&recovered.written, offline, out))
+}
+
+fn is_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The recovery key, from a file or from the terminal. It is never an argument: other users see those.
+fn recovery_key(file: Option<&Path>) -> Result<String, Failure> {
+    let Some(path) = file else {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::usage("The recovery key is needed, and nobody is here to be asked.")
+                .next("give --recovery-file FILE"));
+        }
+        return rpassword::prompt_password("Recovery key: ").map_err(|error| {
+            Failure::failed(format!("The recovery key cannot be read from the terminal: {error}."))
+                .next("give --recovery-file FILE")
+        });
+    };
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(RECOVERY_FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| {
+        Failure::usage(format!("The recovery file {} cannot be read: {error}.", path.display()))
+            .next("check its name and permissions")
+    })?;
+    Ok(text)
+}
+
+/// The one member with this label, or whose key starts so. Past members are looked at last.
+fn find(rows: &[NodeRow], name: &str) -> Result<NodeRow, Failure> {
+    let key = name.to_ascii_lowercase();
+    let is_start = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let fits = |row: &&NodeRow| row.label == name || (is_start && row.device.starts_with(&key));
+    let (past, present): (Vec<_>, Vec<_>) = rows.iter().filter(fits).partition(|row| row.state == "revoked");
+    let found = if present.is_empty() { past } else { present };
+    match found.as_slice() {
+        [row] => Ok((*row).clone()),
+        [] => Err(Failure::not_found(format!("There is no member {name}."))
+            .next("`osiris nodes` lists the members")),
+        several => {
+            let several = several.iter().map(|row| format!("{} ({})", row.label, human::short(&row.device)));
+            let several: Vec<_> = several.collect();
+            Err(Failure::usage(format!("{name} names several members: {}.", several.join(", ")))
+                .next("give the start of the one's key"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_found_by_label_or_key_and_nobody_is_guessed() {
+        let row = |label: &str, device: &str, state: &str| NodeRow {
+            label: label.to_owned(),
+            device: device.to_owned(),
+            state: state.to_owned(),
+            ..NodeRow::default()
+        };
+        let rows = [
+            row("till", "abcd1111", "connected"),
+            row("till", "abcd2222", "unreachable"),
+            row("desk", "beef0000", "this"),
+            row("desk", "dead0000", "revoked"),
+        ];
+        assert_eq!(find(&rows, "desk").expect("the active one").device, "beef0000");
+        assert_eq!(find(&rows, "DEAD").expect("by key").device, "dead0000");
+        let ambiguous = find(&rows, "till").expect_err("two");
+        assert_eq!(ambiguous.exit, Exit::Usage);
+        assert!(ambiguous.message.contains("abcd1111") && ambiguous.message.contains("abcd2222"));
+        assert_eq!(find(&rows, "abcd").expect_err("two keys").exit, Exit::Usage);
+        assert_eq!(find(&rows, "").expect_err("nobody").exit, Exit::NotFound);
+        assert_eq!(find(&rows, "b").expect_err("too short a key").exit, Exit::NotFound);
+    }
+}

@@ -1,0 +1,219 @@
+//! What admins do with members: revoking them, and changing their roles.
+
+use std::sync::Arc;
+
+use osiris_ledger::{
+    AppendError, Author, Block, BlockId, Member, Now, Payload, Role, Roles, join_proof,
+    limits::REVOKED_GRANTS_MAX, op, recovery_message,
+};
+
+use super::{Node, Refusal, Reply, RoleChange, Token};
+use crate::api::codes;
+
+/// The note of an invitation that is redeemed at once, to give a member more roles.
+const GRANT_NOTE: &str = "role grant";
+
+type Answer = Result<Option<Reply>, Refusal>;
+
+impl Node {
+    pub(super) fn revoke(
+        &mut self,
+        now: Now,
+        token: Token,
+        device: Author,
+        discard: bool,
+        timeout_ms: u64,
+    ) -> Answer {
+        if device == self.me {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "This device does not revoke itself.",
+                "`osiris leave` ends this device's own membership.",
+            ));
+        }
+        let grants = active_grants(self.active_member(&device)?);
+        let pins = if discard { Vec::new() } else { self.ledger.pins_for(&device) };
+        let block = self.end_grants(now, grants, pins)?;
+        self.wait(now, token, Some(block.id()), timeout_ms, false);
+        Ok(None)
+    }
+
+    pub(super) fn grant_roles(&mut self, now: Now, token: Token, change: &RoleChange) -> Answer {
+        let member = self.active_member(&change.device)?;
+        if member.roles.covers(change.roles) {
+            let message = format!("{} has the role(s) {} already.", member.label, change.roles);
+            return Err(Refusal::new(codes::CONFLICT, message, "`osiris nodes` shows the roles."));
+        }
+        let block = self.give(now, change, change.roles)?;
+        self.wait(now, token, Some(block.id()), change.timeout_ms, false);
+        Ok(None)
+    }
+
+    pub(super) fn revoke_roles(&mut self, now: Now, token: Token, change: &RoleChange) -> Answer {
+        let member = self.active_member(&change.device)?;
+        if change.roles.has(Role::Node) {
+            return Err(Refusal::new(
+                codes::BAD_REQUEST,
+                "Every member has the role node.",
+                "`osiris member revoke` ends a membership.",
+            ));
+        }
+        if !change.roles.iter().any(|role| member.roles.has(role)) {
+            let message = format!("{} does not have the role(s) {}.", member.label, change.roles);
+            return Err(Refusal::new(codes::CONFLICT, message, "`osiris nodes` shows the roles."));
+        }
+        if change.roles.has(Role::Admin) && self.is_last_admin(&change.device) {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "This is the fleet's only admin: without it nobody could invite or revoke.",
+                "Make another member an admin first: `osiris role grant MEMBER admin`.",
+            ));
+        }
+        let gives = |roles: Roles| roles.iter().any(|role| change.roles.has(role));
+        let active = member.grants.iter().filter(|(_, _, active)| *active);
+        let (mut ending, mut staying) = (Vec::new(), Roles::NONE);
+        for (grant, roles, _) in active {
+            if gives(*roles) {
+                ending.push(*grant);
+            } else {
+                staying = staying.with(*roles);
+            }
+        }
+        ending.sort_unstable();
+        let kept: Vec<_> = member.roles.iter().filter(|role| !change.roles.has(*role)).collect();
+        let kept = Roles::of(&kept);
+        // Refused before anything is written, where the roles cannot be taken.
+        if change.device != self.me {
+            self.may_end(&ending)?;
+        }
+        if !staying.covers(kept) {
+            self.give(now, change, kept)?;
+        }
+        let block = if change.device == self.me {
+            self.end_own_grants(now, ending)?
+        } else {
+            let pins = self.ledger.pins_for(&change.device);
+            self.end_grants(now, ending, pins)?
+        };
+        self.wait(now, token, Some(block.id()), change.timeout_ms, false);
+        Ok(None)
+    }
+
+    /// The recovery key, and the generation that is next.
+    pub(super) fn recovery(&self) -> Result<(Author, u32), Refusal> {
+        let genesis = self.ledger.get(&BlockId(self.ledger.fleet().0));
+        let Some(Payload::Founded(founded)) = genesis.map(|block| block.payload()) else {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "The fleet's first block is not here yet, so its recovery key is not known.",
+                "`osiris sync` fetches blocks from other members.",
+            ));
+        };
+        let known = self.ledger.in_order().into_iter().filter_map(|block| match block.payload() {
+            Payload::Recovered(op) => Some(op.generation),
+            _ => None,
+        });
+        // Only the recovery key can have signed the highest one away.
+        Ok((founded.recovery, known.max().unwrap_or(0).saturating_add(1)))
+    }
+
+    pub(super) fn recover(&mut self, now: Now, token: Token, op: op::Recovered, timeout_ms: u64) -> Answer {
+        let (key, next) = self.recovery()?;
+        if op.generation < next {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "Another recovery came in between.",
+                "Run the same command again.",
+            ));
+        }
+        let message = recovery_message(&self.ledger.fleet(), op.generation, &op.device);
+        if !op::verify(&key, &message, &op.certificate) {
+            return Err(Refusal::new(
+                codes::DENIED,
+                "This is not the recovery key of this fleet.",
+                "Use the key that `osiris init` printed when the fleet was founded.",
+            ));
+        }
+        let block = self.append(now, Payload::Recovered(op))?;
+        self.wait(now, token, Some(block.id()), timeout_ms, false);
+        Ok(None)
+    }
+
+    /// An invitation for one member with a key of its own, and the admission by it at once: a grant with
+    /// further roles, with nothing to be handed over.
+    fn give(&mut self, now: Now, change: &RoleChange, roles: Roles) -> Result<Arc<Block>, Refusal> {
+        let label = self.active_member(&change.device)?.label.clone();
+        let offer = Payload::Invited(op::Invited {
+            key: Author(change.key.verifying_key().to_bytes()),
+            uses: 1,
+            roles,
+            device: Some(change.device),
+            note: GRANT_NOTE.to_owned(),
+        });
+        let invitation = self.append(now, offer)?.id();
+        let proof = join_proof(&change.key, &self.ledger.fleet(), &invitation, &change.device);
+        self.append(now, Payload::Admitted(op::Admitted { invitation, device: change.device, proof, label }))
+    }
+
+    /// Ends grants of another device, all or none; of what it wrote, the pins and what lies below count.
+    fn end_grants(
+        &mut self,
+        now: Now,
+        grants: Vec<BlockId>,
+        pins: Vec<BlockId>,
+    ) -> Result<Arc<Block>, Refusal> {
+        self.may_end(&grants)?;
+        let mut last = None;
+        for grants in grants.chunks(REVOKED_GRANTS_MAX) {
+            let op = op::Revoked { grants: grants.to_vec(), pins: pins.clone() };
+            last = Some(self.append(now, Payload::Revoked(op))?);
+        }
+        last.ok_or_else(|| Refusal::from(AppendError::NotMember))
+    }
+
+    fn may_end(&mut self, grants: &[BlockId]) -> Result<(), Refusal> {
+        let op = op::Revoked { grants: grants.to_vec(), pins: Vec::new() };
+        Ok(self.writer.may_append(&mut self.ledger, &Payload::Revoked(op))?)
+    }
+
+    /// Ends grants of this device, each in the grant's own name.
+    pub(super) fn end_own_grants(&mut self, now: Now, grants: Vec<BlockId>) -> Result<Arc<Block>, Refusal> {
+        let mut last = None;
+        for grant in grants {
+            // The block pins its own session by itself; sessions that this one does not cite need a pin.
+            let mut pins = self.ledger.pins_for(&self.me);
+            pins.retain(|pin| self.ledger.get(pin).is_some_and(|block| block.chain() != self.writer.chain()));
+            last = Some(self.append(now, Payload::Revoked(op::Revoked { grants: vec![grant], pins }))?);
+        }
+        last.ok_or_else(|| Refusal::from(AppendError::NotMember))
+    }
+
+    fn active_member(&self, device: &Author) -> Result<&Member, Refusal> {
+        match self.view.members().get(device) {
+            Some(member) if member.active => Ok(member),
+            Some(member) => {
+                let message = format!("{} is no member any more.", member.label);
+                Err(Refusal::new(codes::CONFLICT, message, "`osiris nodes` lists the members."))
+            }
+            None => {
+                let message = format!("There is no member {}.", device.short());
+                Err(Refusal::new(codes::NOT_FOUND, message, "`osiris nodes` lists the members."))
+            }
+        }
+    }
+
+    /// Whether the fleet would have no admin without this one.
+    pub(super) fn is_last_admin(&self, device: &Author) -> bool {
+        let admins = self.view.members().values().filter(|m| m.active && m.roles.has(Role::Admin));
+        let admins: Vec<_> = admins.map(|member| member.device).collect();
+        admins == [*device]
+    }
+}
+
+/// Grants of a member that are active, by id.
+pub(super) fn active_grants(member: &Member) -> Vec<BlockId> {
+    let active = member.grants.iter().filter(|(_, _, active)| *active);
+    let mut grants: Vec<_> = active.map(|(id, ..)| *id).collect();
+    grants.sort_unstable();
+    grants
+}

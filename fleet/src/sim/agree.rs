@@ -1,0 +1,206 @@
+//! Whether the healed fleet agrees, and on what.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use osiris_ledger::{BlockId, Ledger, View};
+
+use super::{
+    queue::NodeId,
+    world::{Standing, World},
+};
+
+/// What the replicas at the end came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Agreement {
+    pub(super) blocks: u64,
+    pub(super) documents: u64,
+}
+
+/// The heads of an automerge document.
+type Heads = Vec<[u8; 32]>;
+
+impl World<'_> {
+    /// Honest members that belong by all that honest members hold together. All of them run by now and can
+    /// reach each other; who was revoked and has not heard of it is none of them.
+    fn expected(&mut self) -> Vec<NodeId> {
+        let view = self.view_of_all();
+        let members = (0..).zip(&self.devices).filter(|(_, device)| {
+            let member = matches!(device.standing, Standing::Member) && !device.hostile;
+            member && view.is_member(&device.author)
+        });
+        members.map(|(node, _)| node).collect()
+    }
+
+    /// What the blocks of all honest members say together.
+    fn view_of_all(&mut self) -> Arc<View> {
+        let mut different = BTreeMap::new();
+        for (node, device) in self.devices.iter_mut().enumerate() {
+            if let (Standing::Member, Some(running)) = (&device.standing, device.running.as_mut()) {
+                different.entry(running.node.digest()).or_insert(node);
+            }
+        }
+        let digests: BTreeSet<_> = different.keys().copied().collect();
+        if let Some((known, view)) = &self.all
+            && *known == digests
+        {
+            return Arc::clone(view);
+        }
+        let mut all = Ledger::new(self.fleet);
+        for node in different.values() {
+            let Some(running) = self.devices[*node].running.as_ref() else { continue };
+            for block in running.node.ledger().in_order() {
+                // What an honest member admitted is valid, and follows all it names.
+                let _ = all.replay(block.entry());
+            }
+        }
+        let view = all.publish();
+        self.all = Some((digests, Arc::clone(&view)));
+        view
+    }
+
+    /// Whether every expected node runs, holds the same blocks and writes them durably.
+    pub(super) fn agrees(&mut self) -> bool {
+        let expected = self.expected();
+        let mut digest = None;
+        !expected.is_empty()
+            && expected.iter().all(|node| {
+                let Some(running) = self.devices[*node as usize].running.as_mut() else { return false };
+                let own = running.node.digest();
+                running.serves
+                    && !running.outbox.is_waiting()
+                    && !running.outbox.has_failed()
+                    && *digest.get_or_insert(own) == own
+            })
+    }
+
+    /// Checks what must hold of replicas that agree.
+    pub(super) fn compare(&mut self) -> Agreement {
+        let now = self.now;
+        let expected = self.expected();
+        let mut agreement = Agreement::default();
+        let mut first: Option<([u8; 32], Option<Heads>)> = None;
+        let all = self.options.owns_everything();
+        for node in &expected {
+            let device = &mut self.devices[*node as usize];
+            let Some(running) = device.running.as_mut() else { continue };
+            let hash = running.node.view().hash();
+            agreement.blocks += running.node.ledger().len();
+            let heads = device.sampled.then(|| running.node.document_heads());
+            agreement.documents += u64::from(heads.is_some());
+            let Some((known, known_heads)) = &mut first else {
+                first = Some((hash, heads));
+                continue;
+            };
+            if *known != hash {
+                self.check.violated(now, format_args!("node {node} holds the same blocks and another view"));
+            }
+            match (heads, &known_heads) {
+                (Some(heads), Some(known)) if heads != *known => {
+                    self.check.violated(
+                        now,
+                        format_args!("node {node} holds the same blocks and another automerge document"),
+                    );
+                }
+                (Some(heads), None) => *known_heads = Some(heads),
+                _ => {}
+            }
+        }
+        self.deploys_are_there(&expected);
+        self.count_branches(&expected, all);
+        agreement
+    }
+
+    /// Every acknowledged deploy is everywhere, and counts unless its author's grant does not.
+    fn deploys_are_there(&mut self, expected: &[NodeId]) {
+        let now = self.now;
+        let acknowledged: Vec<_> = self
+            .acknowledged
+            .iter()
+            .filter(|(id, _)| !self.excused.contains(id))
+            .map(|(id, n)| (*id, *n))
+            .collect();
+        for node in expected {
+            let Some(running) = self.devices[*node as usize].running.as_ref() else { continue };
+            let view = running.node.view();
+            let revisions = view.functions().values().flat_map(|function| &function.revisions);
+            let listed: BTreeSet<BlockId> = revisions.map(|revision| revision.id).collect();
+            let mut missing = Vec::new();
+            for (id, author) in &acknowledged {
+                let active = view.is_member(&self.devices[*author as usize].author);
+                if running.node.ledger().get(id).is_none() {
+                    missing.push((*id, *author, "does not hold"));
+                } else if active && !listed.contains(id) {
+                    missing.push((*id, *author, "does not count"));
+                }
+            }
+            for (id, author, what) in missing {
+                // Who left or was revoked before it was heard of takes its blocks along.
+                let gone = !matches!(self.devices[author as usize].standing, Standing::Member)
+                    || !expected.contains(&author);
+                if !gone {
+                    self.check.violated(
+                        now,
+                        format_args!(
+                            "node {node} {what} deploy {}, which node {author} had acknowledged",
+                            id.short()
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
+    fn count_branches(&mut self, expected: &[NodeId], all: bool) {
+        for node in expected {
+            let Some(running) = self.devices[*node as usize].running.as_ref() else { continue };
+            let (_, evicted) = running.node.ledger().early();
+            self.branches.add("early evicted", evicted);
+        }
+        let Some(running) = expected.first().and_then(|node| self.devices[*node as usize].running.as_ref())
+        else {
+            return;
+        };
+        let (view, ledger) = (running.node.view(), running.node.ledger());
+        self.branches.add("fork proven", view.forks().len() as u64);
+        let surplus = view.invitations().values().map(|invitation| u64::from(invitation.surplus)).sum();
+        self.branches.add("surplus admission", surplus);
+        if all {
+            let blocks = ledger.in_order();
+            let void = blocks.iter().filter(|block| !ledger.is_effective(block)).count() as u64;
+            self.branches.add("void blocks", void);
+        }
+        let revisions = view.functions().values().flat_map(|function| &function.revisions);
+        let concurrent = revisions.filter(|revision| revision.concurrent).count() as u64;
+        self.branches.add("concurrent deploys", concurrent);
+    }
+
+    /// No agreement in time: what each node holds.
+    pub(super) fn say_why_not(&mut self) {
+        let now = self.now;
+        let mut said = String::new();
+        for node in self.expected() {
+            let connected = self.network.peers(node).len();
+            let device = &mut self.devices[node as usize];
+            let what = match device.running.as_mut() {
+                None => "does not run".to_owned(),
+                Some(running) => {
+                    let digest = BlockId(running.node.digest());
+                    let (blocks, early) = (running.node.ledger().len(), running.node.ledger().early().0);
+                    format!(
+                        "{blocks} blocks, digest {}, {early} early, {connected} connections",
+                        digest.short()
+                    )
+                }
+            };
+            said.push_str(&format!("; node {node}: {what}"));
+            if said.len() > 1_000 {
+                said.push_str(" …");
+                break;
+            }
+        }
+        self.check.violated(now, format_args!("the healed fleet does not agree{said}"));
+    }
+}

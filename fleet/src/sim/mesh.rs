@@ -1,0 +1,216 @@
+//! Connections as the real mesh makes them: whom a node dials, when it dials again, and what its core is
+//! told. The choice of neighbours and the pauses are the mesh's own code.
+
+use std::collections::BTreeSet;
+
+use osiris_mesh::{PeerId, proto::membership::neighbours};
+
+use crate::node::{Input, is_in_roster, roster};
+
+use super::{
+    network::{Pair, on, pair},
+    process::Running,
+    queue::{NodeId, Process, What},
+    world::World,
+};
+
+/// Silence after which a peer counts as gone ([`osiris_mesh::limits::IDLE_TIMEOUT`]).
+const IDLE_MS: u64 = 3_000;
+/// How long a dial in vain takes ([`osiris_mesh::limits::DIAL_TIMEOUT`]).
+const DIAL_MS: u64 = 4_000;
+
+impl World<'_> {
+    /// The roster changed: strangers' connections end, new members are dialled.
+    pub(super) fn roster(&mut self, process: Process) {
+        if !self.is_current(process) {
+            return;
+        }
+        let node = process.node;
+        self.choose(node);
+        for peer in self.network.peers(node) {
+            if !self.accepts(node, peer) {
+                self.close(node, peer);
+            }
+        }
+        self.keep(process);
+    }
+
+    /// Whom this node's mesh wants to be connected to.
+    fn choose(&mut self, node: NodeId) {
+        let device = &self.devices[node as usize];
+        let Some(running) = device.running.as_ref() else { return };
+        let members: BTreeSet<PeerId> = roster(running.node.view(), &running.told).into_iter().collect();
+        let is_gone = |peer: &PeerId| {
+            let dialing = self.by_peer.get(peer).and_then(|peer| running.dialing.get(peer));
+            dialing.is_some_and(|dialing| dialing.backoff.failures() >= 3)
+        };
+        let chosen = neighbours(&device.peer, &members, is_gone);
+        let chosen = chosen.iter().filter_map(|peer| self.by_peer.get(peer).copied()).collect();
+        if let Some(running) = self.devices[node as usize].running.as_mut() {
+            running.chosen = chosen;
+        }
+    }
+
+    /// Whether a node takes another for a member.
+    fn accepts(&self, node: NodeId, peer: NodeId) -> bool {
+        let device = &self.devices[node as usize];
+        let peer = &self.devices[peer as usize].peer;
+        let member = |running: &Running| is_in_roster(running.node.view(), &running.told, peer);
+        device.hostile || device.running.as_ref().is_some_and(member)
+    }
+
+    /// The mesh looks whom to dial.
+    pub(super) fn keep(&mut self, process: Process) {
+        if !self.is_current(process) {
+            return;
+        }
+        let (node, now) = (process.node, self.now);
+        let failing = |running: &Running| running.dialing.values().any(|d| d.backoff.failures() == 3);
+        if self.devices[node as usize].running.as_ref().is_some_and(failing) {
+            self.choose(node);
+        }
+        let Some(running) = self.devices[node as usize].running.as_mut() else { return };
+        if running.keep_at == Some(now) {
+            running.keep_at = None;
+        }
+        let mut next = None;
+        for peer in running.chosen.clone() {
+            let Some(running) = self.devices[node as usize].running.as_mut() else { return };
+            let dialing = running.dialing.entry(peer).or_default();
+            if dialing.under_way || self.network.believes(node, peer) {
+                continue;
+            }
+            let due = u64::try_from(dialing.backoff.not_before_ms()).unwrap_or(0);
+            if due > now {
+                next = Some(next.map_or(due, |next: u64| next.min(due)));
+                continue;
+            }
+            dialing.under_way = true;
+            let answered = self.is_up(peer) && self.network.reaches(node, peer);
+            let pause = if answered { 2 * self.network.delay() } else { DIAL_MS };
+            self.queue.at(now + pause, What::Dialled { from: process, to: peer });
+        }
+        if let (Some(at), Some(running)) = (next, self.devices[node as usize].running.as_mut())
+            && running.keep_at.is_none_or(|known| at < known || known < now)
+        {
+            running.keep_at = Some(at);
+            self.queue.at(at, What::Keep(process));
+        }
+    }
+
+    /// A dial comes to its end.
+    pub(super) fn dialled(&mut self, from: Process, to: NodeId) {
+        if !self.is_current(from) {
+            return;
+        }
+        let (node, now) = (from.node, self.now);
+        let reached = self.is_up(to) && self.network.reaches(node, to) && self.network.greets();
+        let believed = self.network.believes(node, to);
+        let accepted = reached && self.accepts(to, node);
+        let random = self.random.next();
+        let wanted = self.accepts(node, to);
+        let Some(running) = self.devices[node as usize].running.as_mut() else { return };
+        let dialing = running.dialing.entry(to).or_default();
+        dialing.under_way = false;
+        let now_ms = i64::try_from(now).unwrap_or(i64::MAX);
+        if believed || !wanted {
+            return;
+        }
+        if !reached {
+            dialing.backoff.failed(now_ms, random);
+            return self.keep(from);
+        }
+        if !accepted {
+            dialing.backoff.refused(now_ms, random);
+            return self.keep(from);
+        }
+        dialing.backoff.reset();
+        let (pair, side) = pair(node, to);
+        // What was left of an earlier connection is told first.
+        if let Some(generation) = self.network.link(&pair).map(|link| link.generation) {
+            self.down(pair, generation, 0);
+            self.down(pair, generation, 1);
+        }
+        if !self.is_current(from) {
+            return;
+        }
+        let mut ready_at = [now + 1; 2];
+        ready_at[side] += self.network.delay();
+        let generation = self.network.establish(pair, ready_at);
+        self.say(format_args!("connect {node}>{to}"));
+        for side in [1 - side, side] {
+            self.queue.at(ready_at[side], What::Up { pair, generation, side });
+        }
+    }
+
+    /// A side learns of a connection.
+    pub(super) fn up(&mut self, pair: Pair, generation: u64, side: usize) {
+        if !self.is_up(on(pair, side)) || !self.network.tell_up(&pair, generation, side) {
+            return;
+        }
+        let (node, peer) = (on(pair, side), on(pair, 1 - side));
+        self.say(format_args!("up {node} {peer}"));
+        let peer = self.devices[peer as usize].peer;
+        self.input(node, Input::PeerUp(peer));
+    }
+
+    /// A side learns that a connection is gone.
+    pub(super) fn down(&mut self, pair: Pair, generation: u64, side: usize) {
+        if !self.network.tell_down(&pair, generation, side) {
+            return;
+        }
+        let (node, peer) = (on(pair, side), on(pair, 1 - side));
+        self.say(format_args!("down {node} {peer}"));
+        let key = self.devices[peer as usize].peer;
+        self.input(node, Input::PeerDown(key));
+        if let Some(process) = self.run_of(node) {
+            self.keep(process);
+        }
+    }
+
+    /// Nothing came over a connection for a while: if its path is still cut, it is given up.
+    pub(super) fn idle(&mut self, pair: Pair, generation: u64) {
+        if self.network.reaches(pair.0, pair.1)
+            || self.network.link(&pair).is_none_or(|link| link.generation != generation || !link.alive)
+        {
+            return;
+        }
+        self.network.kill(&pair);
+        for side in [0, 1] {
+            let deaf = !self.network.carries(on(pair, 1 - side), on(pair, side));
+            let more = if deaf { 0 } else { self.random.below(IDLE_MS) };
+            self.queue.at(self.now + more, What::Down { pair, generation, side });
+        }
+    }
+
+    /// Connections that a cut silenced are given up unless it heals in time.
+    pub(super) fn silence(&mut self, links: Vec<(Pair, u64)>) {
+        for (pair, generation) in links {
+            self.queue.at(self.now + IDLE_MS, What::Idle { pair, generation });
+        }
+    }
+
+    /// A node closes a connection: it learns at once, the peer when the news arrives.
+    pub(super) fn close(&mut self, node: NodeId, peer: NodeId) {
+        let (pair, side) = pair(node, peer);
+        let Some(generation) = self.network.link(&pair).map(|link| link.generation) else { return };
+        let carried = self.network.carries(node, peer);
+        self.network.kill(&pair);
+        let pause = if carried { self.network.delay() } else { IDLE_MS };
+        self.queue.at(self.now + pause, What::Down { pair, generation, side: 1 - side });
+        self.down(pair, generation, side);
+    }
+
+    /// A process is gone: its peers learn at once where it said goodbye, else by its silence.
+    pub(super) fn vanish(&mut self, node: NodeId, goodbye: bool) {
+        for peer in self.network.peers(node) {
+            let (pair, side) = pair(node, peer);
+            let Some(generation) = self.network.link(&pair).map(|link| link.generation) else { continue };
+            let heard = goodbye && self.network.carries(node, peer);
+            let pause = if heard { self.network.delay() } else { IDLE_MS };
+            self.network.kill(&pair);
+            self.network.tell_down(&pair, generation, side);
+            self.queue.at(self.now + pause, What::Down { pair, generation, side: 1 - side });
+        }
+    }
+}

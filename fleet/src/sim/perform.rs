@@ -1,0 +1,320 @@
+//! Effects, performed on the simulated disk, network and host.
+
+use std::sync::Arc;
+
+use osiris_ledger::{Author, BlobHash, Block, BlockId, View};
+use osiris_mesh::{PeerId, proto::sync::Frame};
+
+use crate::{
+    manifest::Replicas,
+    node::{Effect, Input},
+    placement,
+};
+
+use super::{
+    payload,
+    process::Done,
+    queue::{NodeId, Process, What},
+    report::print,
+    world::{Standing, World},
+};
+
+/// How long connections of a member that left or was revoked stay open, as in the engine.
+const GOODBYE_MS: u64 = 250;
+/// Longest time that a dial to a member that is gone takes.
+const GONE_MS: u64 = 4_000;
+/// Components of a hundred that cannot be compiled.
+const BROKEN_PERCENT: u8 = 5;
+
+impl World<'_> {
+    /// Performs what came of an input, in order.
+    pub(super) fn perform(&mut self, node: NodeId, done: Vec<Done>) {
+        for done in done {
+            match done {
+                Done::Write(group) => {
+                    for block in &group.blocks {
+                        self.taken_in(node, block);
+                    }
+                    if let Some(running) = self.devices[node as usize].running.as_mut() {
+                        running.last_group = group.number;
+                        running.unsynced.push(group);
+                    }
+                    self.write(node);
+                }
+                Done::Perform(effect) => self.effect(node, effect),
+            }
+            if self.devices[node as usize].running.is_none() {
+                return;
+            }
+        }
+        self.arrange_tick(node);
+    }
+
+    /// A core admitted a block, its own or another's.
+    fn taken_in(&mut self, node: NodeId, block: &Block) {
+        let (now, id) = (self.now, block.id());
+        self.say(format_args!("takes {node} {} {}", id.short(), block.payload().name()));
+        let device = &self.devices[node as usize];
+        let Some(running) = device.running.as_ref() else { return };
+        let (author, session) = (device.author, running.session);
+        let own = block.author() == author && block.chain().session == session;
+        self.check.admitted(now, node, author, session, block);
+        if own {
+            self.last_written = now;
+            if let Some(revision) = payload::serves(block.payload()) {
+                self.note_takeover(node, revision);
+            }
+        }
+    }
+
+    /// A replica that is ready on a node which is not among the first in rank took over from one.
+    fn note_takeover(&mut self, node: NodeId, revision: BlockId) {
+        let device = &self.devices[node as usize];
+        let Some(running) = device.running.as_ref() else { return };
+        let view = running.node.view();
+        let mut revisions = view.functions().values().flat_map(|function| &function.revisions);
+        let Some(held) = revisions.find(|held| held.id == revision) else { return };
+        let Some(manifest) = self.manifests.get(&held.manifest) else { return };
+        let Replicas::Count(_) = manifest.replicas else { return };
+        let members = view.members().values();
+        let members =
+            members.filter(|m| m.active && m.roles.has(osiris_ledger::Role::Node)).map(|m| m.device);
+        let first = placement::placed(&revision, members, manifest.replicas, |_| true);
+        if !first.contains(&device.author) {
+            self.branches.count("takeover");
+        }
+    }
+
+    /// Starts a write of all that waits, unless one is under way.
+    fn write(&mut self, node: NodeId) {
+        let time = self.random.between(1, self.options.sync_ms_max);
+        let now = self.now;
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
+        if running.syncing || running.unsynced.is_empty() {
+            return;
+        }
+        running.syncing = true;
+        let groups = std::mem::take(&mut running.unsynced);
+        let last = groups.last().map_or(0, |group| group.number);
+        for group in &groups {
+            device.journal.write(&group.blocks);
+        }
+        self.queue.at(now + time, What::Synced(Process { node, run: running.run }, last));
+        if let Some(away_ms) = device.crash_in_write.take() {
+            self.crash(node, away_ms);
+        }
+    }
+
+    /// The disk has done what it was asked.
+    pub(super) fn synced(&mut self, process: Process, group: u64) {
+        if !self.is_current(process) {
+            return;
+        }
+        let node = process.node;
+        let (now, wall) = (self.now, self.wall(node));
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
+        running.syncing = false;
+        if std::mem::take(&mut device.disk_fails) {
+            let done = running.disk_failed(now, wall, "the simulated disk failed");
+            self.branches.count("disk failed");
+            self.say(format_args!("disk fails {node}"));
+            let back = now + self.random.between(2_000, 10_000);
+            self.perform(node, done);
+            let fault = super::faults::Fault::Crash { node, in_write: false, away_ms: 500 };
+            self.queue.at(back, What::Fault(fault));
+            return;
+        }
+        self.made_durable(node, group);
+        self.write(node);
+        self.is_joined(node);
+    }
+
+    /// Everything that was written is durable: what waited for it happens.
+    fn made_durable(&mut self, node: NodeId, group: u64) {
+        let all = self.options.owns_everything();
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
+        let author = device.author;
+        let durable: Vec<Arc<Block>> = device.journal.sync().to_vec();
+        for block in durable.iter().filter(|block| all || block.author() == author) {
+            device.durable.insert(block.id());
+        }
+        let done = running.durable(group);
+        for block in durable.iter().filter(|block| block.author() == author) {
+            if self.check.made(block.id(), true) {
+                self.pool.push(Arc::clone(block));
+            }
+        }
+        self.say(format_args!("durable {node} {group}"));
+        self.perform(node, done);
+    }
+
+    /// Makes every write durable and performs what waited for it, as the engine does before it ends.
+    pub(super) fn settle(&mut self, node: NodeId) {
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
+        if running.outbox.has_failed() || !running.outbox.is_waiting() {
+            return;
+        }
+        for group in std::mem::take(&mut running.unsynced) {
+            device.journal.write(&group.blocks);
+        }
+        let last = running.last_group;
+        self.made_durable(node, last);
+    }
+
+    fn effect(&mut self, node: NodeId, effect: Effect) {
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Send(peer, bytes) => self.send(node, peer, bytes.into()),
+            Effect::Hint(entry) => self.hint(node, entry.into()),
+            Effect::Reply(token, reply) => self.answered(node, token, reply),
+            Effect::Published(view) => self.published(node, &view),
+            Effect::Fetch { hash, from, .. } => self.fetch(node, hash, &from),
+            Effect::ReadManifest(hash) => {
+                let manifest = self.manifests.get(&hash).cloned();
+                let manifest = manifest.ok_or_else(|| "there is no such manifest".to_owned());
+                self.later(node, 5, Input::Manifest(hash, manifest));
+            }
+            Effect::Prepare { revision, component, .. } => {
+                let pause = self.random.between(20, 800);
+                let input = match component.0[0] % 100 < BROKEN_PERCENT {
+                    true => Input::PrepareFailed(revision, "it cannot be compiled".to_owned()),
+                    false => Input::Prepared(revision, 4),
+                };
+                self.later(node, pause, input);
+            }
+            Effect::Retire(_) | Effect::Warn(_) => {}
+        }
+    }
+
+    /// Something that this process of a node will be told.
+    pub(super) fn later(&mut self, node: NodeId, pause_ms: u64, input: Input) {
+        if let Some(process) = self.run_of(node) {
+            self.queue.at(self.now + pause_ms, What::Input(process, Box::new(input)));
+        }
+    }
+
+    /// Sends a frame. One that cannot be sent is dropped, as by the mesh.
+    pub(super) fn send(&mut self, node: NodeId, peer: PeerId, bytes: Arc<[u8]>) {
+        let Some(to) = self.by_peer.get(&peer).copied() else { return };
+        if self.options.owns_everything() && !self.devices[node as usize].hostile {
+            self.inspect(node, &bytes);
+        }
+        if let Some((pair, generation, side, arrivals)) = self.network.send(self.now, node, to) {
+            for at in arrivals {
+                self.queue.at(at, What::Frame { pair, generation, to: side, bytes: Arc::clone(&bytes) });
+            }
+        }
+    }
+
+    /// What an honest node sends holds no own block, and confirms no block, that is not durable there.
+    fn inspect(&mut self, node: NodeId, bytes: &[u8]) {
+        let author = self.devices[node as usize].author;
+        match Frame::decode(bytes) {
+            Ok(Frame::Blocks(entries, _)) => {
+                let blocks = entries.iter().map(|entry| Block::id_of(entry));
+                let own = |id: &BlockId| {
+                    let running = self.devices[node as usize].running.as_ref()?;
+                    running.node.ledger().get(id).filter(|block| block.author() == author).map(|_| *id)
+                };
+                for id in blocks.filter_map(|id| own(&id)).collect::<Vec<_>>() {
+                    self.leaves(node, id);
+                }
+            }
+            Ok(Frame::Receipt(ids)) => {
+                for id in ids {
+                    if !self.devices[node as usize].durable.contains(&id) {
+                        let now = self.now;
+                        self.check.violated(
+                            now,
+                            format_args!(
+                                "node {node} confirmed block {}, which is not durable there",
+                                id.short()
+                            ),
+                        );
+                    }
+                }
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let now = self.now;
+                self.check.violated(now, format_args!("node {node} sent bytes that are no frame"));
+            }
+        }
+    }
+
+    /// An own block leaves its node.
+    fn leaves(&mut self, node: NodeId, id: BlockId) {
+        let device = &mut self.devices[node as usize];
+        if device.durable.contains(&id) {
+            device.promised.insert(id);
+        } else {
+            let now = self.now;
+            self.check.violated(
+                now,
+                format_args!("block {} left node {node} before it was durable there", id.short()),
+            );
+        }
+    }
+
+    /// Gossip: a hint reaches a part of those who can be reached, each after a few hops.
+    fn hint(&mut self, node: NodeId, entry: Arc<[u8]>) {
+        let id = Block::id_of(&entry);
+        if !self.devices[node as usize].hostile {
+            self.leaves(node, id);
+        }
+        self.say(format_args!("gossip {node} {}", print(&entry)));
+        for to in 0..NodeId::try_from(self.devices.len()).expect("few devices") {
+            let heard = self.random.chance(self.options.hints);
+            let member = matches!(self.devices[to as usize].standing, Standing::Member);
+            if to != node && heard && member && self.network.carries(node, to) {
+                let hops = self.random.between(1, 3);
+                let delay = (0..hops).map(|_| self.network.delay()).sum::<u64>();
+                self.queue.at(self.now + delay, What::Hint { to, bytes: Arc::clone(&entry) });
+            }
+        }
+    }
+
+    fn published(&mut self, node: NodeId, view: &View) {
+        let now = self.now;
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
+        // The effect may have waited for the disk; what is checked is the core as it is.
+        if device.sampled {
+            let digest = running.node.digest();
+            let current = Arc::clone(running.node.view());
+            self.check.published(now, node, digest, &current);
+        }
+        let active = view.members().values().filter(|member| member.active);
+        let (members, roster) = active.fold((0, 0_u64), |(count, sum), member| {
+            let start: [u8; 8] = member.device.0[..8].try_into().expect("eight of 32 bytes");
+            (count + 1, sum.wrapping_add(u64::from_le_bytes(start)))
+        });
+        if roster != running.roster {
+            let fewer = members < running.members;
+            (running.members, running.roster) = (members, roster);
+            let process = Process { node, run: running.run };
+            self.queue.at(now + if fewer { GOODBYE_MS } else { 0 }, What::Roster(process));
+        }
+    }
+
+    /// Members are asked for bytes one after the other.
+    fn fetch(&mut self, node: NodeId, hash: BlobHash, from: &[Author]) {
+        let mut pause = 0;
+        for member in from {
+            let Some(holder) = self.by_peer.get(&PeerId::from_bytes(member.0)).copied() else { continue };
+            pause += 2 * self.network.delay() + 1;
+            if !self.is_up(holder) || !self.network.reaches(node, holder) {
+                pause += GONE_MS;
+            } else if self.devices[holder as usize].library.contains(&hash) {
+                // Whether a process that dies meanwhile holds the bytes when it is back, both are well.
+                self.devices[node as usize].library.insert(hash);
+                return self.later(node, pause, Input::BlobHeld(hash));
+            }
+        }
+        self.later(node, pause + 1, Input::FetchFailed(hash, "nobody has it".to_owned()));
+    }
+}

@@ -1,0 +1,146 @@
+//! One run of a node: the core, with its effects performed in the order of the real engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use osiris_ledger::{Ledger, Mono, Now, Session, SigningKey, WallMs, Writer};
+use osiris_mesh::{PeerId, proto::backoff::Backoff};
+
+use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token};
+
+use super::{queue::NodeId, workload::Asked};
+
+/// What became of an input.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// Blocks go to the disk.
+    Write(Group),
+    /// An effect is performed.
+    Perform(Effect),
+}
+
+/// What this process's mesh knows of a peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Dialing {
+    pub(super) backoff: Backoff,
+    pub(super) under_way: bool,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) run: u32,
+    pub(super) node: Node,
+    pub(super) outbox: Outbox,
+    /// Whether it runs functions, as `osiris up` does and `osiris join` does not.
+    pub(super) serves: bool,
+    pub(super) session: Session,
+    started: u64,
+    /// Groups that the disk has not made durable, and whether it is at work.
+    pub(super) unsynced: Vec<Group>,
+    pub(super) syncing: bool,
+    pub(super) last_group: u64,
+    /// When the core is called for its deadline.
+    pub(super) tick_at: Option<u64>,
+    /// Ticks at one moment; without end they are a fault of the core.
+    pub(super) ticks_in_a_row: u32,
+    pub(super) asked: BTreeMap<Token, Asked>,
+    next_token: Token,
+    pub(super) dialing: BTreeMap<NodeId, Dialing>,
+    /// Peers that this process was told of and that its view may not know.
+    pub(super) told: BTreeSet<PeerId>,
+    /// Whom the mesh wants to be connected to.
+    pub(super) chosen: Vec<NodeId>,
+    /// The active members that the mesh was last told of.
+    pub(super) roster: u64,
+    pub(super) members: usize,
+    /// When the mesh looks next.
+    pub(super) keep_at: Option<u64>,
+}
+
+/// What a process is started with.
+pub(super) struct Start {
+    pub(super) run: u32,
+    pub(super) key: SigningKey,
+    pub(super) session: Session,
+    pub(super) seed: u64,
+    pub(super) serves: bool,
+    pub(super) all_seen: bool,
+    pub(super) ledger: Ledger,
+    pub(super) told: BTreeSet<PeerId>,
+}
+
+impl Running {
+    pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
+        let Start { run, key, session, seed, serves, all_seen, ledger, told } = start;
+        let writer = Writer::new(key, session);
+        let clock = Now { mono: Mono(0), wall: WallMs(wall) };
+        let node = Node::new(clock, &Config { serves, seed, all_seen }, ledger, writer);
+        Self {
+            run,
+            node,
+            outbox: Outbox::default(),
+            serves,
+            session,
+            started: now,
+            unsynced: Vec::new(),
+            syncing: false,
+            last_group: 0,
+            tick_at: None,
+            ticks_in_a_row: 0,
+            asked: BTreeMap::new(),
+            next_token: 0,
+            dialing: BTreeMap::new(),
+            told,
+            chosen: Vec::new(),
+            roster: 0,
+            members: 0,
+            keep_at: None,
+        }
+    }
+
+    /// This process's clocks. Its monotonic one starts with it.
+    fn clock(&self, now: u64, wall: u64) -> Now {
+        Now { mono: Mono(now - self.started), wall: WallMs(wall) }
+    }
+
+    /// The core's deadline in virtual time.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.node.deadline().map(|deadline| deadline.0.saturating_add(self.started))
+    }
+
+    /// Hands the core an input and drains it.
+    pub(super) fn handle(&mut self, now: u64, wall: u64, input: Input) -> Vec<Done> {
+        let clock = self.clock(now, wall);
+        self.node.handle(clock, input);
+        let mut done = Vec::new();
+        while let Some(effect) = self.node.poll_effect() {
+            match self.outbox.push(effect) {
+                Some(Step::Write(group)) => done.push(Done::Write(group)),
+                Some(Step::Perform(effect)) => done.push(Done::Perform(effect)),
+                None => {}
+            }
+        }
+        done
+    }
+
+    /// Asks the core something.
+    pub(super) fn ask(&mut self, now: u64, wall: u64, asked: Asked, request: Request) -> Vec<Done> {
+        self.next_token += 1;
+        self.asked.insert(self.next_token, asked);
+        self.handle(now, wall, Input::Request(self.next_token, request))
+    }
+
+    /// The disk failed: what waited for it is refused, and the core is told.
+    pub(super) fn disk_failed(&mut self, now: u64, wall: u64, why: &str) -> Vec<Done> {
+        let left = self.outbox.fail(why);
+        let mut done: Vec<_> = left.into_iter().map(Done::Perform).collect();
+        self.outbox.core_told();
+        done.extend(self.handle(now, wall, Input::StoreFailed(why.to_owned())));
+        done
+    }
+
+    /// The disk made everything up to a group durable.
+    pub(super) fn durable(&mut self, group: u64) -> Vec<Done> {
+        self.outbox.durable(group).into_iter().map(Done::Perform).collect()
+    }
+}

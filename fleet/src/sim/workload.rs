@@ -1,0 +1,106 @@
+//! What people ask of the fleet.
+
+use osiris_ledger::{BlockId, SigningKey};
+
+use crate::manifest::Replicas;
+
+use super::{payload::Release, queue::NodeId, random::Random};
+
+/// Function names in use.
+const NAMES: u64 = 5;
+
+/// A request that waits for its answer, and what it was for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Deploy,
+    Remove,
+    Withdraw,
+    Leave,
+    /// The ticket's key, its uses, and how many strangers get it.
+    Invite {
+        key: Box<SigningKey>,
+        uses: u32,
+        strangers: u64,
+    },
+    /// A stranger at this node's door.
+    Admit {
+        stranger: NodeId,
+    },
+}
+
+/// A join ticket.
+#[derive(Clone, Debug)]
+pub(super) struct Ticket {
+    pub(super) invitation: BlockId,
+    pub(super) key: SigningKey,
+    /// What the inviter held.
+    pub(super) heads: Vec<BlockId>,
+}
+
+/// Something that somebody wants.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Deploy(Release),
+    Remove(String),
+    /// More strangers than uses compete for a place.
+    Invite {
+        uses: u32,
+        strangers: u64,
+    },
+    Withdraw,
+    Leave,
+    Revoke,
+}
+
+/// Chooses what people want.
+#[derive(Debug)]
+pub(super) struct People {
+    random: Random,
+    releases: u64,
+    large: bool,
+}
+
+impl People {
+    pub(super) fn new(seed: u64, large: bool) -> Self {
+        Self { random: Random::new(seed, 4), releases: 0, large }
+    }
+
+    /// The next wish.
+    pub(super) fn wish(&mut self) -> Wish {
+        let name = |random: &mut Random| format!("f{}", random.below(NAMES));
+        match self.random.below(100) {
+            0..55 => {
+                self.releases += 1;
+                let name = name(&mut self.random);
+                // In a large fleet a function everywhere would be a block a member.
+                let count = u32::try_from(self.random.between(1, 3)).expect("a small number");
+                let all = !self.large && self.random.chance(300);
+                let replicas = if all { Replicas::All } else { Replicas::Count(count) };
+                Wish::Deploy(Release::new(name, self.releases, replicas))
+            }
+            55..70 => Wish::Remove(name(&mut self.random)),
+            70..86 => {
+                let uses = u32::try_from(self.random.between(1, 2)).expect("a small number");
+                let strangers = u64::from(uses) + u64::from(self.random.chance(500));
+                Wish::Invite { uses, strangers }
+            }
+            86..91 => Wish::Withdraw,
+            91..95 => Wish::Leave,
+            _ => Wish::Revoke,
+        }
+    }
+}
+
+impl Asked {
+    /// For the event log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Remove => "remove",
+            Self::Withdraw => "withdraw",
+            Self::Leave => "leave",
+            Self::Invite { .. } => "invite",
+            Self::Admit { .. } => "admit",
+        }
+    }
+}

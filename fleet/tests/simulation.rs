@@ -1,0 +1,69 @@
+//! Simulated fleets: the same seed gives the same run, every promise is kept, every rare branch reached.
+
+use std::{fs, path::Path};
+
+use osiris_fleet::sim::{Campaign, Options, Recorded, Report, run};
+
+/// Seeds in an ordinary run. `OSIRIS_SIM_SEEDS` asks for more, `OSIRIS_SIM_FIRST` for others.
+const SEEDS: u64 = 60;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`; it must be a number")))
+}
+
+fn passed(options: &Options) -> Report {
+    let report = run(options, None).expect("valid options");
+    assert!(report.passed, "{}", serde_json::to_string_pretty(&report).expect("a report is JSON"));
+    report
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log_and_another_seed_another() {
+    let first = run(&Options::drawn(1, 4), None).expect("valid options");
+    let other = run(&Options::drawn(2, 4), None).expect("valid options");
+    let mut lines = 0_u64;
+    let mut count = |_: &str| lines += 1;
+    let again = run(&Options::drawn(1, 4), Some(&mut count)).expect("valid options");
+    assert_eq!(first, again);
+    assert_eq!(lines, first.events);
+    assert_ne!(first.event_log_hash, other.event_log_hash);
+}
+
+#[test]
+fn a_healthy_fleet_agrees_at_once() {
+    for nodes in 3..=5 {
+        let report = passed(&Options::healthy(u64::from(nodes), nodes));
+        assert!(report.acknowledged > 5, "{report:?}");
+        assert!(report.views_compared > 20, "{report:?}");
+        assert_eq!(report.faults.values().sum::<u64>(), 0, "{report:?}");
+    }
+}
+
+#[test]
+fn small_fleets_keep_every_promise_and_reach_every_rare_branch() {
+    let (first, runs) =
+        (number("OSIRIS_SIM_FIRST").unwrap_or(1), number("OSIRIS_SIM_SEEDS").unwrap_or(SEEDS));
+    let campaign = Campaign::run(first, runs, None, |_| {}).expect("valid options");
+    for report in &campaign.failed {
+        let text = serde_json::to_string(report).expect("a report is JSON");
+        eprintln!("failed, to be replayed with `osiris sim replay FILE`:\n{text}");
+    }
+    let Campaign { failed, never, branches, .. } = &campaign;
+    assert!(campaign.passed, "{} runs failed; never reached: {never:?}; reached: {branches:?}", failed.len());
+}
+
+#[test]
+fn what_once_failed_passes() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../property-tests/corpus/sim");
+    let mut replayed = 0;
+    for file in fs::read_dir(corpus).expect("the corpus") {
+        let file = file.expect("an entry").path();
+        let text = fs::read_to_string(&file).expect("a file of the corpus");
+        let recorded = Recorded::read(&text).expect("a file of the corpus");
+        let report = recorded.replay(None).expect("valid options");
+        assert!(report.passed, "{}: {} {:?}", file.display(), recorded.note, report.violations);
+        replayed += 1;
+    }
+    assert!(replayed > 0, "the corpus is empty");
+}
