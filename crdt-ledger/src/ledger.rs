@@ -192,6 +192,9 @@ impl Ledger {
             Read::Known => return Ok(Admission::Known),
             Read::Waiting => return Ok(Admission::Early { missing: Vec::new() }),
             Read::Block(block) if self.blocks.contains_key(&block.id()) => return Ok(Admission::Known),
+            Read::Block(block) if self.early.contains(&block.id()) => {
+                return Ok(Admission::Early { missing: Vec::new() });
+            }
             Read::Block(block) => *block,
         };
         let missing: Vec<_> = block.needs().filter(|id| !self.blocks.contains_key(id)).collect();

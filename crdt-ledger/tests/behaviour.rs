@@ -574,3 +574,17 @@ fn a_batch_is_answered_as_its_entries_one_by_one() {
     assert_eq!(batch.len(), fixture.blocks.len() as u64);
     assert_eq!(fingerprint(&mut batch), fingerprint(&mut single));
 }
+
+/// An early block that comes twice in one batch waits once.
+#[test]
+fn an_early_block_that_comes_twice_in_a_batch_waits_once() {
+    let fixture = Fixture::new();
+    let (genesis, rest) = fixture.blocks.split_first().expect("blocks");
+    let entries: Vec<_> = rest.iter().chain(rest).map(|block| block.entry().to_vec()).collect();
+    assert!(entries.len() > osiris_ledger::limits::PARALLEL_MIN);
+    let mut ledger = Ledger::new(fixture.fleet);
+    assert!(ledger.admit_all(&entries).iter().all(|answer| matches!(answer, Ok(Admission::Early { .. }))));
+    assert_eq!(ledger.early().0, rest.len());
+    ledger.admit(genesis.entry()).expect("valid");
+    assert_eq!((ledger.early().0, ledger.len()), (0, fixture.blocks.len() as u64));
+}

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use osiris_ledger::{Author, Block, BlockId, InvitationState, Mono, Now, Payload, Signature, op};
+use osiris_ledger::{Author, Block, BlockId, InvitationState, Mono, Now, Payload, op};
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
@@ -19,7 +19,15 @@ pub(super) struct Waiting {
     pub(super) seen_by: BTreeSet<PeerId>,
     /// Wait until this revision is live, too.
     live: bool,
+    /// The admission that was written, and of whom.
+    admits: Option<(BlockId, Author)>,
 }
+
+const USED_UP: &str = "The invitation is used up: it admitted as many devices as it may.";
+
+/// How long a welcome waits for agreement with the connected members: two nodes may have spent the last use
+/// of an invitation at once, and only both blocks together say whose admission stands.
+const WELCOME_AFTER: Duration = Duration::from_secs(2);
 
 impl Node {
     pub(super) fn request(&mut self, now: Now, token: Token, request: Request) {
@@ -39,7 +47,7 @@ impl Node {
             }
             Request::Withdraw { invitation, timeout_ms } => self.withdraw(now, token, invitation, timeout_ms),
             Request::Admit { device, invitation, proof, label } => {
-                self.admit(now, device, invitation, proof, label).map(|grant| Some(Reply::Admitted(grant)))
+                self.admit(now, token, op::Admitted { invitation, device, proof, label })
             }
             Request::Leave { timeout_ms } => self.leave(now, token, timeout_ms),
             Request::Drain => self.drain(now).map(|count| Some(Reply::Drained(count))),
@@ -92,7 +100,7 @@ impl Node {
         live: bool,
     ) {
         let until = now.mono.plus(Duration::from_millis(timeout_ms));
-        self.waiting.push(Waiting { token, block, until, seen_by: BTreeSet::new(), live });
+        self.waiting.push(Waiting { token, block, until, seen_by: BTreeSet::new(), live, admits: None });
     }
 
     /// Answers what is confirmed or out of time.
@@ -100,6 +108,11 @@ impl Node {
         for waiting in std::mem::take(&mut self.waiting) {
             if now.mono < waiting.until && !self.is_settled(&waiting) {
                 self.waiting.push(waiting);
+                continue;
+            }
+            if let Some((grant, device)) = waiting.admits {
+                let answer = self.welcome(grant, &device).map(Reply::Admitted);
+                self.effects.push_back(Effect::Reply(waiting.token, answer));
                 continue;
             }
             let reply = match waiting.block.and_then(|id| self.ledger.get(&id).cloned()) {
@@ -114,6 +127,9 @@ impl Node {
         let others = self.others();
         let Some(block) = waiting.block else {
             let connected = self.sync.peers().count();
+            if waiting.admits.is_some() && connected == 0 {
+                return true;
+            }
             return others == 0 || (connected > 0 && self.sync.agreeing(&mut self.ledger) == connected);
         };
         let live = !waiting.live
@@ -178,14 +194,8 @@ impl Node {
         )
     }
 
-    fn admit(
-        &mut self,
-        now: Now,
-        device: Author,
-        id: BlockId,
-        proof: Signature,
-        label: String,
-    ) -> Result<BlockId, Refusal> {
+    fn admit(&mut self, now: Now, token: Token, op: op::Admitted) -> Result<Option<Reply>, Refusal> {
+        let op::Admitted { invitation: id, device, .. } = op;
         let Some(invitation) = self.view.invitations().get(&id) else {
             let why = "This node does not know the invitation: the ticket was altered, or this node has not yet heard of it.";
             return Err(Refusal::joining(RefusalCode::Unknown, why));
@@ -195,7 +205,7 @@ impl Node {
             return Err(Refusal::joining(RefusalCode::OtherDevice, why));
         }
         let message = osiris_ledger::join_proof_message(&self.ledger.fleet(), &id, &device);
-        if !op::verify(&invitation.key, &message, &proof) {
+        if !op::verify(&invitation.key, &message, &op.proof) {
             return Err(Refusal::joining(
                 RefusalCode::Altered,
                 "The ticket's secret does not fit its invitation.",
@@ -210,28 +220,52 @@ impl Node {
             *active && by
         });
         if let Some((grant, ..)) = admitted {
-            return Ok(*grant);
+            return Ok(Some(Reply::Admitted(*grant)));
         }
         match invitation.state {
             InvitationState::Open => {}
             InvitationState::UsedUp => {
-                let why = "The invitation is used up: it admitted as many devices as it may.";
-                return Err(Refusal::joining(RefusalCode::UsedUp, why));
+                return Err(Refusal::joining(RefusalCode::UsedUp, USED_UP));
             }
             InvitationState::Withdrawn => {
                 return Err(Refusal::joining(RefusalCode::Revoked, "The invitation was revoked."));
             }
         }
-        let payload = Payload::Admitted(op::Admitted { invitation: id, device, proof, label });
-        let block = self.append(now, payload)?;
-        if self.view.is_member(&device) {
-            Ok(block.id())
-        } else {
-            Err(Refusal::joining(
+        let until = now.mono.plus(WELCOME_AFTER);
+        let block = self.append(now, Payload::Admitted(op))?;
+        self.sync.hurry(now);
+        let admits = Some((block.id(), device));
+        self.waiting.push(Waiting {
+            token,
+            block: None,
+            until,
+            seen_by: BTreeSet::new(),
+            live: false,
+            admits,
+        });
+        Ok(None)
+    }
+
+    /// Whether an admission stands, as far as this node knows by now.
+    fn welcome(&self, grant: BlockId, device: &Author) -> Result<BlockId, Refusal> {
+        let member = self.view.members().get(device).filter(|member| member.active);
+        if member.is_some_and(|member| member.grants.iter().any(|(id, _, active)| *id == grant && *active)) {
+            return Ok(grant);
+        }
+        let invitation = self.ledger.get(&grant).and_then(|block| match block.payload() {
+            Payload::Admitted(op) => self.view.invitations().get(&op.invitation),
+            _ => None,
+        });
+        Err(match invitation.map(|invitation| invitation.state) {
+            Some(InvitationState::UsedUp) => Refusal::joining(RefusalCode::UsedUp, USED_UP),
+            Some(InvitationState::Withdrawn) => {
+                Refusal::joining(RefusalCode::Revoked, "The invitation was revoked.")
+            }
+            _ => Refusal::joining(
                 RefusalCode::Revoked,
                 "The invitation gives nothing any more: its author was revoked.",
-            ))
-        }
+            ),
+        })
     }
 
     fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
