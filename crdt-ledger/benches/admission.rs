@@ -1,7 +1,7 @@
 //! What a block costs: to admit it, to bring it into the document, to find that a peer lacks it.
 //!
 //! Figures are held against the cost of one `verify_strict` in the same run (the floor), for the
-//! machine's speed changes and the ratio does not. `cargo bench -p osiris-ledger`.
+//! machine's speed changes and the ratio does not. `cargo bench --workspace --bench admission`.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
