@@ -68,7 +68,7 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
         out.warn(&failure.message);
     }
     if founded.recovery_file.is_some() {
-        out.note("Keep the file with the recovery key away from this device. No command uses it yet.");
+        out.note("Keep the file with the recovery key away from this device; `osiris recover` uses it.");
     } else if out.format == Format::Table {
         out.note("");
         out.note("The recovery key is shown this once. Write it down and keep it away from this device:");
