@@ -29,7 +29,7 @@ const SMALL: usize = 1_000;
 const EXTRA: usize = 14_000;
 /// Blocks fed without a flush: fewer than those that are applied to the document in one batch unasked.
 const UNFLUSHED: usize = 900;
-/// Blocks that a device writes in a row: the first cites eight other chains, the rest only their own.
+/// Blocks that a device writes in a row: the first cites the deepest other head, the rest only their own.
 const BURST: usize = 5;
 
 /// Time and count of each thing measured, for the ratios.

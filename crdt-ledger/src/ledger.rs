@@ -9,9 +9,14 @@ use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
+mod lineage;
+mod read;
+
+use read::{Read, Reader};
+
 use crate::{
     authority::{Role, Roles},
-    block::{Block, Order, Reject, entry_id},
+    block::{Block, Order, Reject},
     chain::Chain,
     document::Document,
     early::{Early, Sender},
@@ -400,32 +405,6 @@ impl Ledger {
         }
     }
 
-    /// The admissions by an invitation or user that are ancestors of these blocks. Whatever is no ancestor
-    /// of a block when it comes in never becomes one.
-    pub(crate) fn admissions_below(&self, offer: &BlockId, from: &[BlockId]) -> BTreeSet<BlockId> {
-        let mut found = BTreeSet::new();
-        let Some(admissions) = self.admissions.get(offer) else { return found };
-        // An admission lies above what it refers to.
-        let floor = self.blocks.get(offer).map_or(0, |block| block.order().depth);
-        let mut open: Vec<_> = from.iter().filter_map(|id| self.blocks.get(id)).collect();
-        let mut seen: BTreeSet<_> = open.iter().map(|block| block.id()).collect();
-        while let Some(block) = open.pop() {
-            if admissions.contains(&block.id()) {
-                found.insert(block.id());
-                if found.len() == admissions.len() {
-                    break;
-                }
-            }
-            let below = block.parents().iter().copied().chain([block.prev()]);
-            for held in below.filter_map(|id| self.blocks.get(&id)) {
-                if held.order().depth > floor && seen.insert(held.id()) {
-                    open.push(held);
-                }
-            }
-        }
-        found
-    }
-
     fn remember_key(&mut self, author: Author) {
         if !self.keys.contains_key(&author)
             && let Some(key) = op::usable_key(&author)
@@ -615,62 +594,6 @@ impl Ledger {
         self.chains.get(chain).and_then(Chain::fork)
     }
 
-    /// The first block of the chain that a block belongs to, on its branch.
-    pub(crate) fn first_below(&self, block: &Block) -> Option<&Arc<Block>> {
-        let chain = self.chains.get(&block.chain())?;
-        if chain.fork() != Some(1) {
-            return chain.at(1).next().and_then(|id| self.blocks.get(&id));
-        }
-        let mut next = self.blocks.get(&block.id())?;
-        while next.seq() > 1 {
-            next = self.blocks.get(&next.prev())?;
-        }
-        Some(next)
-    }
-
-    /// Whether an admission stands after its invitation was withdrawn.
-    pub(crate) fn withdrawal_leaves(&self, withdrawal: &BlockId, admission: &BlockId) -> bool {
-        self.stands.get(withdrawal).is_some_and(|stands| stands.contains(admission))
-    }
-
-    /// The user by whose key a grant was given.
-    #[must_use]
-    pub fn user_of(&self, grant: &BlockId) -> Option<BlockId> {
-        let Payload::Admitted(op) = self.blocks.get(grant)?.payload() else { return None };
-        let by_user = matches!(self.blocks.get(&op.invitation)?.payload(), Payload::User(_));
-        by_user.then_some(op.invitation)
-    }
-
-    /// Admissions by an invitation or user.
-    pub(crate) fn admissions_by(&self, offer: &BlockId) -> impl Iterator<Item = &BlockId> {
-        self.admissions.get(offer).into_iter().flatten()
-    }
-
-    /// What to pin so that all that a device is known to have written goes on counting: the newest block
-    /// of each of its sessions, save those that a later session cites. Of a forked session the last block
-    /// before the fork. Of more than [`limits::PINS_MAX`] sessions, those that come last in ledger order.
-    #[must_use]
-    pub fn pins_for(&self, device: &Author) -> Vec<BlockId> {
-        let mut cited = BTreeMap::new();
-        let mut last = Vec::new();
-        for chain in self.chains.iter().filter(|(id, _)| id.author == *device).map(|(_, chain)| chain) {
-            let first = (chain.fork() != Some(1)).then(|| chain.at(1).next()).flatten();
-            let end = chain.fork().map_or(chain.len(), |fork| fork - 1);
-            let (Some(first), Some(end)) = (first, chain.at(end).next()) else { continue };
-            let parents = self.blocks.get(&first).into_iter().flat_map(|block| block.parents());
-            for parent in parents.filter_map(|id| self.blocks.get(id)).filter(|p| p.author() == *device) {
-                let seq = cited.entry(parent.chain().session).or_insert(0);
-                *seq = parent.seq().max(*seq);
-            }
-            last.extend(self.blocks.get(&end));
-        }
-        last.retain(|block| cited.get(&block.chain().session).is_none_or(|seq| *seq < block.seq()));
-        last.sort_unstable_by_key(|block| std::cmp::Reverse(block.order()));
-        let mut pins: Vec<_> = last.iter().take(limits::PINS_MAX).map(|block| block.id()).collect();
-        pins.sort_unstable();
-        pins
-    }
-
     pub(crate) fn grants_by_rank(&self) -> BTreeMap<Rank, BlockId> {
         self.grants.iter().map(|(id, grant)| (grant.rank, *id)).collect()
     }
@@ -717,57 +640,6 @@ impl Ledger {
 
     pub(crate) fn cached_digest(&mut self) -> &mut Option<[u8; 32]> {
         &mut self.digest
-    }
-}
-
-/// Reads entries: all that can be said of them without adding any.
-struct Reader<'a> {
-    fleet: FleetId,
-    blocks: &'a BTreeMap<BlockId, Arc<Block>>,
-    early: &'a Early,
-    keys: &'a BTreeMap<Author, VerifyingKey>,
-    verify: bool,
-}
-
-/// What an entry is.
-enum Read {
-    Known,
-    Waiting,
-    Block(Box<Block>),
-}
-
-impl Reader<'_> {
-    fn read(&self, entry: &[u8]) -> Result<Read, Reject> {
-        if entry.len() > limits::ENTRY_BYTES_MAX {
-            return Err(Reject::TooLarge(entry.len()));
-        }
-        let id = entry_id(entry);
-        if self.blocks.contains_key(&id) {
-            return Ok(Read::Known);
-        }
-        if self.early.contains(&id) {
-            return Ok(Read::Waiting);
-        }
-        let block = Block::decode(id, entry)?;
-        if self.verify {
-            self.check_signature(&block)?;
-        }
-        if block.is_genesis_shaped() && id != BlockId(self.fleet.0) {
-            return Err(Reject::OtherFleet);
-        }
-        Ok(Read::Block(Box::new(block)))
-    }
-
-    fn check_signature(&self, block: &Block) -> Result<(), Reject> {
-        let fresh;
-        let key = match self.keys.get(&block.author()) {
-            Some(key) => key,
-            None => {
-                fresh = op::usable_key(&block.author()).ok_or(Reject::WeakKey)?;
-                &fresh
-            }
-        };
-        block.verify(&self.fleet, key)
     }
 }
 

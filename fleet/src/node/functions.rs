@@ -322,23 +322,17 @@ fn wanted_revisions(function: &Function) -> impl Iterator<Item = &Arc<Revision>>
 
 #[cfg(test)]
 mod tests {
-    use osiris_ledger::{Founding, Session, SigningKey, World, Writer, op::Deployed};
+    use osiris_ledger::{Session, World, Writer, op::Deployed};
 
     use super::*;
-    use crate::node::{Config, Input};
+    use crate::node::{
+        Config, Input,
+        sample::{founded, key},
+    };
 
     #[test]
     fn what_was_removed_is_fetched_again_and_not_counted_on() {
-        let key = |seed| SigningKey::from_bytes(&[seed; 32]);
-        let mut earlier = Writer::new(key(1), Session([1; 16]));
-        let founding = Founding {
-            name: "test".to_owned(),
-            label: "one".to_owned(),
-            admin: &key(100),
-            recovery: Author(key(101).verifying_key().to_bytes()),
-            nonce: Session([9; 16]),
-        };
-        let (mut ledger, _) = earlier.found(Now::default(), founding).expect("founded");
+        let (mut earlier, mut ledger) = founded(Now::default());
         let (component, manifest) = (BlobHash([1; 32]), BlobHash([2; 32]));
         let deployed = Deployed {
             name: "f".to_owned(),

@@ -13,6 +13,8 @@ mod message;
 mod outbox;
 mod request;
 mod roster;
+#[cfg(test)]
+mod sample;
 mod twin;
 
 use std::{

@@ -336,3 +336,84 @@ impl Node {
         (block, effective)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use osiris_ledger::{Ledger, Roles, Session, Writer, join_proof};
+
+    use super::*;
+    use crate::node::{
+        Config, Input,
+        sample::{author, founded, key},
+    };
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono::default().plus(Duration::from_millis(ms)), ..Now::default() }
+    }
+
+    fn invited(key: u8) -> Payload {
+        let key = author(key);
+        Payload::Invited(op::Invited { key, uses: 1, roles: Roles::NODE, device: None, note: String::new() })
+    }
+
+    fn admitted(ledger: &Ledger, invitation: BlockId, ticket: u8, device: u8) -> op::Admitted {
+        let device = author(device);
+        let proof = join_proof(&key(ticket), &ledger.fleet(), &invitation, &device);
+        op::Admitted { invitation, device, proof, label: "joiner".to_owned() }
+    }
+
+    type Answers = Vec<Result<Reply, Refusal>>;
+
+    /// Lets both handle their inputs, and what each sends the other, until neither has anything to say.
+    fn play(now: Now, nodes: &mut [Node; 2], mut inputs: [Vec<Input>; 2]) -> Answers {
+        let peers = nodes.each_ref().map(|node| PeerId::from_bytes(node.device().0));
+        let mut answers = Vec::new();
+        while inputs.iter().any(|inputs| !inputs.is_empty()) {
+            for at in 0..2 {
+                for input in std::mem::take(&mut inputs[at]) {
+                    nodes[at].handle(now, input);
+                    while let Some(effect) = nodes[at].poll_effect() {
+                        match effect {
+                            Effect::Send(_, frame) => inputs[1 - at].push(Input::Frame(peers[at], frame)),
+                            Effect::Reply(_, answer) => answers.push(answer),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+        answers
+    }
+
+    #[test]
+    fn of_two_who_spend_a_last_use_at_once_one_is_welcomed() {
+        let (mut founder, mut ledger) = founded(at(0));
+        let second = founder.append(&mut ledger, at(0), invited(50)).expect("allowed").id();
+        let second = Payload::Admitted(admitted(&ledger, second, 50, 2));
+        founder.append(&mut ledger, at(0), second).expect("allowed");
+        let last = founder.append(&mut ledger, at(0), invited(51)).expect("allowed").id();
+        let requests = [20, 21].map(|device| {
+            let op::Admitted { invitation, device, proof, label } = admitted(&ledger, last, 51, device);
+            vec![Input::Request(1, Request::Admit { device, invitation, proof, label })]
+        });
+        let mut nodes = [(1, 2), (2, 3)].map(|(device, session)| {
+            let mut replica = Ledger::new(ledger.fleet());
+            for block in ledger.in_order() {
+                replica.replay(block.entry()).expect("valid");
+            }
+            let config = Config { serves: false, seed: device.into(), all_seen: true };
+            Node::new(at(0), &config, replica, Writer::new(key(device), Session([session; 16])))
+        });
+        let other = [2, 1].map(|device| vec![Input::PeerUp(PeerId::from_bytes(author(device).0))]);
+        assert!(play(at(0), &mut nodes, other).is_empty());
+
+        let mut answers = play(at(1), &mut nodes, requests);
+        for ms in [300, 600, 900] {
+            answers.extend(play(at(ms), &mut nodes, [vec![Input::Tick], vec![Input::Tick]]));
+        }
+        assert_eq!(answers.len(), 2, "both are answered before {WELCOME_AFTER:?} are over: {answers:?}");
+        let welcomed = answers.iter().filter(|answer| matches!(answer, Ok(Reply::Admitted(_)))).count();
+        let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+        assert_eq!((welcomed, refused.map(|refusal| refusal.message.as_str()).collect()), (1, vec![USED_UP]));
+    }
+}

@@ -30,25 +30,16 @@ pub fn roster(view: &View, told: &BTreeSet<PeerId>) -> Vec<PeerId> {
 
 #[cfg(test)]
 mod tests {
-    use osiris_ledger::{Founding, Now, Session, SigningKey, Writer};
+    use osiris_ledger::Now;
 
     use super::*;
+    use crate::node::sample::founded;
 
     #[test]
     fn whom_the_view_does_not_know_is_taken_on_what_was_told() {
-        let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
-        let founder = key(1);
-        let founding = Founding {
-            name: "f".to_owned(),
-            label: "n".to_owned(),
-            admin: &key(2),
-            recovery: Author(key(3).verifying_key().to_bytes()),
-            nonce: Session::ZERO,
-        };
-        let mut writer = Writer::new(founder.clone(), Session([1; 16]));
-        let (mut ledger, _) = writer.found(Now::default(), founding).expect("a valid founding");
+        let (writer, mut ledger) = founded(Now::default());
         let view = ledger.publish();
-        let founder = PeerId::from_bytes(founder.verifying_key().to_bytes());
+        let founder = PeerId::from_bytes(writer.author().0);
         let (told, stranger) = (PeerId::from_bytes([7; 32]), PeerId::from_bytes([8; 32]));
         let all_told = BTreeSet::from([founder, told]);
         assert!(is_in_roster(&view, &BTreeSet::new(), &founder));

@@ -91,41 +91,29 @@ mod tests {
     use std::sync::Arc;
 
     use osiris_ledger::{
-        Author, BlobHash, Founding, Mono, Payload, Roles, Session, SigningKey, WallMs, World, Writer,
-        join_proof,
+        BlobHash, Mono, Payload, Roles, Session, WallMs, World, Writer, join_proof,
         op::{Admitted, Deployed, Invited, Serving},
     };
 
     use super::*;
+    use crate::node::sample::{self, author, key};
 
     const START: u64 = 1_800_000_000_000;
-
-    fn key(seed: u8) -> SigningKey {
-        SigningKey::from_bytes(&[seed; 32])
-    }
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(0), wall: WallMs(START + ms) }
     }
 
     fn invite(writer: &mut Writer, ledger: &mut Ledger, now: Now, seed: u8) -> Arc<Block> {
-        let key = Author(key(seed).verifying_key().to_bytes());
-        let invited = Invited { key, uses: 1, roles: Roles::NODE, device: None, note: String::new() };
+        let invited =
+            Invited { key: author(seed), uses: 1, roles: Roles::NODE, device: None, note: String::new() };
         writer.append(ledger, now, Payload::Invited(invited)).expect("allowed")
     }
 
     /// An earlier session's founder, its ledger, and this process's writer.
     fn founded() -> (Writer, Ledger, Writer) {
-        let mut earlier = Writer::new(key(1), Session([1; 16]));
-        let founding = Founding {
-            name: "test".to_owned(),
-            label: "one".to_owned(),
-            admin: &key(100),
-            recovery: Author(key(101).verifying_key().to_bytes()),
-            nonce: Session([9; 16]),
-        };
         let before = Now { wall: WallMs(START - 1_000), ..Now::default() };
-        let (ledger, _) = earlier.found(before, founding).expect("founded");
+        let (earlier, ledger) = sample::founded(before);
         (earlier, ledger, Writer::new(key(1), Session([2; 16])))
     }
 

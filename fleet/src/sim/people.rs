@@ -96,7 +96,7 @@ impl World<'_> {
         }
         let Ok(Reply::Written { block, .. }) = reply else { return };
         let id = block.id();
-        self.acknowledge(node, id);
+        self.promise(node, id, "acknowledged");
         match asked {
             Asked::Deploy => {
                 self.acknowledged.insert(id, node);
@@ -112,8 +112,8 @@ impl World<'_> {
         }
     }
 
-    /// What is acknowledged is durable, and stays.
-    fn acknowledge(&mut self, node: NodeId, id: BlockId) {
+    /// What is acknowledged, or leaves its node, is durable there, and stays.
+    pub(super) fn promise(&mut self, node: NodeId, id: BlockId, deed: &str) {
         let device = &mut self.devices[node as usize];
         if device.durable.contains(&id) {
             device.promised.insert(id);
@@ -121,7 +121,7 @@ impl World<'_> {
             let now = self.now;
             self.check.violated(
                 now,
-                format_args!("node {node} acknowledged block {}, which is not durable there", id.short()),
+                format_args!("block {} was {deed} by node {node} before it was durable there", id.short()),
             );
         }
     }

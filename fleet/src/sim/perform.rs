@@ -221,7 +221,7 @@ impl World<'_> {
                     running.node.ledger().get(id).filter(|block| block.author() == author).map(|_| *id)
                 };
                 for id in blocks.filter_map(|id| own(&id)).collect::<Vec<_>>() {
-                    self.leaves(node, id);
+                    self.promise(node, id, "let out");
                 }
             }
             Ok(Frame::Receipt(ids)) => {
@@ -246,25 +246,11 @@ impl World<'_> {
         }
     }
 
-    /// An own block leaves its node.
-    fn leaves(&mut self, node: NodeId, id: BlockId) {
-        let device = &mut self.devices[node as usize];
-        if device.durable.contains(&id) {
-            device.promised.insert(id);
-        } else {
-            let now = self.now;
-            self.check.violated(
-                now,
-                format_args!("block {} left node {node} before it was durable there", id.short()),
-            );
-        }
-    }
-
     /// Gossip: a hint reaches a part of those who can be reached, each after a few hops.
     fn hint(&mut self, node: NodeId, entry: Arc<[u8]>) {
         let id = Block::id_of(&entry);
         if !self.devices[node as usize].hostile {
-            self.leaves(node, id);
+            self.promise(node, id, "let out");
         }
         self.say(format_args!("gossip {node} {}", print(&entry)));
         for to in 0..NodeId::try_from(self.devices.len()).expect("few devices") {
