@@ -20,6 +20,7 @@ mod authority;
 mod block;
 mod chain;
 mod codec;
+pub mod counter;
 mod document;
 mod early;
 mod effective;

@@ -53,3 +53,12 @@ pub const VECTOR_CHAINS_MAX: usize = 20_000;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one record of the journal (kind and payload).
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a row of counters. Fits one message of gossip.
+pub const ROW_BYTES_MAX: usize = 16 << 10;
+/// Functions that a row counts.
+pub const ROW_FUNCTIONS_MAX: usize = 128;
+/// Rows that a comparison names: members of a fleet.
+pub const ROWS_MAX: usize = 20_000;
+/// The largest backlog, and the largest number of running invocations, that is believed of one function on one node.
+pub const FIGURE_MAX: u64 = 1_000_000;

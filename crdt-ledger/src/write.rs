@@ -7,6 +7,7 @@ use ed25519_dalek::SigningKey;
 use crate::{
     authority::Role,
     block::{Block, Body, Reject, VERSION},
+    counter::{Row, RowWriter},
     id::{Author, BlockId, ChainId, FleetId, Session},
     ledger::{Admission, Ledger},
     limits,
@@ -93,6 +94,12 @@ impl Writer {
     #[must_use]
     pub fn author(&self) -> Author {
         Author(self.key.verifying_key().to_bytes())
+    }
+
+    /// Signs this device's next row of counters.
+    #[must_use]
+    pub fn sign_row(&self, rows: &mut RowWriter) -> Row {
+        rows.write(&self.key)
     }
 
     /// The chain that this writer appends to.
