@@ -5,7 +5,8 @@
 //! - [`Runtime::prepare`] compiles a component, once, and makes it a [`Function`].
 //! - [`Function::call_native`] and [`Function::call_http`] call it; the [`Outcome`] has the answer or
 //!   the [`CallError`], with the HTTP status that says the same.
-//! - [`Monitor`] watches the machine.
+//! - [`Monitor`] watches the machine, [`Window`] smooths what it sees, and [`PageWriter`] publishes it in memory
+//!   that other processes map.
 //!
 //! **Architecture invariants.** Nothing is compiled on the way of a request. No instance serves two
 //! calls. A guest reaches no file, no network and no environment. No bytes of a peer reach the loader of
@@ -37,10 +38,12 @@ mod load;
 mod log;
 mod monitor;
 mod outcome;
+mod page;
 mod pool;
 mod queue;
 mod runtime;
 mod ticker;
+mod window;
 
 pub use compile::{CompileError, CompileFigures};
 pub use function::Function;
@@ -51,6 +54,8 @@ pub use limits::{BadLimit, Limits, LimitsError};
 pub use log::{LogLine, Stream};
 pub use monitor::{Monitor, Sample, Temperature};
 pub use outcome::{CallError, Outcome};
+pub use page::{FunctionLoad, Load, PAGE_FUNCTIONS_MAX, PageError, PageReader, PageWriter, Reading};
 pub use pool::{Machine, PoolChoice, PoolShape, PoolSize};
 pub use queue::Figures;
 pub use runtime::{PrepareError, Runtime, RuntimeConfig, RuntimeError};
+pub use window::{WINDOW, Window};
