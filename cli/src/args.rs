@@ -142,6 +142,25 @@ concurrency, queue. Flags take precedence.")]
     /// List the functions
     #[command(visible_alias = "list", after_help = "Examples:\n  osiris ls\n  osiris ls -o json")]
     Ls,
+    /// Show what this device does: CPU, memory, disk, network, calls
+    #[command(after_help = "\
+Examples:
+  osiris top
+  osiris top --once
+  osiris top -o json
+
+It reads a page of memory that the running node writes every 5 s, and does not ask the node. Other programs of
+the same user may map the same page: a line of its layout is in docs/load-page.md.")]
+    Top(TopArgs),
+    /// Show what waits and runs on all members
+    #[command(after_help = "\
+Examples:
+  osiris backlog
+  osiris backlog --nodes
+  osiris backlog -o json
+
+Each member signs its own counters; AGE says how long ago this node saw them change.")]
+    Backlog(BacklogArgs),
     /// Show a function with its revisions
     #[command(after_help = "Examples:\n  osiris describe hello")]
     Describe(NameArgs),
@@ -329,6 +348,23 @@ impl Role {
             Self::Admin => "admin",
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Print once and end; also where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = human::parse_span)]
+    pub(crate) every: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BacklogArgs {
+    /// One row for each member instead of one for each function
+    #[arg(long)]
+    pub(crate) nodes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | → [`Status`] |
 //! | `GET /v1/nodes` | → [`NodeRow`]s |
 //! | `GET /v1/functions` | → [`FunctionRow`]s |
+//! | `GET /v1/backlog` | → [`BacklogRow`]s: every function over the fleet |
 //! | `GET /v1/functions/{name}` | → [`FunctionDetail`] |
 //! | `POST /v1/blobs` | component or manifest bytes → [`BlobStored`] |
 //! | `POST /v1/functions` | [`Deploy`] → [`Deployed`] |
@@ -182,6 +183,44 @@ pub struct FunctionRow {
     pub done: u64,
     /// Failed on this node since it started.
     pub failed: u64,
+}
+
+/// What one function does over the fleet, as the members' signed counters say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BacklogRow {
+    /// The function.
+    pub name: String,
+    /// Invocations accepted and not started, on members heard of lately.
+    pub backlog: u64,
+    /// Invocations that run, on members heard of lately.
+    pub in_flight: u64,
+    /// Invocations that ended with a result.
+    pub done: u64,
+    /// Invocations that ended with an error.
+    pub failed: u64,
+    /// Members with invocations waiting or running that were not heard of lately; theirs are not in the sums.
+    pub silent: u64,
+    /// Each member's part.
+    pub nodes: Vec<BacklogNodeRow>,
+}
+
+/// One member's part in a [`BacklogRow`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BacklogNodeRow {
+    /// The member's name.
+    pub node: String,
+    /// Its device key, hex.
+    pub device: String,
+    /// Invocations accepted and not started.
+    pub backlog: u64,
+    /// Invocations that run.
+    pub in_flight: u64,
+    /// Invocations that ended with a result.
+    pub done: u64,
+    /// Invocations that ended with an error.
+    pub failed: u64,
+    /// Milliseconds since this node saw the member's counters change.
+    pub age_ms: u64,
 }
 
 /// One revision.

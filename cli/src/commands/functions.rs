@@ -1,10 +1,10 @@
 //! `osiris ls`, `describe` and `remove`.
 
-use osiris_fleet::api::{FunctionDetail, FunctionRow};
+use osiris_fleet::api::{BacklogRow, FunctionDetail, FunctionRow};
 
 use super::seen;
-use crate::args::RemoveArgs;
-use crate::backend::Backend;
+use crate::args::{BacklogArgs, RemoveArgs};
+use crate::backend::{self, Backend};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{self, Cell, Tone};
@@ -30,6 +30,53 @@ pub(crate) async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {
             },
         ]
     })?;
+    Ok(Exit::Done)
+}
+
+/// `osiris backlog`.
+pub(crate) async fn backlog(args: &BacklogArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let rows: Vec<BacklogRow> = backend::node(settings).await?.get("/v1/backlog").await?;
+    let none = "no function was called yet on any member";
+    let failed = |failed| match failed {
+        0 => Cell::right(0),
+        failed => Cell::right(failed).tone(Tone::Warning),
+    };
+    if !args.nodes || out.format != Format::Table {
+        let headers = ["NAME", "WAITING", "RUNNING", "DONE", "FAILED", "NODES", "NOT HEARD OF"];
+        out.rows(&rows, &headers, none, |row| {
+            vec![
+                Cell::new(&row.name),
+                Cell::right(row.backlog),
+                Cell::right(row.in_flight),
+                Cell::right(row.done),
+                failed(row.failed),
+                Cell::right(row.nodes.len()),
+                match row.silent {
+                    0 => Cell::right(0),
+                    silent => Cell::right(silent).tone(Tone::Warning),
+                },
+            ]
+        })?;
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<_> =
+        rows.iter().flat_map(|row| row.nodes.iter().map(move |node| (&row.name, node))).collect();
+    let headers = ["NAME", "NODE", "WAITING", "RUNNING", "DONE", "FAILED", "AGE"];
+    let cells = rows.iter().map(|(name, node)| {
+        vec![
+            Cell::new(name),
+            Cell::new(&node.node),
+            Cell::right(node.backlog),
+            Cell::right(node.in_flight),
+            Cell::right(node.done),
+            failed(node.failed),
+            Cell::right(human::seconds(node.age_ms / 1_000)),
+        ]
+    });
+    match rows.is_empty() {
+        true => out.note(none),
+        false => out.raw(table::render(&headers, cells.collect(), out).as_bytes())?,
+    }
     Ok(Exit::Done)
 }
 

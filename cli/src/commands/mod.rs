@@ -14,6 +14,7 @@ mod node;
 mod people;
 mod service;
 mod sim;
+mod top;
 
 use clap::CommandFactory;
 use osiris_fleet::api::Written;
@@ -41,6 +42,8 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Down(args) => node::down(&args, settings, out).await,
         Command::Deploy(args) => deploy::run(&args, settings, out).await,
         Command::Ls => functions::ls(settings, out).await,
+        Command::Top(args) => top::run(&args, settings, out).await,
+        Command::Backlog(args) => functions::backlog(&args, settings, out).await,
         Command::Describe(args) => functions::describe(&args.name, settings, out).await,
         Command::Remove(args) => functions::remove(&args, settings, out).await,
         Command::Call(args) => call::run(&args, settings, out).await,

@@ -134,6 +134,14 @@ impl Desk {
         Ok(rows::nodes(&self.view(), &self.me, &facts, &self.peers()))
     }
 
+    /// What waits and runs on all members.
+    pub(crate) async fn backlog(&self) -> Result<Vec<api::BacklogRow>> {
+        match self.ask(Request::Query(Query::Counters)).await? {
+            Reply::Counters(counters) => Ok(rows::backlog(&self.view(), &counters)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub(crate) fn functions(&self) -> Vec<api::FunctionRow> {
         let view = self.view();
         let standing = view.functions().values().filter(|function| !function.removed);

@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use osiris_ledger::{Author, BlobHash, View};
+use osiris_ledger::{Author, BlobHash, View, counter::Figures};
 use osiris_mesh::{Mesh, MeshEvent};
 use osiris_runtime::{ComponentHash, Library};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 
 use super::{
     hosting::Hosting,
@@ -19,7 +22,7 @@ use super::{
 use crate::{
     api::codes,
     manifest::Manifest,
-    node::{Effect, Group, Input, Node, Outbox, Refusal, Reply, Request, Step, Token},
+    node::{Effect, Group, Input, Node, Outbox, ROW_INTERVAL, Refusal, Reply, Request, Step, Token},
 };
 
 /// Requests that wait for the core.
@@ -70,6 +73,8 @@ pub(crate) struct Engine {
     /// What the outside world offers, once it is there.
     pub(crate) mesh: Option<Mesh>,
     pub(crate) hosting: Option<Arc<Hosting>>,
+    /// What the core was told last of this process's functions.
+    observed: Vec<(String, Figures)>,
 }
 
 impl Engine {
@@ -100,6 +105,7 @@ impl Engine {
             library,
             mesh: None,
             hosting: None,
+            observed: Vec::new(),
         };
         (engine, NodeHandle { requests: to_handle })
     }
@@ -119,6 +125,8 @@ impl Engine {
         until: impl Future<Output = T>,
     ) -> T {
         tokio::pin!(until);
+        let mut look = tokio::time::interval(ROW_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let deadline = self.node.deadline().map(|deadline| self.clock.instant(deadline));
             let due = async {
@@ -135,7 +143,17 @@ impl Engine {
                 Some(event) = events.recv(), if self.outbox.frame_bytes_held() < HELD_BYTES_MAX => self.event(event).await,
                 Some(input) = self.inputs.recv() => self.handle(input).await,
                 () = due => self.handle(Input::Tick).await,
+                _ = look.tick(), if self.hosting.is_some() => self.observe().await,
             }
+        }
+    }
+
+    /// Tells the core what functions do here, where that changed.
+    async fn observe(&mut self) {
+        let Some(figures) = self.hosting.as_ref().map(|hosting| hosting.figures()) else { return };
+        if figures != self.observed {
+            self.observed.clone_from(&figures);
+            self.handle(Input::Observed(figures)).await;
         }
     }
 
@@ -145,6 +163,7 @@ impl Engine {
             MeshEvent::PeerDown { peer, .. } => Input::PeerDown(peer),
             MeshEvent::Frame { peer, bytes } => Input::Frame(peer, bytes.to_vec()),
             MeshEvent::Hint { bytes } => Input::Hint(bytes.to_vec()),
+            MeshEvent::Row { bytes } => Input::RowHint(bytes.to_vec()),
             MeshEvent::Malformed { peer } => Input::Malformed(peer),
             MeshEvent::HintsLagged => Input::HintsLagged,
             MeshEvent::Twin { peer } => Input::Twin(peer),
@@ -257,6 +276,11 @@ impl Engine {
             Effect::Hint(entry) => {
                 if let Some(mesh) = &self.mesh {
                     mesh.hint(Bytes::from(entry));
+                }
+            }
+            Effect::HintRow(row) => {
+                if let Some(mesh) = &self.mesh {
+                    mesh.hint_row(Bytes::from(row));
                 }
             }
             Effect::Reply(token, reply) => self.reply(token, reply),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use osiris_ledger::{Author, BlobHash, BlockId, View};
+use osiris_ledger::{Author, BlobHash, BlockId, View, counter::Figures};
 use osiris_runtime::{ComponentHash, Function, Library, Limits, Runtime};
 
 use super::{metrics::Metrics, routes::Routes};
@@ -111,6 +111,16 @@ impl Hosting {
     pub(crate) fn load(&self) -> (u64, u64) {
         let routes = self.routes.load_full();
         routes.loads().values().fold((0, 0), |sum, load| (sum.0 + load.0, sum.1 + load.1))
+    }
+
+    /// What each function that is ready here does, by name.
+    pub(crate) fn figures(&self) -> Vec<(String, Figures)> {
+        let routes = self.routes.load_full();
+        let figures = routes.loads().into_iter().map(|(name, (backlog, in_flight))| {
+            let (done, failed) = self.metrics.function(name).done_and_failed();
+            (name.to_owned(), Figures { backlog, in_flight, done, failed })
+        });
+        figures.collect()
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {

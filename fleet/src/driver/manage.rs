@@ -93,6 +93,10 @@ impl Manage for Management {
         Box::pin(std::future::ready(Ok(self.desk.functions())))
     }
 
+    fn backlog(&self) -> Answer<'_, Vec<api::BacklogRow>> {
+        Box::pin(self.desk.backlog())
+    }
+
     fn function(&self, name: String) -> Answer<'_, api::FunctionDetail> {
         Box::pin(async move { self.desk.function(&name).await })
     }

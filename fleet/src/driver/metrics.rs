@@ -164,6 +164,13 @@ impl CallFigures {
         self.ended[end as usize].load(Relaxed)
     }
 
+    /// Calls that ended with a result, and all others.
+    #[must_use]
+    pub fn done_and_failed(&self) -> (u64, u64) {
+        let done = self.ended(CallEnd::Ok);
+        (done, CallEnd::ALL.iter().map(|end| self.ended(*end)).sum::<u64>().saturating_sub(done))
+    }
+
     /// Calls that were passed on and ended this way.
     #[must_use]
     pub fn relayed(&self, end: RelayEnd) -> u64 {

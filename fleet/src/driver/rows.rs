@@ -7,10 +7,10 @@ use osiris_ledger::{
 };
 use osiris_mesh::PeerStatus;
 
-use super::metrics::{CallEnd, Metrics};
+use super::metrics::Metrics;
 use crate::{
-    api::{BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow},
-    node::Facts,
+    api::{BacklogNodeRow, BacklogRow, BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow},
+    node::{Facts, FleetCounters},
 };
 
 /// A member's name, or the start of its key.
@@ -96,10 +96,7 @@ pub(crate) fn function(function: &Function, metrics: &Metrics, load: (u64, u64))
     };
     let shown = function.live.as_ref().or(function.newest.as_ref()).or(function.revisions.last());
     let figures = metrics.function(&function.name);
-    let (done, failed) = CallEnd::ALL.iter().fold((0, 0), |(done, failed), end| match end {
-        CallEnd::Ok => (done + figures.ended(*end), failed),
-        _ => (done, failed + figures.ended(*end)),
-    });
+    let (done, failed) = figures.done_and_failed();
     FunctionRow {
         name: function.name.clone(),
         state: state.to_owned(),
@@ -113,6 +110,35 @@ pub(crate) fn function(function: &Function, metrics: &Metrics, load: (u64, u64))
         done,
         failed,
     }
+}
+
+/// What each function does over the fleet, by name; within it by the members' names.
+pub(crate) fn backlog(view: &View, counters: &FleetCounters) -> Vec<BacklogRow> {
+    let rows = counters.totals.iter().map(|(name, total)| {
+        let parts = counters.by_node.iter().filter(|part| part.name == *name);
+        let mut nodes: Vec<_> = parts
+            .map(|part| BacklogNodeRow {
+                node: label(view, &part.node),
+                device: part.node.to_string(),
+                backlog: part.backlog,
+                in_flight: part.in_flight,
+                done: part.done,
+                failed: part.failed,
+                age_ms: u64::try_from(part.age.as_millis()).unwrap_or(u64::MAX),
+            })
+            .collect();
+        nodes.sort_by(|a, b| (&a.node, &a.device).cmp(&(&b.node, &b.device)));
+        BacklogRow {
+            name: name.clone(),
+            backlog: total.backlog,
+            in_flight: total.in_flight,
+            done: total.done,
+            failed: total.failed,
+            silent: total.silent,
+            nodes,
+        }
+    });
+    rows.collect()
 }
 
 /// A function's revisions, newest first.

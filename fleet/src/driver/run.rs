@@ -14,6 +14,7 @@ use osiris_mesh::{Mesh, MeshConfig, MeshError, MeshEvent, PeerId};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::{Runtime, RuntimeConfig};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     desk::{Desk, absolute},
@@ -23,6 +24,7 @@ use super::{
     folder::{Folder, random},
     hosting::Hosting,
     limits::{DRAIN_TIMEOUT, UPKEEP_INTERVAL},
+    load,
     manage::Management,
     metrics::Metrics,
     open::{Clock, Opened},
@@ -263,6 +265,8 @@ pub(crate) async fn run_opened(
         Hosting::new(desk.me, runtime, desk.library.clone(), view, routes, Arc::clone(&desk.metrics));
     let hosting = Arc::new(hosting);
     let _ = desk.hosting.set(Arc::clone(&hosting));
+    let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting)));
+    let _load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
     let mut events = process
         .connect(

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use osiris_ledger::{
     AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World,
+    counter::Figures,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
+use super::FleetCounters;
 use crate::{api::codes, manifest::Manifest};
 
 /// Names a request until it is answered.
@@ -28,6 +30,10 @@ pub enum Input {
     Malformed(PeerId),
     /// Gossip brought an entry.
     Hint(Vec<u8>),
+    /// Gossip brought a row of counters.
+    RowHint(Vec<u8>),
+    /// What the functions of this process do now, by name.
+    Observed(Vec<(String, Figures)>),
     /// A member says that another process said hello with this device's key.
     Twin(PeerId),
     /// Gossip lost something.
@@ -178,6 +184,8 @@ pub enum Query {
     Log(usize),
     /// Every block, in order.
     Blocks,
+    /// [`FleetCounters`].
+    Counters,
 }
 
 /// What the core holds in memory that peers can make grow.
@@ -256,6 +264,8 @@ pub enum Reply {
     Facts(Box<Facts>),
     /// [`Query::Log`] and [`Query::Blocks`].
     Blocks(Vec<(Arc<Block>, bool)>),
+    /// [`Query::Counters`].
+    Counters(FleetCounters),
     /// [`Request::Recovery`].
     Recovery {
         /// Public half of the fleet's recovery key.
@@ -355,6 +365,8 @@ pub enum Effect {
     Send(PeerId, Vec<u8>),
     /// Broadcast an entry by gossip.
     Hint(Vec<u8>),
+    /// Broadcast a row of counters by gossip.
+    HintRow(Vec<u8>),
     /// Answer a request.
     Reply(Token, Result<Reply, Refusal>),
     /// Fetch bytes into the library from one of these members.

@@ -7,6 +7,7 @@
 //! **Architecture invariants.** No clock, no IO, no randomness but the seed it was given, no map
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
+mod counters;
 mod functions;
 mod members;
 mod message;
@@ -30,6 +31,8 @@ use osiris_mesh::{
     proto::sync::{Frame, Outcome, RECEIPTS_MAX, Sync},
 };
 
+use counters::Telemetry;
+pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
 use functions::Functions;
 pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token};
 pub use outbox::{Group, Outbox, Step};
@@ -79,6 +82,7 @@ pub struct Node {
     draining: bool,
     read_only: Option<String>,
     twin: Twin,
+    telemetry: Telemetry,
     /// When the document was last built again.
     rebuilt: Option<Mono>,
     /// Whether the driver has told what it holds.
@@ -91,6 +95,7 @@ impl Node {
     pub fn new(now: Now, config: &Config, mut ledger: Ledger, writer: Writer) -> Self {
         let me = writer.author();
         let view = ledger.publish();
+        let telemetry = Telemetry::new(ledger.fleet(), me);
         let unseen = if config.all_seen { BTreeSet::new() } else { own_blocks(&ledger, me) };
         // A small fleet is connected in full, so a member that never connects is gone. In a larger one
         // most members are never neighbours.
@@ -115,6 +120,7 @@ impl Node {
             draining: false,
             read_only: None,
             twin: Twin::new(now),
+            telemetry,
             rebuilt: None,
             started: false,
         }
@@ -158,6 +164,10 @@ impl Node {
             Input::Frame(peer, bytes) => {
                 // A frame that does not parse is the peer's fault; the next digest repairs it.
                 match Frame::decode(&bytes) {
+                    Ok(Frame::Rows(frame)) if self.sync.may_ask(now, &peer) => {
+                        self.rows_frame(now, peer, frame)
+                    }
+                    Ok(Frame::Rows(_)) => {}
                     Ok(frame) => {
                         let outcome = self.sync.handle(now, peer, frame, &mut self.ledger);
                         self.synced(now, peer, outcome);
@@ -170,6 +180,8 @@ impl Node {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
                 self.admitted(now, &admitted);
             }
+            Input::RowHint(bytes) => self.row_hint(now, &bytes),
+            Input::Observed(figures) => self.observe(&figures),
             Input::Twin(peer) => {
                 let member = Author(peer.to_bytes());
                 let label = self.view.members().get(&member).map(|member| member.label.clone());
@@ -201,7 +213,8 @@ impl Node {
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
-        let mut earliest = [self.sync.deadline(), waiting].into_iter().flatten().min();
+        let rows = self.telemetry.deadline().filter(|_| self.view.is_member(&self.me));
+        let mut earliest = [self.sync.deadline(), waiting, rows].into_iter().flatten().min();
         // What never looks at its functions has nothing to do when one of theirs is due.
         if self.looks_after_functions() {
             let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
@@ -220,8 +233,13 @@ impl Node {
     }
 
     fn tick(&mut self, now: Now) {
+        self.write_row(now);
         for (peer, frame) in self.sync.due(now, &mut self.ledger) {
             self.send(peer, &frame);
+            if !self.telemetry.is_empty() {
+                let rows = self.telemetry.digest();
+                self.send(peer, &rows);
+            }
         }
     }
 
@@ -301,6 +319,8 @@ impl Node {
 
     fn publish(&mut self) {
         self.view = self.ledger.publish();
+        let view = &self.view;
+        self.telemetry.retain(|owner| view.is_member(owner));
         self.effects.push_back(Effect::Published(Arc::clone(&self.view)));
     }
 

@@ -126,7 +126,7 @@ impl Outbox {
 
 fn frame_bytes(effect: &Effect) -> usize {
     match effect {
-        Effect::Send(_, frame) | Effect::Hint(frame) => frame.len(),
+        Effect::Send(_, frame) | Effect::Hint(frame) | Effect::HintRow(frame) => frame.len(),
         _ => 0,
     }
 }

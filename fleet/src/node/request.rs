@@ -325,6 +325,7 @@ impl Node {
                 let newest = self.ledger.in_order().into_iter().rev().take(limit);
                 Reply::Blocks(newest.map(|block| self.with_verdict(block)).collect())
             }
+            Query::Counters => Reply::Counters(self.counters(now)),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
             ),
@@ -339,12 +340,12 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use osiris_ledger::{Ledger, Roles, Session, Writer, join_proof};
+    use osiris_ledger::{Ledger, Roles, join_proof};
 
     use super::*;
     use crate::node::{
-        Config, Input,
-        sample::{author, founded, key},
+        Input,
+        sample::{author, founded, key, play, replica},
     };
 
     fn at(ms: u64) -> Now {
@@ -362,29 +363,6 @@ mod tests {
         op::Admitted { invitation, device, proof, label: "joiner".to_owned() }
     }
 
-    type Answers = Vec<Result<Reply, Refusal>>;
-
-    /// Lets both handle their inputs, and what each sends the other, until neither has anything to say.
-    fn play(now: Now, nodes: &mut [Node; 2], mut inputs: [Vec<Input>; 2]) -> Answers {
-        let peers = nodes.each_ref().map(|node| PeerId::from_bytes(node.device().0));
-        let mut answers = Vec::new();
-        while inputs.iter().any(|inputs| !inputs.is_empty()) {
-            for at in 0..2 {
-                for input in std::mem::take(&mut inputs[at]) {
-                    nodes[at].handle(now, input);
-                    while let Some(effect) = nodes[at].poll_effect() {
-                        match effect {
-                            Effect::Send(_, frame) => inputs[1 - at].push(Input::Frame(peers[at], frame)),
-                            Effect::Reply(_, answer) => answers.push(answer),
-                            _ => {}
-                        }
-                    }
-                }
-            }
-        }
-        answers
-    }
-
     #[test]
     fn of_two_who_spend_a_last_use_at_once_one_is_welcomed() {
         let (mut founder, mut ledger) = founded(at(0));
@@ -396,14 +374,7 @@ mod tests {
             let op::Admitted { invitation, device, proof, label } = admitted(&ledger, last, 51, device);
             vec![Input::Request(1, Request::Admit { device, invitation, proof, label })]
         });
-        let mut nodes = [(1, 2), (2, 3)].map(|(device, session)| {
-            let mut replica = Ledger::new(ledger.fleet());
-            for block in ledger.in_order() {
-                replica.replay(block.entry()).expect("valid");
-            }
-            let config = Config { serves: false, seed: device.into(), all_seen: true };
-            Node::new(at(0), &config, replica, Writer::new(key(device), Session([session; 16])))
-        });
+        let mut nodes = [2, 3].map(|session| replica(at(0), &ledger, session - 1, session));
         let other = [2, 1].map(|device| vec![Input::PeerUp(PeerId::from_bytes(author(device).0))]);
         assert!(play(at(0), &mut nodes, other).is_empty());
 

@@ -186,7 +186,8 @@ impl World<'_> {
                 };
                 self.later(node, pause, input);
             }
-            Effect::Retire(_) | Effect::Warn(_) => {}
+            // Gossip of rows is lost here: anti-entropy has to bring them.
+            Effect::Retire(_) | Effect::Warn(_) | Effect::HintRow(_) => {}
         }
     }
 

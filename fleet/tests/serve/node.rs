@@ -161,6 +161,9 @@ impl Manage for Desk {
     fn functions(&self) -> Answer<'_, Vec<FunctionRow>> {
         self.answer("functions", vec![])
     }
+    fn backlog(&self) -> Answer<'_, Vec<BacklogRow>> {
+        self.answer("backlog", vec![])
+    }
     fn function(&self, name: String) -> Answer<'_, FunctionDetail> {
         if name == "none" {
             return Box::pin(async { Err(ApiError::not_found("There is no such function.")) });

@@ -73,6 +73,11 @@ pub enum MeshEvent {
         /// What was sent.
         bytes: Bytes,
     },
+    /// A row of counters from some member; as [`MeshEvent::Hint`]. Lost ones are not told of.
+    Row {
+        /// What was sent.
+        bytes: Bytes,
+    },
     /// A peer ended its link with this node because another process said hello with this node's key. Comes
     /// after the link's `PeerDown`. After a restart only the old process could be told so, so a process
     /// that hears it has a twin: the same key is in use twice.

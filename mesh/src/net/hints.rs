@@ -40,22 +40,69 @@ const SUBSCRIPTION_CAPACITY: usize = 2_048;
 /// Pause before subscribing anew.
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where hints and news about peers wait for the gossip task.
+/// What a hint is about. Each kind has a topic of its own, so that a burst of one loses none of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An entry of the ledger.
+    Entry,
+    /// A row of counters.
+    Row,
+}
+
+impl Kind {
+    fn topic(self, fleet: [u8; 32]) -> TopicId {
+        TopicId::from_bytes(match self {
+            Self::Entry => fleet,
+            Self::Row => blake3::derive_key("osiris gossip topic of rows", &fleet),
+        })
+    }
+
+    fn event(self, bytes: Bytes) -> MeshEvent {
+        match self {
+            Self::Entry => MeshEvent::Hint { bytes },
+            Self::Row => MeshEvent::Row { bytes },
+        }
+    }
+}
+
+/// Where hints of one kind and news about peers wait for the gossip task.
 pub(super) struct HintQueue {
     hints: mpsc::Sender<Bytes>,
     joins: mpsc::Sender<PeerId>,
 }
 
+/// The queues of both kinds.
+pub(super) struct Hints {
+    pub(super) entries: HintQueue,
+    pub(super) rows: HintQueue,
+}
+
+impl Hints {
+    /// The queues, and the tasks that empty them.
+    pub(super) fn new() -> (Self, [HintTask; 2]) {
+        let (entries, entries_out) = queue(Kind::Entry);
+        let (rows, rows_out) = queue(Kind::Row);
+        (Self { entries, rows }, [entries_out, rows_out])
+    }
+
+    /// A link to `peer` came up: make it a gossip neighbour. Missed ones are retried with the rest.
+    pub(super) fn join(&self, peer: PeerId) {
+        self.entries.join(peer);
+        self.rows.join(peer);
+    }
+}
+
 /// The other end of a [`HintQueue`].
 pub(super) struct HintTask {
+    kind: Kind,
     hints: mpsc::Receiver<Bytes>,
     joins: mpsc::Receiver<PeerId>,
 }
 
-pub(super) fn queue() -> (HintQueue, HintTask) {
+fn queue(kind: Kind) -> (HintQueue, HintTask) {
     let (hints, hints_out) = mpsc::channel(HINTS_QUEUED_MAX);
     let (joins, joins_out) = mpsc::channel(HINTS_QUEUED_MAX);
-    let task = HintTask { hints: hints_out, joins: joins_out };
+    let task = HintTask { kind, hints: hints_out, joins: joins_out };
     (HintQueue { hints, joins }, task)
 }
 
@@ -69,8 +116,7 @@ impl HintQueue {
         }
     }
 
-    /// A link to `peer` came up: make it a gossip neighbour. Missed ones are retried with the rest.
-    pub(super) fn join(&self, peer: PeerId) {
+    fn join(&self, peer: PeerId) {
         let _ = self.joins.try_send(peer);
     }
 }
@@ -82,7 +128,7 @@ pub(super) fn spawn(endpoint: iroh::Endpoint) -> Gossip {
 
 /// Runs until the node stops.
 pub(super) async fn run(shared: Arc<Shared>, gossip: Gossip, mut task: HintTask) {
-    let topic = TopicId::from_bytes(shared.topic);
+    let topic = task.kind.topic(shared.topic);
     let mut first = true;
     while !shared.stop.is_cancelled() {
         let options = JoinOptions {
@@ -93,14 +139,14 @@ pub(super) async fn run(shared: Arc<Shared>, gossip: Gossip, mut task: HintTask)
             Ok(subscription) => {
                 if !first {
                     // Whatever came while there was no subscription is lost.
-                    shared.tell(MeshEvent::HintsLagged).await;
+                    lagged(&shared, task.kind).await;
                 }
                 first = false;
                 let (sender, receiver) = subscription.split();
-                let neighbours = AtomicUsize::new(0);
+                let (neighbours, kind) = (AtomicUsize::new(0), task.kind);
                 tokio::select! {
                     () = send(&shared, &sender, &mut task, &neighbours) => {}
-                    () = receive(&shared, receiver, &neighbours) => {}
+                    () = receive(&shared, receiver, kind, &neighbours) => {}
                     () = shared.stop.cancelled() => return,
                 }
             }
@@ -111,6 +157,11 @@ pub(super) async fn run(shared: Arc<Shared>, gossip: Gossip, mut task: HintTask)
             () = shared.stop.cancelled() => return,
         }
     }
+}
+
+/// Some hints were lost. Rows say so by themselves: the next one of each owner replaces what was missed.
+async fn lagged(shared: &Shared, kind: Kind) -> bool {
+    kind == Kind::Row || shared.tell(MeshEvent::HintsLagged).await
 }
 
 fn linked(shared: &Shared) -> Vec<EndpointId> {
@@ -146,21 +197,21 @@ async fn send(shared: &Shared, sender: &GossipSender, task: &mut HintTask, neigh
     }
 }
 
-async fn receive(shared: &Shared, mut receiver: GossipReceiver, neighbours: &AtomicUsize) {
+async fn receive(shared: &Shared, mut receiver: GossipReceiver, kind: Kind, neighbours: &AtomicUsize) {
     while let Some(Ok(event)) = receiver.next().await {
         neighbours.store(receiver.neighbors().count(), Ordering::Relaxed);
         match event {
             Event::Received(message) => {
-                let hint = MeshEvent::Hint { bytes: message.content };
+                let hint = kind.event(message.content);
                 // Never waits with a hint in hand: one sentence, "some were lost", waits instead.
                 if let Err(TrySendError::Full(_)) = shared.events.try_send(hint)
-                    && !shared.tell(MeshEvent::HintsLagged).await
+                    && !lagged(shared, kind).await
                 {
                     return;
                 }
             }
             Event::Lagged => {
-                shared.tell(MeshEvent::HintsLagged).await;
+                lagged(shared, kind).await;
             }
             Event::NeighborUp(_) | Event::NeighborDown(_) => {}
         }

@@ -22,7 +22,8 @@ use super::{
     calls::{self, CallFailure, Calls},
     config::{MeshConfig, MeshError},
     gate::{Gate, GateHook},
-    hints, keeper,
+    hints::{self, HintTask, Hints},
+    keeper,
     link::Links,
     shared::{Parts, Shared, rtt},
 };
@@ -72,7 +73,7 @@ impl Mesh {
             .hooks(GateHook(Arc::clone(&gate)));
         let endpoint = bind::bind(builder, config.bind).await?;
         let (events, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
-        let (hint_queue, hint_task) = hints::queue();
+        let (hints, hint_tasks) = Hints::new();
         let shared = Arc::new(Shared::new(Parts {
             me: peer_id(&endpoint.id()),
             endpoint,
@@ -83,14 +84,14 @@ impl Mesh {
             gate,
             lookup,
             events,
-            hints: config.gossip.then_some(hint_queue),
+            hints: config.gossip.then_some(hints),
             entropy,
         }));
         for known in config.known {
             let peer = PeerId::from_bytes(known.peer);
             shared.learn(peer, known.addrs, KNOWN_AGE);
         }
-        let router = route(&shared, config.gossip.then_some(hint_task));
+        let router = route(&shared, config.gossip.then_some(hint_tasks));
         tokio::spawn(keeper::keep(Arc::clone(&shared)));
         tokio::spawn(keeper::watch_own_addrs(Arc::clone(&shared)));
         let closed = CancellationToken::new();
@@ -124,7 +125,14 @@ impl Mesh {
     /// [`HINT_BYTES_MAX`](crate::limits::HINT_BYTES_MAX) is not sent, nor is any without gossip.
     pub fn hint(&self, bytes: Bytes) {
         if let Some(hints) = &self.shared.hints {
-            hints.hint(bytes);
+            hints.entries.hint(bytes);
+        }
+    }
+
+    /// Spreads a row of counters to every member, perhaps; as [`Mesh::hint`], and never in its way.
+    pub fn hint_row(&self, bytes: Bytes) {
+        if let Some(hints) = &self.shared.hints {
+            hints.rows.hint(bytes);
         }
     }
 
@@ -197,7 +205,7 @@ impl Mesh {
     }
 }
 
-fn route(shared: &Arc<Shared>, hints: Option<hints::HintTask>) -> Router {
+fn route(shared: &Arc<Shared>, hints: Option<[HintTask; 2]>) -> Router {
     // Whoever has not shown that it receives at its address costs no handshake.
     let filter = Arc::new(|incoming: &iroh::endpoint::Incoming| {
         if incoming.remote_addr_validated() {
@@ -212,10 +220,12 @@ fn route(shared: &Arc<Shared>, hints: Option<hints::HintTask>) -> Router {
         .accept(alpn::CALL, Calls(Arc::clone(shared)))
         .accept(alpn::BLOB, Blobs(Arc::clone(shared)))
         .accept(alpn::JOIN, Joins(Arc::clone(shared)));
-    if let Some(task) = hints {
+    if let Some(tasks) = hints {
         let gossip = hints::spawn(shared.endpoint.clone());
         router = router.accept(iroh_gossip::ALPN, gossip.clone());
-        tokio::spawn(hints::run(Arc::clone(shared), gossip, task));
+        for task in tasks {
+            tokio::spawn(hints::run(Arc::clone(shared), gossip.clone(), task));
+        }
     }
     router.spawn()
 }

@@ -25,7 +25,7 @@ use super::{
     bind::{publish, usable_addrs},
     calls::CallCache,
     gate::{Gate, lock},
-    hints::HintQueue,
+    hints::Hints,
 };
 use crate::{
     PeerId,
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub(super) gate: Arc<Gate>,
     pub(super) lookup: MemoryLookup,
     pub(super) events: mpsc::Sender<MeshEvent>,
-    pub(super) hints: Option<HintQueue>,
+    pub(super) hints: Option<Hints>,
     pub(super) calls: CallCache,
     pub(super) budgets: Budgets,
     /// Cancelled when the node stops: every task ends.
@@ -92,7 +92,7 @@ pub(super) struct Parts {
     pub(super) gate: Arc<Gate>,
     pub(super) lookup: MemoryLookup,
     pub(super) events: mpsc::Sender<MeshEvent>,
-    pub(super) hints: Option<HintQueue>,
+    pub(super) hints: Option<Hints>,
     /// Random bytes: the session, and the seed of the jitter.
     pub(super) entropy: [u8; 24],
 }

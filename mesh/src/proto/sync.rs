@@ -13,7 +13,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use osiris_ledger::{Admission, Author, Block, BlockId, Gap, Ledger, Mono, Now, Reject, Vector, limits};
+use osiris_ledger::{
+    Admission, Author, Block, BlockId, Gap, Ledger, Mono, Now, Reject, Vector, counter::RowNote, limits,
+};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -43,6 +45,20 @@ pub enum Frame {
     Blocks(Vec<ByteBuf>, bool),
     /// The sender holds these blocks, durably.
     Receipt(Vec<BlockId>),
+    /// About counters, which are no blocks.
+    Rows(RowsFrame),
+}
+
+/// How two replicas of the table of counters compare theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowsFrame {
+    /// [`Counters::digest`](osiris_ledger::counter::Counters::digest).
+    Digest(ByteBuf),
+    /// [`Counters::notes`](osiris_ledger::counter::Counters::notes).
+    Notes(Vec<RowNote>),
+    /// Rows.
+    Rows(Vec<ByteBuf>),
 }
 
 /// Bytes that are not a frame.
@@ -202,17 +218,24 @@ impl Sync {
         frames
     }
 
-    /// Handles a frame of a connected peer.
-    pub fn handle(&mut self, now: Now, from: PeerId, frame: Frame, ledger: &mut Ledger) -> Outcome {
-        let mut outcome = Outcome::default();
-        let Some(peer) = self.peers.get_mut(&from) else { return outcome };
+    /// Counts a frame of a peer, and says whether questions in it are to be answered: it is connected, and asked
+    /// no more than [`ROUNDS_MAX`] times in this period.
+    pub fn may_ask(&mut self, now: Now, from: &PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(from) else { return false };
         if now.mono >= peer.period_end {
             peer.period_end = now.mono.plus(PERIOD);
             peer.rounds = 0;
         }
         peer.rounds += 1;
+        peer.rounds <= ROUNDS_MAX
+    }
+
+    /// Handles a frame of a connected peer.
+    pub fn handle(&mut self, now: Now, from: PeerId, frame: Frame, ledger: &mut Ledger) -> Outcome {
+        let mut outcome = Outcome::default();
         // Blocks and receipts are always taken in; questions are answered at a bounded rate.
-        let may_answer = peer.rounds <= ROUNDS_MAX;
+        let may_answer = self.may_ask(now, &from);
+        let Some(peer) = self.peers.get_mut(&from) else { return outcome };
         match frame {
             Frame::Digest(theirs) => {
                 peer.digest = theirs.as_slice().try_into().ok();
@@ -249,6 +272,8 @@ impl Sync {
                 }
             }
             Frame::Receipt(ids) => outcome.confirmed = ids,
+            // The node's own affair.
+            Frame::Rows(_) => {}
         }
         outcome
     }

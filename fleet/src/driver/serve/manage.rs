@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 pub use crate::driver::answer::ApiError;
 
 use crate::api::{
-    BlobStored, BlockRow, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow, InvitationRow,
-    Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, Revoked, RoleChange,
-    RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
+    BacklogRow, BlobStored, BlockRow, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow,
+    InvitationRow, Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, Revoked,
+    RoleChange, RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -49,6 +49,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn nodes(&self) -> Answer<'_, Vec<NodeRow>>;
     /// `GET /v1/functions`.
     fn functions(&self) -> Answer<'_, Vec<FunctionRow>>;
+    /// `GET /v1/backlog`.
+    fn backlog(&self) -> Answer<'_, Vec<BacklogRow>>;
     /// `GET /v1/functions/{name}`.
     fn function(&self, name: String) -> Answer<'_, FunctionDetail>;
     /// `POST /v1/blobs?kind=`.

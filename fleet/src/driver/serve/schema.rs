@@ -105,6 +105,32 @@ const TYPES: &[Type] = &[
         ],
     ),
     (
+        "BacklogRow",
+        false,
+        &[
+            f("name", Text),
+            f("backlog", Number),
+            f("in_flight", Number),
+            f("done", Number),
+            f("failed", Number),
+            f("silent", Number),
+            f("nodes", Many("BacklogNodeRow")),
+        ],
+    ),
+    (
+        "BacklogNodeRow",
+        false,
+        &[
+            f("node", Text),
+            f("device", Text),
+            f("backlog", Number),
+            f("in_flight", Number),
+            f("done", Number),
+            f("failed", Number),
+            f("age_ms", Number),
+        ],
+    ),
+    (
         "RevisionRow",
         false,
         &[
@@ -390,6 +416,8 @@ mod tests {
         check("Status", api::Status::default());
         check("NodeRow", api::NodeRow::default());
         check("FunctionRow", api::FunctionRow::default());
+        check("BacklogRow", api::BacklogRow::default());
+        check("BacklogNodeRow", api::BacklogNodeRow::default());
         check("RevisionRow", api::RevisionRow::default());
         check(
             "FunctionDetail",
@@ -421,6 +449,6 @@ mod tests {
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 30, "a type has no check here");
+        assert_eq!(TYPES.len(), 32, "a type has no check here");
     }
 }

@@ -18,6 +18,7 @@ pub(super) enum Op {
     Status,
     Nodes,
     Functions,
+    Backlog,
     Function,
     Store,
     Deploy,
@@ -202,6 +203,7 @@ pub(super) const TABLE: &[Row] = &[
     row(Op::Status, "GET", "/v1/status", "The node and its replica.", Json("Status"), READ),
     row(Op::Nodes, "GET", "/v1/nodes", "The members.", Rows("NodeRow"), READ),
     row(Op::Functions, "GET", "/v1/functions", "The functions.", Rows("FunctionRow"), READ),
+    row(Op::Backlog, "GET", "/v1/backlog", "What waits and runs on all members.", Rows("BacklogRow"), READ),
     row(Op::Function, "GET", "/v1/functions/{name}", "One function.", Json("FunctionDetail"), FIND),
     query(
         KIND,

@@ -41,6 +41,7 @@ pub(super) async fn answer(
         Op::Status => json(&manage.status().await?),
         Op::Nodes => json(&manage.nodes().await?),
         Op::Functions => json(&manage.functions().await?),
+        Op::Backlog => json(&manage.backlog().await?),
         Op::Function => json(&manage.function(name()).await?),
         Op::Store => {
             let kind = if query.number(0) == 0 { BlobKind::Component } else { BlobKind::Manifest };
