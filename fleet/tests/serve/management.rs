@@ -168,5 +168,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 42);
+    assert_eq!(walked, 43);
 }
