@@ -136,6 +136,10 @@ impl WasiHttpHooks for NoOutgoing {
         Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        limits::BODY_PIECES_WAITING
+    }
+
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         limits::BODY_PIECE_BYTES
     }

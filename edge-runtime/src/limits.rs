@@ -42,7 +42,10 @@ pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Bytes a guest may hand to the host in one piece beyond `response_bytes`: headers, log lines.
 pub const HOSTCALL_SLACK_BYTES: usize = 64 << 10;
 /// Bytes of one piece of a response body.
-pub const BODY_PIECE_BYTES: usize = 1 << 20;
+pub const BODY_PIECE_BYTES: usize = 64 << 10;
+/// Pieces of a response body that a guest may write before one has to be taken. Most toolchains write 4 KiB at
+/// a time, and each wait costs the guest a switch and its task a turn.
+pub const BODY_PIECES_WAITING: usize = 16;
 
 /// Lines a function's log ring holds.
 pub const LOG_RING_LINES: usize = 2048;

@@ -1,6 +1,7 @@
 //! Functions that run on the node that is asked.
 
 use bytes::Bytes;
+use osiris_fleet::driver::serve::ServeConfig;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -115,10 +116,7 @@ async fn large_bodies_are_refused_before_they_are_read() {
 
 #[tokio::test]
 async fn heads_are_bounded_in_size_and_time() {
-    let config = osiris_fleet::driver::serve::ServeConfig {
-        head_timeout: std::time::Duration::from_millis(200),
-        ..Default::default()
-    };
+    let config = ServeConfig { head_timeout: std::time::Duration::from_millis(200), ..Default::default() };
     let node = Node::with(config).await;
     let large = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(100 << 10));
     let answer = raw(&node, large.as_bytes()).await;
@@ -128,4 +126,24 @@ async fn heads_are_bounded_in_size_and_time() {
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(std::time::Duration::from_secs(5), slow.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "the slow head is given up");
+}
+
+#[tokio::test]
+async fn a_kept_connection_waits_for_a_head_only_so_long_and_for_a_body_longer() {
+    let head_timeout = std::time::Duration::from_millis(200);
+    let node = Node::with(ServeConfig { head_timeout, ..Default::default() }).await;
+    let mut kept = TcpStream::connect(node.http).await.expect("connected");
+    let head = format!(
+        "POST /function/summary HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        SAMPLES.len()
+    );
+    kept.write_all(head.as_bytes()).await.expect("written");
+    // The head is here, so the connection is at work; its timer runs out meanwhile.
+    tokio::time::sleep(3 * head_timeout).await;
+    kept.write_all(SAMPLES.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(5), kept.read_to_end(&mut answer)).await;
+    assert!(closed.is_ok(), "nothing follows the answer, so the connection ends");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

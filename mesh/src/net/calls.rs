@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +14,7 @@ use iroh::{
     endpoint::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError},
     protocol::{AcceptError, ProtocolHandler},
 };
+use n0_future::FutureExt;
 use osiris_protocol::{
     alpn::{self, code},
     call::{CallMessage, CallMessageError, CallReader, CallReply, CallRequest},
@@ -21,7 +23,6 @@ use tokio::{
     sync::{OnceCell, OwnedSemaphorePermit},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     api::MeshEvent,
@@ -260,6 +261,10 @@ impl ProtocolHandler for Calls {
 }
 
 async fn serve(shared: Arc<Shared>, peer: PeerId, mut send: SendStream, mut recv: RecvStream) {
+    // A packet wakes the connection's task, that one the accepting task, and that one this task. tokio runs so
+    // many that wake each other on one thread and no more: what this task wakes would be handed to another
+    // thread, and that is again the connection's task, whose lock both then want. A turn later it stays here.
+    tokio::task::yield_now().await;
     let refused = match timeout(REQUEST_TIMEOUT, receive(&shared, peer, &mut recv)).await {
         Ok(Ok((request, permits))) => {
             let answered = perform(&shared, peer, request, &mut send).await;
@@ -316,11 +321,12 @@ async fn perform(
     send: &mut SendStream,
 ) -> Result<(), u32> {
     let deadline = Duration::from_millis(request.deadline_ms.into());
-    let services = Arc::clone(&shared.services);
-    // A task of its own, so that a panic is seen; aborted when this future ends first.
-    let work = tokio::spawn(async move { services.call(peer, request).await });
-    let work = AbortOnDropHandle::new(work);
+    // On the stream's own task: another one costs two more wake-ups, of which each may go to another core.
+    // A panic is seen all the same, and nothing of the call is used after it.
+    let work = AssertUnwindSafe(async { shared.services.call(peer, request).await }).catch_unwind();
     let reply = tokio::select! {
+        // First, because most calls end when they are first looked at, before the others would be set up.
+        biased;
         reply = work => reply.map_err(|_| code::INTERNAL)?,
         // The caller has gone, or does not want the reply any more.
         _ = send.stopped() => return Ok(()),

@@ -96,6 +96,9 @@ impl Dispatcher {
 
     /// The members to ask: by round trip, times one more than the calls under way to it.
     fn ranked(&self, route: &Route, relay: &dyn Relay) -> Vec<PeerId> {
+        if let [only] = *route.remotes {
+            return vec![only];
+        }
         let counts = self.busy.counts().clone();
         let score = |peer: &PeerId| {
             let rtt = relay.rtt(*peer).unwrap_or(RTT_UNKNOWN).max(Duration::from_micros(1));

@@ -13,9 +13,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::answer::{Via, answer};
@@ -168,14 +169,16 @@ where
     let stream = Noting { stream, seat: Arc::clone(&place.seat) };
     let mut server = http1::Builder::new();
     server
-        .timer(TokioTimer::new())
         .keep_alive(scope == Scope::Everything)
-        .header_read_timeout(terms.head_timeout)
+        .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(2 * HEAD_BYTES_MAX);
     let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
     let (mut stopped, mut ended) = (pin!(shared.stop.cancelled()), pin!(shared.end.cancelled()));
     let (mut watching, mut stopping) = (false, false);
+    // One timer a connection, looked at when it has run out. hyper's own is made and taken apart with every
+    // request, under a lock that all of the node's timers share.
+    let mut late = pin!(tokio::time::sleep(terms.head_timeout));
     // Asking a token takes a lock that all connections share. So it is asked once, which is enough to be
     // woken by it, and from then on a flag is read.
     let result = poll_fn(|cx| {
@@ -193,7 +196,20 @@ where
             }
             _ => return Poll::Ready(Ok(())),
         }
-        served.as_mut().poll(cx)
+        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        while late.as_mut().poll(cx).is_ready() {
+            // While a request is worked on, the wait for the next head has not begun.
+            let waited = place.seat.waited().unwrap_or_default();
+            let left = terms.head_timeout.saturating_sub(waited);
+            if left.is_zero() {
+                tracing::debug!("a connection ended: no head came within {:?}", terms.head_timeout);
+                return Poll::Ready(Ok(()));
+            }
+            late.as_mut().reset(Instant::now() + left);
+        }
+        Poll::Pending
     })
     .await;
     if let Err(error) = result {

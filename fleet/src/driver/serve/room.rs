@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -112,6 +112,13 @@ impl Seat {
     fn idle(&self) -> Option<u64> {
         let since = self.idle_since.load(Ordering::Acquire);
         (since < GIVEN && !self.blocked.load(Ordering::Relaxed)).then_some(since)
+    }
+
+    /// For how long the connection has waited for the whole head of a request, to the millisecond. `None`
+    /// while it works on one.
+    pub(super) fn waited(&self) -> Option<Duration> {
+        let since = self.idle_since.load(Ordering::Acquire);
+        (since < GIVEN).then(|| Duration::from_millis(self.room.now().saturating_sub(since)))
     }
 
     /// A request's head is here: the connection is not idle until what is returned is dropped. `None`
