@@ -45,7 +45,7 @@
 //! ```text
 //! cargo build --release --target wasm32-wasip2
 //! osiris deploy target/wasm32-wasip2/release/greet.wasm --name greet
-//! osiris invoke greet '{"name":"Isis"}'
+//! osiris call greet '{"name":"Isis"}'
 //! ```
 //!
 //! Each call has a fresh instance: nothing is kept in memory from one call to the next. What the
