@@ -157,10 +157,10 @@ pub(crate) const ALL: &[Mutation] = &[
         test: ledger("behaviour", "a_fork_is_proven_alike_and_voids_the_chain_from_there"),
     },
     Mutation {
-        name: "rank in revocations",
+        name: "evaluation from the highest rank down",
         file: "crdt-ledger/src/effective.rs",
-        find: ".is_some_and(|revoker| revoker < rank)",
-        replace: ".is_some()",
+        find: "for (rank, id) in ledger.grants_by_rank() {",
+        replace: "for (rank, id) in ledger.grants_by_rank().into_iter().rev() {",
         test: ledger("behaviour", "of_two_admins_that_revoke_each_other_the_higher_stays"),
     },
     Mutation {
@@ -189,7 +189,7 @@ pub(crate) const ALL: &[Mutation] = &[
         file: "crdt-ledger/src/vector.rs",
         find: "            for (tip, seq) in chain.tips() {\n",
         replace: "            for (tip, seq) in chain.head() {\n",
-        test: property("convergence", "replicas_that_differ_come_to_agree"),
+        test: ledger("behaviour", "the_digest_tells_each_branch_of_a_fork"),
     },
     Mutation {
         name: "the fsync before an acknowledgement",
