@@ -190,6 +190,41 @@ fn a_weak_key_is_refused_wherever_it_stands() {
     assert_eq!(fixture.answer(NODE, &draft).err(), Some(Reject::WeakKey));
 }
 
+/// A signature by a sound key whose R is the neutral element: RFC 8032 without cofactor takes it, other
+/// verifiers do not. Strict verification refuses it, so that no two nodes differ.
+fn small_order_signature(key: &osiris_ledger::SigningKey, message: &[u8; 32]) -> [u8; 64] {
+    use curve25519_dalek::Scalar;
+    use sha2::{Digest as _, Sha512};
+    let mut r = [0; 32];
+    r[0] = 1;
+    let hash =
+        Sha512::new().chain_update(r).chain_update(key.verifying_key()).chain_update(message).finalize();
+    let wide = <[u8; 64]>::try_from(hash.as_slice()).expect("64 bytes");
+    let s = Scalar::from_bytes_mod_order_wide(&wide) * key.to_scalar();
+    [r, s.to_bytes()].concat().try_into().expect("64 bytes")
+}
+
+#[test]
+fn a_signature_over_a_point_of_small_order_is_refused() {
+    let fixture = Fixture::new();
+    let body = fixture.draft(NODE, serving(&fixture.revision)).body();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"osiris-ledger-v1").update(&fixture.fleet.0).update(&body);
+    let message = *hasher.finalize().as_bytes();
+    let signature = small_order_signature(&key(NODE), &message);
+    let plain = ed25519_dalek::Signature::from_bytes(&signature);
+    ed25519_dalek::Verifier::verify(&key(NODE).verifying_key(), &message, &plain)
+        .expect("plain verification takes it, or this test shows nothing");
+    let entry = [body.as_slice(), &signature].concat();
+    assert_eq!(fixture.ledger().admit(&entry).err(), Some(Reject::BadSignature));
+
+    let mut join = admitted(&fixture.fleet, &fixture.bearer, 0, 9);
+    let message = osiris_ledger::join_proof_message(&fixture.fleet, &fixture.bearer, &author(9));
+    join.proof = Signature(small_order_signature(&key(TICKET), &message));
+    let draft = fixture.draft(NODE, Payload::Admitted(join));
+    assert_eq!(fixture.answer(NODE, &draft).err(), Some(Reject::Proof));
+}
+
 #[test]
 fn a_block_of_another_fleet_is_refused() {
     let fixture = Fixture::new();

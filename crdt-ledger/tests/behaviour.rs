@@ -475,6 +475,37 @@ fn a_fork_is_proven_alike_and_voids_the_chain_from_there() {
     assert!(effective(&mut left, &block));
 }
 
+/// Replicas that hold the same longest branch and differ in a shorter one must not take each other for
+/// equal, or the fork would never spread.
+#[test]
+fn the_digest_tells_each_branch_of_a_fork() {
+    let (mut ledger, mut founder) = found(0);
+    let grant = enrol(&mut ledger, &mut founder, 0, OPERATOR, &[Role::Node, Role::Operator]);
+    let mut operator = device(OPERATOR);
+    let first = append(&mut ledger, &mut operator, deploy("first", 1, &[]));
+    append(&mut ledger, &mut operator, deploy("second", 1, &[]));
+    append(&mut ledger, &mut operator, deploy("third", 1, &[]));
+    let mut digests = vec![ledger.digest()];
+    for version in [2, 3] {
+        let rival = support::Forged {
+            version: 2,
+            author: author(OPERATOR),
+            session: session(OPERATOR),
+            seq: 2,
+            prev: first.id(),
+            parents: vec![],
+            depth: first.order().depth + 1,
+            wall_ms: 0,
+            grant,
+            payload: deploy("rival", version, &[]),
+        };
+        assert!(is_new(&ledger.admit(&rival.seal(&ledger.fleet(), &key(OPERATOR)))));
+        digests.push(ledger.digest());
+    }
+    let different: std::collections::BTreeSet<_> = digests.iter().collect();
+    assert_eq!(different.len(), 3, "a branch that the digest does not tell");
+}
+
 #[test]
 fn a_node_may_not_deploy() {
     let (mut ledger, mut founder) = found(0);

@@ -2,8 +2,10 @@
 //! laws that hold for each.
 //!
 //! * [`model`] turns a [`model::Script`] into signed blocks, every one of them valid.
+//! * [`decoders`] names every decoder of foreign bytes, with what must hold for any.
 //! * [`strategy`] generates scripts, orders of delivery and configurations of a run.
 
+pub mod decoders;
 pub mod model;
 pub mod strategy;
 

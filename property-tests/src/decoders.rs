@@ -1,0 +1,286 @@
+//! Every decoder of bytes that peers, files or people bring, each with what must hold for any bytes: no
+//! panic, what was read is written again as it came where there is one form, and memory within a bound.
+//!
+//! Ordinary tests try them with a corpus and changes of it (`tests/decoders.rs`); `fuzz/` with what a
+//! coverage-guided fuzzer finds.
+
+use bytes::Bytes;
+use osiris_fleet::manifest::Manifest;
+use osiris_ledger::{
+    Author, Block, BlockId, FleetId, Founding, Ledger, Now, Payload, Reject, Session, SigningKey, World,
+    Writer, journal, limits, op,
+};
+use osiris_mesh::proto::{message::Message, sync::Frame};
+use osiris_protocol::{
+    call::{CallMessage, CallReader, CallReply, CallRequest},
+    frame::FrameDecoder,
+    join::{JoinReply, JoinRequest},
+    ticket::Ticket,
+};
+
+use crate::forge;
+
+/// One decoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder {
+    /// Its name, and its corpus' folder.
+    pub name: &'static str,
+    /// Gives it bytes, and panics where a property does not hold.
+    pub try_bytes: fn(&[u8]),
+    /// Bytes of memory it may hold at once for an input of this size.
+    pub memory_max: fn(usize) -> usize,
+}
+
+/// What serde reserves for a list whose length is declared, before its items come, is at most 1 MiB; the
+/// deepest of these types has three lists in each other.
+const DECLARED_LISTS: usize = 3 << 20;
+
+/// A fixed part, and so much for each byte of input: a byte of CBOR or JSON may become a whole value.
+const fn values(len: usize) -> usize {
+    DECLARED_LISTS + (64 << 10) + 256 * len
+}
+
+/// The small ledger that entries are offered to, and what it takes to hold it.
+const fn with_a_ledger(len: usize) -> usize {
+    values(len) + (512 << 10)
+}
+
+/// Nothing is decoded into larger values: the bytes, and what refers to them.
+const fn bytes_alone(len: usize) -> usize {
+    (64 << 10) + 64 * len
+}
+
+/// All of them.
+pub const ALL: [Decoder; 13] = [
+    Decoder { name: "entry", try_bytes: entry, memory_max: with_a_ledger },
+    Decoder { name: "signed-body", try_bytes: signed_body, memory_max: with_a_ledger },
+    Decoder { name: "sync-frame", try_bytes: sync_frame, memory_max: values },
+    Decoder { name: "sync-answer", try_bytes: sync_answer, memory_max: with_a_ledger },
+    Decoder { name: "message", try_bytes: message, memory_max: values },
+    Decoder { name: "frames", try_bytes: frames, memory_max: bytes_alone },
+    Decoder { name: "call-request", try_bytes: call::<CallRequest>, memory_max: values },
+    Decoder { name: "call-reply", try_bytes: call::<CallReply>, memory_max: values },
+    Decoder { name: "join-request", try_bytes: join_request, memory_max: values },
+    Decoder { name: "join-reply", try_bytes: join_reply, memory_max: values },
+    Decoder { name: "ticket", try_bytes: ticket, memory_max: bytes_alone },
+    Decoder { name: "journal", try_bytes: journal_files, memory_max: bytes_alone },
+    Decoder { name: "manifest", try_bytes: manifest, memory_max: values },
+];
+
+/// The key of the small fleet's only device.
+#[must_use]
+pub fn device() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+/// A fleet of one device with a function, from fixed keys.
+///
+/// # Panics
+/// Never: what it writes is allowed.
+#[must_use]
+pub fn small_fleet() -> Ledger {
+    let mut writer = Writer::new(device(), Session([1; 16]));
+    let founding = Founding {
+        name: "fuzz".to_owned(),
+        label: "one".to_owned(),
+        admin: &SigningKey::from_bytes(&[2; 32]),
+        recovery: Author(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes()),
+        nonce: Session([4; 16]),
+    };
+    let (mut ledger, _) = writer.found(Now::default(), founding).expect("a founding");
+    let key = Author(SigningKey::from_bytes(&[5; 32]).verifying_key().to_bytes());
+    let invited =
+        op::Invited { key, uses: 2, roles: osiris_ledger::Roles::NODE, device: None, note: String::new() };
+    let deployed = op::Deployed {
+        name: "hello".to_owned(),
+        component: osiris_ledger::BlobHash([6; 32]),
+        size: 10,
+        world: World::Native,
+        manifest: osiris_ledger::BlobHash([7; 32]),
+        manifest_size: 20,
+        replaces: Vec::new(),
+    };
+    for payload in [Payload::Invited(invited), Payload::Deployed(deployed)] {
+        writer.append(&mut ledger, Now::default(), payload).expect("allowed");
+    }
+    ledger.publish();
+    ledger
+}
+
+thread_local! {
+    static ENTRIES: (FleetId, Vec<Vec<u8>>) = {
+        let ledger = small_fleet();
+        (ledger.fleet(), ledger.in_order().iter().map(|block| block.entry().to_vec()).collect())
+    };
+}
+
+/// A fresh replica of the small fleet. Signatures of its own blocks are not checked each time.
+fn replica() -> Ledger {
+    ENTRIES.with(|(fleet, entries)| {
+        let mut ledger = Ledger::new(*fleet);
+        for entry in entries {
+            ledger.replay(entry).expect("its own block");
+        }
+        ledger.publish();
+        ledger
+    })
+}
+
+fn offer(entry: &[u8]) -> Result<(), Reject> {
+    let mut ledger = replica();
+    let (blocks, digest) = (ledger.len(), ledger.digest());
+    let answer = ledger.admit(entry).map(|_| ());
+    ledger.publish();
+    let early = ledger.early().0;
+    match &answer {
+        Ok(()) if ledger.len() > blocks => {
+            let held = ledger.get(&BlockId(*blake3::hash(entry).as_bytes())).expect("admitted");
+            assert_eq!(held.entry(), entry, "a block is kept as it came");
+            assert_eq!(ledger.verify(), Ok(ledger.len()));
+            ledger.document_heads();
+        }
+        Ok(()) => assert!(early <= 1 && entry.len() <= limits::ENTRY_BYTES_MAX),
+        Err(_) => assert_eq!((early, ledger.digest()), (0, digest), "what is refused leaves nothing"),
+    }
+    answer
+}
+
+fn entry(bytes: &[u8]) {
+    let author = Block::author_of(bytes);
+    if offer(bytes).is_ok() {
+        assert!(author.is_some(), "a block's author can be told before it is read");
+    }
+}
+
+/// The bytes as a body that the small fleet's device signs, so that what is behind the signature is
+/// reached.
+fn signed_body(bytes: &[u8]) {
+    let fleet = ENTRIES.with(|(fleet, _)| *fleet);
+    let _ = offer(&forge::seal(bytes, &fleet, &device()));
+}
+
+fn sync_frame(bytes: &[u8]) {
+    if let Ok(frame) = Frame::decode(bytes) {
+        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    }
+}
+
+/// What a replica answers to a peer's vector or gaps.
+fn sync_answer(bytes: &[u8]) {
+    let ledger = replica();
+    let all = usize::try_from(ledger.len()).expect("few");
+    let batch = match Frame::decode(bytes) {
+        Ok(Frame::Vector(_, vector)) => ledger.compare(&vector, limits::BATCH_BYTES_MAX).0,
+        Ok(Frame::Gaps(gaps)) => ledger.fill(&gaps, limits::BATCH_BYTES_MAX).0,
+        _ => return,
+    };
+    assert!(batch.blocks.len() <= all && !batch.more, "a batch holds each block once");
+}
+
+fn message(bytes: &[u8]) {
+    let Ok(message) = Message::decode(Bytes::copy_from_slice(bytes)) else { return };
+    let [head, payload] = message.encode().expect("what was read fits");
+    let again = [&head[4..], &payload].concat();
+    assert_eq!(Message::decode(again.into()).expect("what was written is read"), message);
+}
+
+fn frames(bytes: &[u8]) {
+    let mut whole = FrameDecoder::new(1_024);
+    whole.push(bytes);
+    let mut taken = Vec::new();
+    while let Ok(Some(frame)) = whole.next_frame() {
+        assert!(frame.len() <= 1_024);
+        taken.push(frame);
+    }
+    let mut pieces = FrameDecoder::new(1_024);
+    let mut again = Vec::new();
+    'bytes: for piece in bytes.chunks(3) {
+        pieces.push(piece);
+        loop {
+            match pieces.next_frame() {
+                Ok(Some(frame)) => again.push(frame),
+                Ok(None) => break,
+                Err(_) => break 'bytes,
+            }
+        }
+    }
+    assert_eq!(again, taken, "frames do not depend on how the bytes arrive");
+}
+
+fn call<T: CallMessage + std::fmt::Debug + PartialEq>(bytes: &[u8]) {
+    let read = |size: usize| {
+        let mut reader = CallReader::<T>::new();
+        for piece in bytes.chunks(size) {
+            reader.push(Bytes::copy_from_slice(piece)).ok()?;
+        }
+        reader.finish().ok()
+    };
+    assert_eq!(read(bytes.len().max(1)), read(7), "a call does not depend on how its bytes arrive");
+}
+
+fn join_request(bytes: &[u8]) {
+    if let Ok(request) = JoinRequest::decode(bytes)
+        && let Ok(written) = request.encode()
+    {
+        assert!(!written.is_empty());
+    }
+}
+
+fn join_reply(bytes: &[u8]) {
+    if let Ok(reply) = JoinReply::decode(bytes)
+        && let Ok(written) = reply.encode()
+    {
+        assert!(!written.is_empty());
+    }
+}
+
+fn ticket(bytes: &[u8]) {
+    // The checksum would refuse nearly everything: the bytes are tried as text, and as what text says.
+    for text in [String::from_utf8_lossy(bytes).into_owned(), ticket_text(bytes)] {
+        let Ok(ticket) = text.parse::<Ticket>() else { continue };
+        let written = ticket.encode().expect("what was read can be written");
+        assert_eq!(written.parse::<Ticket>().expect("and read again"), ticket);
+    }
+}
+
+/// Bytes as the text of a ticket whose checksum fits.
+fn ticket_text(bytes: &[u8]) -> String {
+    let hash = blake3::hash(bytes);
+    let text = data_encoding::BASE32_NOPAD.encode(&[bytes, &hash.as_bytes()[..4]].concat());
+    format!("osiris{}", text.to_ascii_lowercase())
+}
+
+/// A head file, its length in two bytes before it, and a journal.
+fn journal_files(bytes: &[u8]) {
+    let (head, journal) = match bytes.split_first_chunk::<2>() {
+        Some((len, rest)) => rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len())),
+        None => (bytes, bytes),
+    };
+    let known = journal::read_head_file(head);
+    if let Some((header, head)) = &known {
+        assert_eq!(journal::read_head_file(&journal::write_head_file(header, head)), known);
+    }
+    let Ok(scan) = journal::scan(journal, known.as_ref().map(|(_, head)| head)) else { return };
+    let mut end = journal::HEADER_BYTES;
+    for record in &scan.records {
+        assert!(record.offset >= end, "records do not overlap");
+        assert!(record.payload.len() < limits::RECORD_BYTES_MAX);
+        end = usize::try_from(record.head.bytes).expect("in memory");
+    }
+    // Each byte is of a record, damage or the tail, and none of two.
+    let records: usize = scan.records.iter().map(|record| record.head.bytes as usize - record.offset).sum();
+    let damage: usize = scan.damage.iter().map(|damage| damage.bytes).sum();
+    let tail = scan.torn_tail.map_or(0, |tail| tail.bytes);
+    assert_eq!(journal::HEADER_BYTES + records + damage + tail, journal.len(), "every byte is accounted for");
+    // Written again, what is whole is whole.
+    let (again, head) = journal::write(&scan.header, scan.records.iter().map(|record| record.payload));
+    let again = journal::scan(&again, Some(&head)).expect("a journal");
+    assert!(again.damage.is_empty() && again.torn_tail.is_none());
+    assert_eq!(again.records.len(), scan.records.len());
+}
+
+fn manifest(bytes: &[u8]) {
+    let Ok(manifest) = Manifest::from_bytes(bytes) else { return };
+    let written = manifest.to_bytes().expect("what was read is valid");
+    assert_eq!(Manifest::from_bytes(&written).expect("and is read again"), manifest);
+}

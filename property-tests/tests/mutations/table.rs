@@ -1,0 +1,257 @@
+//! Safeguards, each with the change that takes it out and the test that must notice.
+
+/// One safeguard taken out of one file.
+#[derive(Debug)]
+pub(crate) struct Mutation {
+    /// What is no longer done.
+    pub(crate) name: &'static str,
+    /// The file, from the root of the tree.
+    pub(crate) file: &'static str,
+    /// Text that stands in it exactly once.
+    pub(crate) find: &'static str,
+    /// What stands there instead.
+    pub(crate) replace: &'static str,
+    /// The test that goes red.
+    pub(crate) test: Test,
+}
+
+/// A test by package, file of `tests/` and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Test(pub(crate) &'static str, pub(crate) &'static str, pub(crate) &'static str);
+
+const fn ledger(file: &'static str, name: &'static str) -> Test {
+    Test("osiris-ledger", file, name)
+}
+
+const fn property(file: &'static str, name: &'static str) -> Test {
+    Test("osiris-property-tests", file, name)
+}
+
+const JOURNAL: Test = property("journal", "the_journal_keeps_what_was_acknowledged_and_says_what_is_gone");
+
+pub(crate) const ALL: &[Mutation] = &[
+    Mutation {
+        name: "the signature check",
+        file: "crdt-ledger/src/ledger/read.rs",
+        find: "        if self.verify {\n            self.check_signature(&block)?;\n        }\n",
+        replace: "        let _ = Self::check_signature;\n",
+        test: ledger("attacks", "another_key_cannot_sign_for_an_author"),
+    },
+    Mutation {
+        name: "the fleet in what is signed",
+        file: "crdt-ledger/src/block.rs",
+        find: "    hasher.update(&fleet.0);\n",
+        replace: "    let _ = fleet;\n",
+        test: ledger("attacks", "a_block_of_another_fleet_is_refused"),
+    },
+    Mutation {
+        name: "strict verification of blocks",
+        file: "crdt-ledger/src/block.rs",
+        find: "key.verify_strict(&signed_message(fleet, body), &signature)",
+        replace: "ed25519_dalek::Verifier::verify(key, &signed_message(fleet, body), &signature)",
+        test: ledger("attacks", "a_signature_over_a_point_of_small_order_is_refused"),
+    },
+    Mutation {
+        name: "strict verification of proofs",
+        file: "crdt-ledger/src/op.rs",
+        find: "key.verify_strict(message, &DalekSignature::from_bytes(&signature.0)).is_ok()",
+        replace: "ed25519_dalek::Verifier::verify(&key, message, &DalekSignature::from_bytes(&signature.0)).is_ok()",
+        test: ledger("attacks", "a_signature_over_a_point_of_small_order_is_refused"),
+    },
+    Mutation {
+        name: "refusing weak keys",
+        file: "crdt-ledger/src/op.rs",
+        find: ".filter(|key| !key.is_weak())",
+        replace: "",
+        test: ledger("attacks", "a_weak_key_is_refused_wherever_it_stands"),
+    },
+    Mutation {
+        name: "the canonical encoding",
+        file: "crdt-ledger/src/codec.rs",
+        find: "        Ok(()) if same.left.is_empty() => Ok(value),\n",
+        replace: "        _ if true => Ok(value),\n",
+        test: ledger("attacks", "any_other_spelling_of_a_body_is_refused"),
+    },
+    Mutation {
+        name: "the size of an entry",
+        file: "crdt-ledger/src/ledger/read.rs",
+        find: "if entry.len() > limits::ENTRY_BYTES_MAX {",
+        replace: "if entry.len() > usize::MAX - 1 {",
+        test: ledger("attacks", "an_entry_above_the_limit_is_refused_unread"),
+    },
+    Mutation {
+        name: "the exact depth",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "        if got != below + 1 {\n",
+        replace: "        if got == 0 {\n",
+        test: ledger("attacks", "a_chain_is_only_continued_by_its_author_at_its_end"),
+    },
+    Mutation {
+        name: "the parents in the depth",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "            below = below.max(held.order().depth);\n",
+        replace: "            let _ = held;\n            below = block.order().depth.saturating_sub(1);\n",
+        test: ledger("attacks", "parents_are_few_and_distinct"),
+    },
+    Mutation {
+        name: "the limit and difference of parents",
+        file: "crdt-ledger/src/block.rs",
+        find: "        if parents.len() > limits::PARENTS_MAX || repeated {\n",
+        replace: "        if false && repeated {\n",
+        test: ledger("attacks", "parents_are_few_and_distinct"),
+    },
+    Mutation {
+        name: "prev in one chain",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "            if prev.chain() != block.chain() {\n",
+        replace: "            if false {\n",
+        test: ledger("attacks", "a_chain_is_only_continued_by_its_author_at_its_end"),
+    },
+    Mutation {
+        name: "the holder of a grant",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "        if grant.device != block.author() {\n",
+        replace: "        if false {\n",
+        test: ledger("attacks", "the_grant_must_be_the_authors_and_allow_the_operation"),
+    },
+    Mutation {
+        name: "the role of a grant",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "if grant.roles.has(needed) && covers {",
+        replace: "if grant.roles.has(needed) || true {",
+        test: ledger("attacks", "the_grant_must_be_the_authors_and_allow_the_operation"),
+    },
+    Mutation {
+        name: "no role given that is not held",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "if grant.roles.has(needed) && covers {",
+        replace: "if grant.roles.has(needed) && (covers || true) {",
+        test: ledger("attacks", "nobody_grants_what_they_do_not_hold"),
+    },
+    Mutation {
+        name: "the proof of an admission",
+        file: "crdt-ledger/src/ledger.rs",
+        find: "if op::verify(&offer.key, &message, &op.proof) {",
+        replace: "if op::verify(&offer.key, &message, &op.proof) || true {",
+        test: ledger("attacks", "an_admission_needs_the_tickets_proof_for_this_device_and_fleet"),
+    },
+    Mutation {
+        name: "the minimum of several pins",
+        file: "crdt-ledger/src/effective.rs",
+        find: "limits.iter().all(|limit| limit.allows(block))",
+        replace: "limits.iter().any(|limit| limit.allows(block))",
+        test: ledger("behaviour", "pins_say_how_far_a_revoked_device_counts"),
+    },
+    Mutation {
+        name: "pins at all",
+        file: "crdt-ledger/src/effective.rs",
+        find: "        block.seq() <= self.seq && self",
+        replace: "        self",
+        test: ledger("behaviour", "pins_say_how_far_a_revoked_device_counts"),
+    },
+    Mutation {
+        name: "the verdict on forks",
+        file: "crdt-ledger/src/effective.rs",
+        find: ".is_none_or(|fork| block.seq() < fork)",
+        replace: ".is_none_or(|_| true)",
+        test: ledger("behaviour", "a_fork_is_proven_alike_and_voids_the_chain_from_there"),
+    },
+    Mutation {
+        name: "evaluation from the highest rank down",
+        file: "crdt-ledger/src/effective.rs",
+        find: "for (rank, id) in ledger.grants_by_rank() {",
+        replace: "for (rank, id) in ledger.grants_by_rank().into_iter().rev() {",
+        test: ledger("behaviour", "of_two_admins_that_revoke_each_other_the_higher_stays"),
+    },
+    Mutation {
+        name: "the uses of an invitation",
+        file: "crdt-ledger/src/effective.rs",
+        find: "let fits = standing.admitted.len() < offer.uses as usize;",
+        replace: "let fits = standing.admitted.len() < usize::MAX - offer.uses as usize;",
+        test: ledger("behaviour", "an_invitation_spent_on_both_sides_of_a_partition_admits_only_its_uses"),
+    },
+    Mutation {
+        name: "the bound of early blocks",
+        file: "crdt-ledger/src/early.rs",
+        find: "while self.waiting.len() > limits::EARLY_BLOCKS_MAX || self.bytes > limits::EARLY_BYTES_MAX {",
+        replace: "while self.waiting.len() > usize::MAX - limits::EARLY_BLOCKS_MAX {",
+        test: ledger("attacks", "a_flood_of_early_blocks_is_bounded"),
+    },
+    Mutation {
+        name: "the share of early room",
+        file: "crdt-ledger/src/early.rs",
+        find: "self.shares.values().max_by_key(|share| share.bytes)",
+        replace: "self.shares.values().min_by_key(|share| share.by_arrival.keys().next().copied())",
+        test: ledger("attacks", "early_room_is_shared_by_who_sent_the_blocks"),
+    },
+    Mutation {
+        name: "forks in the digest",
+        file: "crdt-ledger/src/vector.rs",
+        find: "            for (tip, seq) in chain.tips() {\n",
+        replace: "            for (tip, seq) in chain.head() {\n",
+        test: ledger("behaviour", "the_digest_tells_each_branch_of_a_fork"),
+    },
+    Mutation {
+        name: "the fsync before an acknowledgement",
+        file: "fleet/src/store.rs",
+        find: "self.disk.append(JOURNAL, &bytes).and_then(|()| self.disk.sync(JOURNAL))",
+        replace: "self.disk.append(JOURNAL, &bytes)",
+        test: JOURNAL,
+    },
+    Mutation {
+        name: "no write after a failed sync",
+        file: "fleet/src/store.rs",
+        find: "            return Err(poisoned.clone());\n",
+        replace: "            let _ = poisoned.clone();\n",
+        test: JOURNAL,
+    },
+    Mutation {
+        name: "writing again what nobody acknowledged",
+        file: "fleet/src/store.rs",
+        find: "            replace(&mut self.disk, JOURNAL, whole)?;\n",
+        replace: "            let _ = whole;\n",
+        test: JOURNAL,
+    },
+    Mutation {
+        name: "the wait for a Persist before a Send",
+        file: "fleet/src/node/outbox.rs",
+        find: "            (_, effect) if self.written > self.durable => {\n",
+        replace: "            (_, effect) if self.written > self.durable && false => {\n",
+        test: property("outbox", "nothing_leaves_before_what_was_written_before_it_is_durable"),
+    },
+    Mutation {
+        name: "silence after a failed write",
+        file: "fleet/src/node/outbox.rs",
+        find: "        if self.failure.is_some() {\n            return Vec::new();\n        }\n",
+        replace: "",
+        test: property("outbox", "nothing_leaves_before_what_was_written_before_it_is_durable"),
+    },
+    Mutation {
+        name: "a torn tail is no hole and no end",
+        file: "crdt-ledger/src/journal.rs",
+        find: "let torn_tail = (end < bytes.len()).then(",
+        replace: "let torn_tail = (end > bytes.len()).then(",
+        test: JOURNAL,
+    },
+    Mutation {
+        name: "the link of a record",
+        file: "crdt-ledger/src/journal.rs",
+        find: "        self.head.number == head.number + 1 && self.link == head.check && self.offset as u64 == head.bytes\n",
+        replace: "        self.head.number > 0 && head.number < u64::MAX\n",
+        test: JOURNAL,
+    },
+    Mutation {
+        name: "the check of a record",
+        file: "crdt-ledger/src/journal.rs",
+        find: "    if first::<CHECK>(&hash(&[length, order, kind, payload])) != *check {\n",
+        replace: "    if first::<CHECK>(&hash(&[length, order, kind, payload])) != *check && false {\n",
+        test: JOURNAL,
+    },
+    Mutation {
+        name: "the head file",
+        file: "fleet/src/store.rs",
+        find: "        let named = head.and_then(journal::read_head_file);\n",
+        replace: "        let named = head.and_then(journal::read_head_file).filter(|_| false);\n",
+        test: JOURNAL,
+    },
+];

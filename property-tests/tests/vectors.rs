@@ -1,0 +1,358 @@
+//! The test vectors of `docs/vectors`: made here, from fixed keys, and checked against what is there.
+//!
+//! `UPDATE_VECTORS=1 cargo test --workspace --test vectors` writes them again after a change of the format.
+//! `docs/vectors/check.py` reads them by the specification alone.
+
+#[path = "../../crdt-ledger/tests/support/mod.rs"]
+mod support;
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use osiris_ledger::{
+    Admission, Author, BlockId, FleetId, Ledger, Payload, Reject, Role, Roles, Session, WallMs, Writer,
+    journal::{self, Head, Header},
+    op, recovery_certificate,
+};
+use osiris_mesh::proto::sync::Frame;
+use serde_json::{Value, json};
+use support::{
+    ADMIN, FOUNDER, FOUNDER_ADMIN, Forged, NODE, OPERATOR, RECOVERY, TICKET, admitted, append, author,
+    deploy, enrol, forge, found, invited, key, revoked, serving, session, some_signature, user, withdrawn,
+};
+
+const PHONE: u8 = 7;
+const RESCUED: u8 = 8;
+const SEEDS: [(&str, u8); 11] = [
+    ("founder", FOUNDER),
+    ("node", NODE),
+    ("operator", OPERATOR),
+    ("admin", ADMIN),
+    ("phone", PHONE),
+    ("rescued", RESCUED),
+    ("founder's admin key", FOUNDER_ADMIN),
+    ("recovery key", RECOVERY),
+    ("bearer invitation", TICKET),
+    ("user", TICKET + 5),
+    ("stranger", 77),
+];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A small history with each operation, a fork, revocations, a withdrawal and a recovery.
+fn history() -> Ledger {
+    let (mut ledger, mut founder) = found(0);
+    let fleet = ledger.fleet();
+    let bearer = append(&mut ledger, &mut founder, invited(0, 3, &[Role::Node], None)).id();
+    let join = |device| Payload::Admitted(admitted(&fleet, &bearer, 0, device));
+    let node_grant = append(&mut ledger, &mut founder, join(NODE)).id();
+    enrol(&mut ledger, &mut founder, 1, OPERATOR, &[Role::Node, Role::Operator]);
+    let admin_grant = enrol(&mut ledger, &mut founder, 2, ADMIN, &[Role::Node, Role::Operator, Role::Admin]);
+
+    let mut operator = Writer::new(key(OPERATOR), session(OPERATOR));
+    let first = append(&mut ledger, &mut operator, deploy("hello", 1, &[])).id();
+    let mut node = Writer::new(key(NODE), session(NODE));
+    let serves = append(&mut ledger, &mut node, serving(&first)).id();
+    let stops = Payload::Stopped(op::Stopped { revision: first });
+    append(&mut ledger, &mut node, stops);
+    append(&mut ledger, &mut operator, deploy("hello", 2, &[first]));
+    let old = append(&mut ledger, &mut operator, deploy("old", 3, &[])).id();
+    let removes = Payload::Removed(op::Removed { name: "old".to_owned(), replaces: vec![old] });
+    append(&mut ledger, &mut operator, removes);
+    let mut admin = Writer::new(key(ADMIN), session(ADMIN));
+    let person = append(&mut ledger, &mut admin, user(5, 2, Roles::NODE)).id();
+    append(&mut ledger, &mut node, Payload::Admitted(admitted(&fleet, &person, 5, PHONE)));
+    append(&mut ledger, &mut founder, withdrawn(bearer));
+
+    // A second block at the operator's second place, signed aside.
+    let base = ledger.get(&first).cloned().expect("deployed");
+    let rival = Forged {
+        version: 2,
+        author: author(OPERATOR),
+        session: session(OPERATOR),
+        seq: 2,
+        prev: first,
+        parents: vec![],
+        depth: base.order().depth + 1,
+        wall_ms: 0,
+        grant: base.grant(),
+        payload: deploy("rival", 4, &[]),
+    };
+    ledger.admit(&rival.seal(&fleet, &key(OPERATOR))).expect("valid");
+    ledger.publish();
+    // The node counts as far as its first block.
+    append(&mut ledger, &mut founder, revoked(&[node_grant], &[serves]));
+    let certificate = recovery_certificate(&key(RECOVERY), &fleet, 1, &author(RESCUED));
+    let recovered =
+        op::Recovered { device: author(RESCUED), label: "rescued".to_owned(), generation: 1, certificate };
+    append(&mut ledger, &mut founder, Payload::Recovered(recovered));
+    let mut rescued = Writer::new(key(RESCUED), session(RESCUED));
+    let pins = ledger.pins_for(&author(ADMIN));
+    append(&mut ledger, &mut rescued, revoked(&[admin_grant], &pins));
+    ledger
+}
+
+fn blocks(ledger: &Ledger) -> Vec<Value> {
+    let row = |block: &std::sync::Arc<osiris_ledger::Block>| {
+        let (body, signature) = block.entry().split_at(block.entry().len() - 64);
+        let WallMs(wall_ms) = block.wall();
+        json!({
+            "op": block.payload().name(),
+            "id": block.id().to_string(),
+            "author": block.author().to_string(),
+            "session": block.chain().session.to_string(),
+            "seq": block.seq(),
+            "depth": block.order().depth,
+            "wall_ms": wall_ms,
+            "body": hex(body),
+            "signature": hex(signature),
+            "effective": ledger.is_effective(block),
+        })
+    };
+    ledger.in_order().iter().map(row).collect()
+}
+
+fn view(ledger: &mut Ledger) -> Value {
+    let view = ledger.publish();
+    let member = |member: &osiris_ledger::Member| {
+        let roles: Vec<_> = member.roles.iter().map(Role::name).collect();
+        json!({ "device": member.device.to_string(), "active": member.active, "roles": roles, "label": member.label })
+    };
+    let fork = |fork: &osiris_ledger::Fork| {
+        json!({
+            "author": fork.author.to_string(), "session": fork.session.to_string(), "seq": fork.seq,
+            "proof": fork.proof.map(|id| id.to_string()),
+        })
+    };
+    let function = |function: &std::sync::Arc<osiris_ledger::Function>| {
+        let ids: Vec<_> = function.revisions.iter().map(|revision| revision.id.to_string()).collect();
+        json!({ "name": function.name, "revisions": ids })
+    };
+    json!({
+        "members": view.members().values().map(member).collect::<Vec<_>>(),
+        "functions": view.functions().values().map(function).collect::<Vec<_>>(),
+        "forks": view.forks().iter().map(fork).collect::<Vec<_>>(),
+    })
+}
+
+/// Entries that a replica which holds the history refuses, each with the name of its reject.
+fn refused(ledger: &mut Ledger) -> Vec<Value> {
+    let fleet = ledger.fleet();
+    let last = ledger.in_order().pop().expect("blocks");
+    let genesis = BlockId(fleet.0);
+    let base = Forged {
+        version: 2,
+        author: author(FOUNDER),
+        session: Session([200; 16]),
+        seq: 1,
+        prev: BlockId::ZERO,
+        parents: vec![last.id()],
+        depth: last.order().depth + 1,
+        wall_ms: 0,
+        grant: genesis,
+        payload: deploy("new", 9, &[]),
+    };
+    let sign = |draft: &Forged<Payload>| draft.seal(&fleet, &key(FOUNDER));
+    let with = |change: &dyn Fn(&mut Forged<Payload>)| {
+        let mut draft = base.clone();
+        change(&mut draft);
+        sign(&draft)
+    };
+    let body = base.body();
+    let sealed = |body: &[u8]| forge::seal(body, &fleet, &key(FOUNDER));
+    let mut flipped = sign(&base);
+    flipped[100] ^= 1;
+    let mut s_plus_order = sign(&base);
+    add_group_order(&mut s_plus_order);
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("signed by another key", base.seal(&fleet, &key(77))),
+        ("signed for another fleet", base.seal(&FleetId([9; 32]), &key(FOUNDER))),
+        ("a signature that is none", [body.as_slice(), &some_signature().0].concat()),
+        ("the signature's s plus the group's order", s_plus_order),
+        ("a bit of a parent changed after signing", flipped),
+        ("an array without a length", sealed(&[&[0x9f], &body[1..], &[0xff]].concat())),
+        ("an integer that is longer than needed", sealed(&[&[0x8a, 0x18, 0x02], &body[2..]].concat())),
+        ("a byte behind the array", sealed(&[&body[..], &[0]].concat())),
+        ("no block", vec![0; 80]),
+        ("too large", vec![0x8a; 3_073]),
+        ("a version that does not exist", with(&|draft| draft.version = 9)),
+        ("an author of small order", {
+            let mut draft = base.clone();
+            draft.author = Author({
+                let mut neutral = [0; 32];
+                neutral[0] = 1;
+                neutral
+            });
+            sign(&draft)
+        }),
+        ("a sequence number of 0", with(&|draft| draft.seq = 0)),
+        ("a predecessor of another chain", with(&|draft| (draft.seq, draft.prev) = (2, last.id()))),
+        ("a first block without parents", with(&|draft| draft.parents.clear())),
+        ("a parent twice", with(&|draft| draft.parents.push(last.id()))),
+        ("a depth that is one too great", with(&|draft| draft.depth += 1)),
+        ("a grant of another device", with(&|draft| draft.grant = last.grant())),
+        ("a name that is none", with(&|draft| draft.payload = deploy("No", 9, &[]))),
+        ("an invitation without uses", with(&|draft| draft.payload = invited(9, 0, &[Role::Node], None))),
+        ("a deploy that replaces no deploy", with(&|draft| draft.payload = deploy("new", 9, &[genesis]))),
+        ("serving what is no revision", with(&|draft| draft.payload = serving(&last.id()))),
+        ("an admission without its proof", {
+            let offer = ledger.in_order().into_iter().find(|block| block.payload().name() == "invited");
+            let offer = offer.expect("an invitation").id();
+            let mut join = admitted(&fleet, &offer, 0, 9);
+            join.proof = some_signature();
+            with(&|draft| draft.payload = Payload::Admitted(join.clone()))
+        }),
+    ];
+    let mut rows = Vec::new();
+    for (what, entry) in cases {
+        let reject = ledger.admit(&entry).map(|_| ()).expect_err(what);
+        rows.push(json!({ "what": what, "reject": name(&reject), "entry": hex(&entry) }));
+    }
+    rows
+}
+
+/// The malleable form of a signature.
+fn add_group_order(entry: &mut [u8]) {
+    const ORDER: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let start = entry.len() - 32;
+    let mut carry = 0_u16;
+    for (byte, order) in entry[start..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        (*byte, carry) = (sum.to_le_bytes()[0], sum >> 8);
+    }
+}
+
+fn name(reject: &Reject) -> String {
+    let debug = format!("{reject:?}");
+    debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+/// A journal of the history: the genesis block alone, then groups of two.
+fn journal_files(ledger: &Ledger) -> Value {
+    let header = Header { fleet: ledger.fleet(), generation: 1 };
+    let blocks = ledger.in_order();
+    let (mut bytes, mut head) = journal::write(&header, []);
+    let mut head_file = journal::write_head_file(&header, &Head::empty(&header));
+    let (first, rest) = blocks.split_at(1);
+    for group in std::iter::once(first).chain(rest[..4].chunks(2)) {
+        bytes.extend(head.write_group(group.iter().map(|block| block.entry())));
+        head_file.extend(head.to_bytes(&header));
+    }
+    let scan = journal::scan(&bytes, Some(&head)).expect("a journal");
+    let records: Vec<_> = scan
+        .records
+        .iter()
+        .map(|record| {
+            json!({
+                "offset": record.offset, "number": record.head.number, "place": record.place,
+                "end": record.head.bytes, "check": hex(&record.head.check), "link": hex(&record.link),
+                "block": hex(blake3::hash(record.payload).as_bytes()),
+            })
+        })
+        .collect();
+    let damaged = |what: &str, bytes: Vec<u8>| {
+        let scan = journal::scan(&bytes, Some(&head)).expect("a journal");
+        let numbers: Vec<_> = scan.records.iter().map(|record| record.head.number).collect();
+        let holes: Vec<_> = scan
+            .damage
+            .iter()
+            .map(|hole| json!({ "offset": hole.offset, "bytes": hole.bytes, "records": hole.records }))
+            .collect();
+        json!({
+            "what": what, "journal": hex(&bytes), "records": numbers, "damage": holes,
+            "tail": scan.torn_tail.map(|tail| json!({ "offset": tail.offset, "bytes": tail.bytes })),
+            "holds_head": scan.holds(&head),
+        })
+    };
+    let at = |n: usize| scan.records[n].offset;
+    let mut flipped = bytes.clone();
+    flipped[at(1) + 60] ^= 4;
+    let cases = vec![
+        damaged("one flipped bit in the second record", flipped),
+        damaged("the second record is missing", [&bytes[..at(1)], &bytes[at(2)..]].concat()),
+        damaged("cut within the last record", bytes[..bytes.len() - 9].to_vec()),
+        damaged("cut before the last record", bytes[..at(4)].to_vec()),
+    ];
+    json!({
+        "fleet": header.fleet.to_string(), "generation": header.generation, "journal": hex(&bytes),
+        "head_file": hex(&head_file), "records": records, "damaged": cases,
+    })
+}
+
+fn frames(ledger: &mut Ledger) -> Value {
+    let blocks = ledger.in_order();
+    let entries = blocks[..2].iter().map(|block| block.entry().to_vec().into()).collect();
+    let empty = Ledger::new(ledger.fleet());
+    let (_, gaps) = empty.compare(&ledger.vector(false), 0);
+    let frames = [
+        ("digest", Frame::Digest(ledger.digest().to_vec().into())),
+        ("short vector", Frame::Vector(false, ledger.vector(false))),
+        ("full vector", Frame::Vector(true, ledger.vector(true))),
+        ("gaps of an empty replica", Frame::Gaps(gaps)),
+        ("two blocks, and there are more", Frame::Blocks(entries, true)),
+        ("receipt", Frame::Receipt(vec![blocks[0].id()])),
+    ];
+    let row = |(what, frame): (&str, Frame)| {
+        let bytes = frame.encode();
+        assert_eq!(Frame::decode(&bytes), Ok(frame), "{what}");
+        json!({ "what": what, "bytes": hex(&bytes) })
+    };
+    json!({ "protocol": "osiris/sync/1", "frames": frames.map(row) })
+}
+
+fn check(name: &str, value: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors").join(name);
+    let mut text = serde_json::to_string_pretty(value).expect("JSON");
+    text.push('\n');
+    if std::env::var_os("UPDATE_VECTORS").is_some() {
+        fs::write(&path, &text).expect("written");
+    }
+    let held = fs::read_to_string(&path).expect("a file of vectors");
+    assert!(
+        held == text,
+        "{name} is no longer what this build writes; where the format was meant to change: \
+         UPDATE_VECTORS=1 cargo test --workspace --test vectors"
+    );
+}
+
+#[test]
+fn the_vectors_are_what_this_build_writes_and_reads() {
+    let mut ledger = history();
+    let view = view(&mut ledger);
+    let keys: Vec<_> = SEEDS
+        .iter()
+        .map(|(name, seed)| json!({ "name": name, "seed": hex(&[*seed; 32]), "public": author(*seed).to_string() }))
+        .collect();
+    let blocks = blocks(&ledger);
+    let names: std::collections::BTreeSet<_> = blocks.iter().map(|row| row["op"].to_string()).collect();
+    assert_eq!(names.len(), 11, "each operation has a block: {names:?}");
+    let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
+    assert!(verdicts.contains(&true) && verdicts.contains(&false));
+    let held = ledger.len();
+    let rows = refused(&mut ledger);
+    assert_eq!((ledger.len(), ledger.early()), (held, (0, 0)), "what is refused leaves nothing");
+    check(
+        "ledger.json",
+        &json!({
+            "version": 2, "fleet": ledger.fleet().to_string(), "keys": keys, "blocks": blocks,
+            "digest": hex(&ledger.digest()), "view": view, "refused": rows,
+        }),
+    );
+    check("journal.json", &journal_files(&ledger));
+    check("frames.json", &frames(&mut ledger));
+
+    // Whoever gets the entries in another order says the same.
+    let mut again = Ledger::new(ledger.fleet());
+    for block in ledger.in_order().iter().rev() {
+        assert!(matches!(again.admit(block.entry()), Ok(Admission::Early { .. } | Admission::New { .. })));
+    }
+    assert_eq!(again.publish().hash(), ledger.publish().hash());
+    assert_eq!(again.digest(), ledger.digest());
+}
