@@ -7,8 +7,9 @@
 //! ```
 //!
 //! `make` writes the same bytes each time: one journal with every block, and one with at most 50,000 blocks
-//! and the sealed pages of the rest; with DAYS and BLOCKS, other sizes. `load` reads one of them in a process of its own, until the view says who
-//! serves what, and prints how long that took and the most memory that the process had.
+//! and the sealed pages of the rest; `make FOLDER DAYS BLOCKS` makes other sizes. `load` reads one of them in a
+//! process of its own, until the view says who serves what, and prints how long that took and the most memory
+//! that the process had.
 
 #![allow(
     clippy::disallowed_methods,
