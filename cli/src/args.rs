@@ -338,6 +338,8 @@ pub(crate) enum Role {
     Operator,
     /// Invites and revokes.
     Admin,
+    /// Seals pages of the ledger, where an admin names it.
+    Voter,
 }
 
 impl Role {
@@ -346,6 +348,7 @@ impl Role {
             Self::Node => "node",
             Self::Operator => "operator",
             Self::Admin => "admin",
+            Self::Voter => "voter",
         }
     }
 }

@@ -13,17 +13,21 @@ pub enum Role {
     Operator,
     /// Members: invite, withdraw an invitation, revoke.
     Admin,
+    /// Pages of summaries: seal them, where an admin names the device among the voters.
+    Voter,
 }
 
 impl Role {
     /// Every role, lowest first.
-    pub const ALL: [Self; 3] = [Self::Node, Self::Operator, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Node, Self::Operator, Self::Admin, Self::Voter];
 
     fn bit(self) -> u8 {
         match self {
             Self::Node => 1,
             Self::Operator => 2,
             Self::Admin => 4,
+            // 8, 16 and 32 are kept for viewer, invoker and spawner.
+            Self::Voter => 64,
         }
     }
 
@@ -34,6 +38,7 @@ impl Role {
             Self::Node => "node",
             Self::Operator => "operator",
             Self::Admin => "admin",
+            Self::Voter => "voter",
         }
     }
 }
@@ -51,7 +56,7 @@ impl FromStr for Role {
         Self::ALL
             .into_iter()
             .find(|role| role.name() == text)
-            .ok_or_else(|| format!("`{text}` is not a role; the roles are node, operator and admin"))
+            .ok_or_else(|| format!("`{text}` is not a role; the roles are node, operator, admin and voter"))
     }
 }
 
@@ -66,7 +71,7 @@ impl Roles {
     /// Only `node`: all that a bearer invitation may give.
     pub const NODE: Self = Self(1);
     /// Every role.
-    pub const ALL: Self = Self(7);
+    pub const ALL: Self = Self(71);
 
     /// The set of these roles.
     #[must_use]

@@ -19,6 +19,8 @@ use crate::{block::Block, id::ChainId, ledger::Ledger, limits};
 struct ChainState {
     /// The last sequence number derived.
     seq: u64,
+    /// Blocks derived. Where none of the chain's was dropped, the same.
+    count: u64,
     last_change: Option<ChangeHash>,
     /// Operations so far; the next change starts one above.
     operations: u64,
@@ -57,6 +59,11 @@ impl Document {
             self.stale = true;
         }
         self.pending.retain(|block| block.chain() != chain || block.seq() < seq);
+    }
+
+    /// Blocks were dropped: the document starts anew, without them, at the next flush.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { stale: true, rebuilds: self.rebuilds, ..Self::default() };
     }
 
     /// Applies what waits; after a fork, builds the document again from the ledger's blocks.
@@ -118,8 +125,8 @@ fn derive(block: &Block, state: &mut ChainState) -> Change {
     let actor = ActorId::from(chain.actor());
     let start = state.operations + 1;
     let mut operations = Vec::with_capacity(2);
-    if (block.seq() - 1).is_multiple_of(limits::SEGMENT_ENTRIES) {
-        let key = format!("{}/{}", actor.to_hex_string(), (block.seq() - 1) / limits::SEGMENT_ENTRIES);
+    if state.count.is_multiple_of(limits::SEGMENT_ENTRIES) {
+        let key = format!("{}/{}", actor.to_hex_string(), state.count / limits::SEGMENT_ENTRIES);
         operations.push(legacy::Op {
             action: legacy::OpType::Make(ObjType::List),
             obj: legacy::ObjectId::Root,
@@ -142,11 +149,12 @@ fn derive(block: &Block, state: &mut ChainState) -> Change {
     state.operations += operations.len() as u64;
     state.element = Some(legacy::OpId::new(state.operations, &actor));
     state.seq = block.seq();
+    state.count += 1;
     let change = Change::from(ExpandedChange {
         operations,
         actor_id: actor,
         hash: None,
-        seq: block.seq(),
+        seq: state.count,
         start_op: NonZeroU64::new(start).expect("one above a count"),
         // automerge's time is signed; what lies beyond it is shown as its end.
         time: i64::try_from(block.wall().0).unwrap_or(i64::MAX),

@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     block::{Block, Order},
+    held::Held,
     id::{Author, BlockId, Session},
     ledger::Ledger,
     op::Payload,
@@ -39,20 +40,20 @@ struct Limit {
 
 impl Limit {
     /// Up to this block, and no other branch of its chain.
-    fn at(ledger: &Ledger, pin: &Block) -> Self {
+    fn at(ledger: &Ledger, pin: Held<'_>) -> Self {
         let branch = ledger.chain_fork(&pin.chain()).filter(|fork| pin.seq() >= *fork).map(|fork| {
             let mut branch = BTreeSet::new();
-            let mut next = ledger.get(&pin.id());
+            let mut next = ledger.held(&pin.id());
             while let Some(block) = next.filter(|block| block.seq() >= fork) {
                 branch.insert(block.id());
-                next = ledger.get(&block.prev());
+                next = ledger.held(&block.prev());
             }
             (fork, branch)
         });
         Self { seq: pin.seq(), branch }
     }
 
-    fn allows(&self, block: &Block) -> bool {
+    fn allows(&self, block: Held<'_>) -> bool {
         let on_branch =
             |(fork, branch): &(u64, BTreeSet<BlockId>)| block.seq() < *fork || branch.contains(&block.id());
         block.seq() <= self.seq && self.branch.as_ref().is_none_or(on_branch)
@@ -69,8 +70,8 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    fn allows(&self, block: &Block) -> bool {
-        let limits = self.sessions.get(&block.chain().session);
+    fn allows(&self, block: Held<'_>) -> bool {
+        let limits = self.sessions.get(&block.session());
         limits.is_some_and(|limits| limits.iter().all(|limit| limit.allows(block)))
     }
 
@@ -102,13 +103,13 @@ impl Standing {
         self.given && self.cut.is_none()
     }
 
-    fn allows(&self, ledger: &Ledger, block: &Block) -> bool {
+    fn allows(&self, ledger: &Ledger, block: Held<'_>) -> bool {
         self.given && within(ledger, self.cut.as_ref(), block)
     }
 }
 
 /// Whether a block counts, given what revocations of its grant leave.
-fn within(ledger: &Ledger, cut: Option<&Cut>, block: &Block) -> bool {
+fn within(ledger: &Ledger, cut: Option<&Cut>, block: Held<'_>) -> bool {
     match cut {
         Some(cut) if cut.by_higher => cut.allows(block),
         Some(cut) => cut.allows(block) && below_fork(ledger, block),
@@ -118,8 +119,8 @@ fn within(ledger: &Ledger, cut: Option<&Cut>, block: &Block) -> bool {
 
 /// Whether the block's author signed no other block at its place or at one before it. The genesis block
 /// needs no such proof: the fleet's id names it.
-fn below_fork(ledger: &Ledger, block: &Block) -> bool {
-    block.is_genesis_shaped() || ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork)
+fn below_fork(ledger: &Ledger, block: Held<'_>) -> bool {
+    block.is_genesis() || ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork)
 }
 
 /// What the effective blocks say of one invitation or user.
@@ -154,9 +155,9 @@ impl Standings {
     }
 
     /// Whether a valid block counts.
-    pub(crate) fn counts(&self, ledger: &Ledger, block: &Block) -> bool {
+    pub(crate) fn counts(&self, ledger: &Ledger, block: Held<'_>) -> bool {
         // The genesis block is its author's grant.
-        let grant = if block.is_genesis_shaped() { block.id() } else { block.grant() };
+        let grant = if block.is_genesis() { block.id() } else { block.grant() };
         self.grants.get(&grant).is_some_and(|standing| standing.allows(ledger, block))
     }
 
@@ -173,7 +174,7 @@ impl Standings {
         };
         let Some(invitation) = ledger.get(&op.invitation) else { return false };
         let Some(offer) = invitation.payload().offer() else { return false };
-        if !self.counts(ledger, invitation) || !self.counts(ledger, block) {
+        if !self.counts(ledger, Held::Full(invitation)) || !self.counts(ledger, Held::Full(block)) {
             return false;
         }
         let standing = self.offers.entry(op.invitation).or_default();
@@ -197,7 +198,7 @@ impl Standings {
             if ledger.rank_of(&invitation.grant()).is_none_or(|inviter| rank > inviter) {
                 continue;
             }
-            if self.counts(ledger, block) {
+            if self.counts(ledger, Held::Full(block)) {
                 self.offers.entry(op.invitation).or_default().withdrawn.insert(block.id());
             }
         }
@@ -208,7 +209,7 @@ impl Standings {
         let mut cut: Option<Cut> = None;
         for block in ledger.revocations_of(&grant) {
             let higher = ledger.rank_of(&block.grant()).is_some_and(|revoker| revoker < rank);
-            if higher && self.counts(ledger, block) {
+            if higher && self.counts(ledger, Held::Full(block)) {
                 cut = Some(tightened(cut, expand_pins(ledger, block, None), true));
             }
         }
@@ -216,7 +217,7 @@ impl Standings {
         // does: a device leaves once, and following each of many through all sessions would cost n².
         let own = ledger.revocations_of(&grant).filter(|block| block.grant() == grant);
         for block in own {
-            if within(ledger, cut.as_ref(), block) {
+            if within(ledger, cut.as_ref(), Held::Full(block)) {
                 let by_higher = cut.as_ref().is_some_and(|cut| cut.by_higher);
                 return Some(tightened(cut, expand_pins(ledger, block, Some(block)), by_higher));
             }
@@ -243,19 +244,19 @@ fn tightened(cut: Option<Cut>, pins: BTreeMap<Session, Limit>, by_higher: bool) 
 /// device ends its own grant: it pins its session.
 fn expand_pins(ledger: &Ledger, revocation: &Block, own: Option<&Arc<Block>>) -> BTreeMap<Session, Limit> {
     let Payload::Revoked(op) = revocation.payload() else { return BTreeMap::new() };
-    let mut named: BTreeMap<Session, &Arc<Block>> =
-        op.pins.iter().filter_map(|pin| ledger.get(pin)).map(|pin| (pin.chain().session, pin)).collect();
+    let mut named: BTreeMap<Session, Held<'_>> =
+        op.pins.iter().filter_map(|pin| ledger.held(pin)).map(|pin| (pin.session(), pin)).collect();
     if let Some(own) = own {
-        named.insert(own.chain().session, own);
+        named.insert(own.chain().session, Held::Full(own));
     }
     let mut pins = named.clone();
     let mut open: Vec<_> = named.keys().copied().collect();
     let mut seen: BTreeSet<_> = open.iter().copied().collect();
     while let Some(session) = open.pop() {
-        let Some(first) = pins.get(&session).and_then(|pin| ledger.first_below(pin)) else { continue };
-        let parents = first.parents().iter().filter_map(|id| ledger.get(id));
+        let Some(first) = pins.get(&session).and_then(|pin| ledger.first_below(*pin)) else { continue };
+        let parents = first.parents().filter_map(|id| ledger.held(&id));
         for cited in parents.filter(|parent| parent.author() == first.author()) {
-            let session = cited.chain().session;
+            let session = cited.session();
             if named.contains_key(&session) {
                 continue;
             }

@@ -10,8 +10,11 @@ use ed25519_dalek::VerifyingKey;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 mod lineage;
+mod pages;
 mod read;
 
+pub use pages::PageFault;
+use pages::Pages;
 use read::{Read, Reader};
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     document::Document,
     early::{Early, Sender},
     effective::{Rank, Standing, Standings},
+    held::Held,
     id::{Author, BlockId, ChainId, FleetId},
     limits,
     op::{self, Payload},
@@ -70,7 +74,9 @@ struct Grant {
 #[derive(Debug)]
 pub struct Ledger {
     fleet: FleetId,
+    /// Blocks that are here in full; the others are in `pages`.
     blocks: BTreeMap<BlockId, Arc<Block>>,
+    pages: Pages,
     chains: BTreeMap<ChainId, Chain>,
     by_actor: BTreeMap<[u8; 16], ChainId>,
     keys: BTreeMap<Author, VerifyingKey>,
@@ -94,7 +100,7 @@ pub struct Ledger {
     authority_stale: bool,
     forks_stale: bool,
     /// Register blocks that came in since then.
-    unapplied: Vec<Arc<Block>>,
+    unapplied: Vec<BlockId>,
     digest: Option<[u8; 32]>,
     view: Arc<ArcSwap<View>>,
 }
@@ -106,6 +112,7 @@ impl Ledger {
         Self {
             fleet,
             blocks: BTreeMap::new(),
+            pages: Pages::default(),
             chains: BTreeMap::new(),
             by_actor: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -188,7 +195,14 @@ impl Ledger {
     }
 
     fn reader(&self, verify: bool) -> Reader<'_> {
-        Reader { fleet: self.fleet, blocks: &self.blocks, early: &self.early, keys: &self.keys, verify }
+        Reader {
+            fleet: self.fleet,
+            blocks: &self.blocks,
+            pages: &self.pages,
+            early: &self.early,
+            keys: &self.keys,
+            verify,
+        }
     }
 
     /// Adds a block whose own bytes are in order, if it is still new.
@@ -196,42 +210,75 @@ impl Ledger {
         let block = match read {
             Read::Known => return Ok(Admission::Known),
             Read::Waiting => return Ok(Admission::Early { missing: Vec::new() }),
-            Read::Block(block) if self.blocks.contains_key(&block.id()) => return Ok(Admission::Known),
+            Read::Block(block) if self.holds(&block.id()) => return Ok(Admission::Known),
             Read::Block(block) if self.early.contains(&block.id()) => {
                 return Ok(Admission::Early { missing: Vec::new() });
             }
             Read::Block(block) => *block,
         };
-        let missing: Vec<_> = block.needs().filter(|id| !self.blocks.contains_key(id)).collect();
+        let mut known = Vec::new();
+        let missing = self.missing(&block, &mut known);
         if let Some(first) = missing.first() {
             self.early.insert(block, sender, *first);
-            return Ok(Admission::Early { missing });
+            if known.is_empty() {
+                return Ok(Admission::Early { missing });
+            }
+            // Its summaries came in, and others may have waited for those.
+            let mut admitted = Vec::new();
+            let rejected = self.release_early(known, &mut admitted);
+            return Ok(Admission::New { admitted, rejected });
         }
+        let block = Arc::new(block);
         self.check(&block)?;
+        known.push(block.id());
         let mut admitted = vec![self.insert(block)];
-        let rejected = self.release_early(&mut admitted);
+        let rejected = self.release_early(known, &mut admitted);
         Ok(Admission::New { admitted, rejected })
     }
 
     /// Adds a block that this replica has just made and checked.
     pub(crate) fn take_own(&mut self, block: Block) -> Result<Arc<Block>, Reject> {
+        let block = Arc::new(block);
         self.check(&block)?;
         Ok(self.insert(block))
     }
 
-    fn release_early(&mut self, admitted: &mut Vec<Arc<Block>>) -> Vec<Refused> {
+    /// What a block names that is neither here nor can be taken in from a page. `known` gets the ids of
+    /// the summaries that were taken in for it.
+    fn missing(&mut self, block: &Block, known: &mut Vec<BlockId>) -> Vec<BlockId> {
+        let mut missing = Vec::new();
+        for id in block.needs() {
+            if !self.holds(&id)
+                && let Err(lacks) = self.pull(id, known)
+            {
+                missing.push(lacks);
+            }
+        }
+        missing
+    }
+
+    /// Admits the early blocks that waited for blocks now known, and those that waited for them in turn.
+    fn release_early(&mut self, mut known: Vec<BlockId>, admitted: &mut Vec<Arc<Block>>) -> Vec<Refused> {
         let mut rejected = Vec::new();
-        let mut next = 0;
-        while let Some(known) = admitted.get(next).map(|block| block.id()) {
-            next += 1;
-            for (block, sender) in self.early.take(&known) {
-                let missing = block.needs().find(|id| !self.blocks.contains_key(id));
-                match missing {
-                    Some(missing) => self.early.insert(block, sender, missing),
-                    None => match self.check(&block) {
-                        Ok(()) => admitted.push(self.insert(block)),
-                        Err(reject) => rejected.push(Refused { id: block.id(), reject, sender }),
-                    },
+        while let Some(id) = known.pop() {
+            for (block, sender) in self.early.take(&id) {
+                // It came in as a summary meanwhile.
+                if self.holds(&block.id()) {
+                    continue;
+                }
+                let missing = self.missing(&block, &mut known);
+                match missing.first() {
+                    Some(missing) => self.early.insert(block, sender, *missing),
+                    None => {
+                        let block = Arc::new(block);
+                        match self.check(&block) {
+                            Ok(()) => {
+                                known.push(block.id());
+                                admitted.push(self.insert(block));
+                            }
+                            Err(reject) => rejected.push(Refused { id: block.id(), reject, sender }),
+                        }
+                    }
                 }
             }
         }
@@ -239,33 +286,37 @@ impl Ledger {
     }
 
     /// Whether a block is valid, all blocks that it names being here.
-    fn check(&self, block: &Block) -> Result<(), Reject> {
+    fn check(&self, block: &Arc<Block>) -> Result<(), Reject> {
         if block.is_genesis_shaped() {
             return check_founding(block);
         }
-        let mut below = 0;
-        if let Some(prev) = self.blocks.get(&block.prev()) {
-            if prev.chain() != block.chain() {
-                return Err(Reject::OtherChain);
-            }
-            if prev.seq() + 1 != block.seq() {
-                return Err(Reject::Seq { expected: prev.seq() + 1, got: block.seq() });
-            }
-            below = prev.order().depth;
-        }
-        for parent in block.parents() {
-            let held = self.blocks.get(parent).ok_or(Reject::Parents)?;
-            below = below.max(held.order().depth);
-        }
-        let got = block.order().depth;
-        if got != below + 1 {
-            return Err(Reject::Depth { expected: below + 1, got });
-        }
+        self.check_place(Held::Full(block))?;
         self.check_authority(block)?;
         self.check_references(block)
     }
 
-    fn check_authority(&self, block: &Block) -> Result<(), Reject> {
+    /// Whether a block stands where its links say.
+    fn check_place(&self, block: Held<'_>) -> Result<(), Reject> {
+        let mut below = 0;
+        if let Some(prev) = self.held(&block.prev()) {
+            if prev.chain() != block.chain() {
+                return Err(Reject::OtherChain);
+            }
+            if prev.seq().checked_add(1) != Some(block.seq()) {
+                return Err(Reject::Seq { expected: prev.seq().saturating_add(1), got: block.seq() });
+            }
+            below = prev.order().depth;
+        }
+        for parent in block.parents() {
+            let held = self.held(&parent).ok_or(Reject::Parents)?;
+            below = below.max(held.order().depth);
+        }
+        let (expected, got) = (below.saturating_add(1), block.order().depth);
+        if got == expected { Ok(()) } else { Err(Reject::Depth { expected, got }) }
+    }
+
+    /// Whether the grant that a block uses is its author's and has a role.
+    fn check_grant(&self, block: Held<'_>, needed: Role) -> Result<Roles, Reject> {
         let grant = self.grants.get(&block.grant()).ok_or(Reject::Grant)?;
         if grant.device != block.author() {
             return Err(Reject::Grant);
@@ -273,54 +324,71 @@ impl Ledger {
         if grant.rank.order.depth >= block.order().depth {
             return Err(Reject::ReferenceDepth);
         }
+        if grant.roles.has(needed) { Ok(grant.roles) } else { Err(Reject::Role) }
+    }
+
+    fn check_authority(&self, block: &Arc<Block>) -> Result<(), Reject> {
         let leaves = match block.payload() {
             Payload::Revoked(op) => op.grants == [block.grant()],
             _ => false,
         };
         let needed = if leaves { Role::Node } else { block.payload().needs() };
-        let covers = block.payload().offer().is_none_or(|offer| grant.roles.covers(offer.roles));
-        if grant.roles.has(needed) && covers { Ok(()) } else { Err(Reject::Role) }
+        let roles = self.check_grant(Held::Full(block), needed)?;
+        let covers = block.payload().offer().is_none_or(|offer| roles.covers(offer.roles));
+        if covers { Ok(()) } else { Err(Reject::Role) }
     }
 
     fn check_references(&self, block: &Block) -> Result<(), Reject> {
         let depth = block.order().depth;
         let mut references = Vec::new();
         for id in block.payload().references() {
-            let held = self.blocks.get(&id).ok_or(Reject::ReferenceKind)?;
+            let held = self.held(&id).ok_or(Reject::ReferenceKind)?;
             if held.order().depth >= depth {
                 return Err(Reject::ReferenceDepth);
             }
             references.push(held);
         }
         let fits = match block.payload() {
-            Payload::Founded(_) | Payload::Invited(_) | Payload::User(_) => true,
+            Payload::Founded(_) | Payload::Invited(_) | Payload::User(_) | Payload::Voters(_) => true,
+            Payload::Sealed(_) => references[0].full().is_some_and(|held| votes_by(held, &block.author())),
             Payload::Withdrawn(op) => {
-                references[0].payload().offer().is_some()
-                    && references[1..].iter().all(|held| admits_by(held, &op.invitation))
+                references[0].payload().is_some_and(|payload| payload.offer().is_some())
+                    && references[1..].iter().all(|held| admits_by(*held, &op.invitation))
             }
             Payload::Admitted(op) => return self.check_admission(references[0], op),
             Payload::Recovered(op) => return self.check_recovery(op),
             Payload::Revoked(op) => {
                 let device = self.device_of(&op.grants[0]);
                 let pins = &references[op.grants.len()..];
-                let sessions: BTreeSet<_> = pins.iter().map(|pin| pin.chain().session).collect();
+                let sessions: BTreeSet<_> = pins.iter().map(|pin| pin.session()).collect();
                 device.is_some()
                     && op.grants.iter().all(|grant| self.device_of(grant) == device)
                     && pins.iter().all(|pin| Some(pin.author()) == device)
                     && sessions.len() == pins.len()
             }
             Payload::Deployed(op::Deployed { name, .. }) | Payload::Removed(op::Removed { name, .. }) => {
-                references.iter().all(|held| register_name(held.payload()) == Some(name))
+                references.iter().all(|held| held.payload().and_then(register_name) == Some(name))
             }
             Payload::Serving(_) | Payload::Stopped(_) => {
-                matches!(references[0].payload(), Payload::Deployed(_))
+                matches!(references[0].payload(), Some(Payload::Deployed(_)))
             }
         };
         if fits { Ok(()) } else { Err(Reject::ReferenceKind) }
     }
 
-    fn check_admission(&self, invitation: &Block, op: &op::Admitted) -> Result<(), Reject> {
-        let offer = invitation.payload().offer().ok_or(Reject::ReferenceKind)?;
+    fn check_revision(&self, revision: &BlockId, depth: u64) -> Result<(), Reject> {
+        let revision = self.blocks.get(revision).ok_or(Reject::ReferenceKind)?;
+        if revision.order().depth >= depth {
+            return Err(Reject::ReferenceDepth);
+        }
+        match revision.payload() {
+            Payload::Deployed(_) => Ok(()),
+            _ => Err(Reject::ReferenceKind),
+        }
+    }
+
+    fn check_admission(&self, invitation: Held<'_>, op: &op::Admitted) -> Result<(), Reject> {
+        let offer = invitation.payload().and_then(Payload::offer).ok_or(Reject::ReferenceKind)?;
         if offer.device.is_some_and(|device| device != op.device) {
             return Err(Reject::Proof);
         }
@@ -335,33 +403,49 @@ impl Ledger {
         if op::verify(&founded.recovery, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
     }
 
-    fn insert(&mut self, block: Block) -> Arc<Block> {
-        let block = Arc::new(block);
-        let chain_id = block.chain();
-        self.digest = None;
-        self.remember_key(block.author());
+    fn insert(&mut self, block: Arc<Block>) -> Arc<Block> {
+        self.pages.came_in_full(&block.id());
         self.blocks.insert(block.id(), Arc::clone(&block));
-        if block.seq() == 1 {
+        if !self.link(block.chain(), block.seq(), block.id(), block.prev()) {
+            self.document.add(&block, self.chain_fork(&block.chain()));
+        }
+        if block.payload().is_authority() {
+            self.insert_authority(&block);
+        } else {
+            self.apply_or_wait(block.id());
+        }
+        block
+    }
+
+    /// Adds a block to its chain. Returns whether it is the first to fork it there.
+    fn link(&mut self, chain_id: ChainId, seq: u64, id: BlockId, prev: BlockId) -> bool {
+        self.digest = None;
+        self.remember_key(chain_id.author);
+        if seq == 1 {
             let actor = chain_id.actor();
             self.by_actor.insert(actor[..16].try_into().expect("sixteen bytes"), chain_id);
         }
         let chain = self.chains.entry(chain_id).or_default();
         let fork_before = chain.fork();
-        chain.insert(block.seq(), block.id(), block.prev());
-        if chain.fork() == fork_before {
-            self.document.add(&block, chain.fork());
-        } else {
-            self.document.forked(chain_id, block.seq());
+        chain.insert(seq, id, prev);
+        let forks = chain.fork() != fork_before;
+        if forks {
+            self.document.forked(chain_id, seq);
             self.forks_stale = true;
         }
-        if block.payload().is_authority() {
-            self.insert_authority(&block);
-        } else if self.authority_stale || self.forks_stale {
-            self.unapplied.push(Arc::clone(&block));
-        } else if self.standings.counts(self, &block) {
-            self.registers.apply(&block);
+        forks
+    }
+
+    /// Folds a block of a register, now or once the standings are up to date.
+    fn apply_or_wait(&mut self, id: BlockId) {
+        if self.authority_stale || self.forks_stale {
+            self.unapplied.push(id);
+        } else if let Some(held) =
+            self.blocks.get(&id).map(Held::Full).or(self.pages.get(&id).map(Held::Summary))
+            && self.standings.counts(self, held)
+        {
+            self.registers.apply(held);
         }
-        block
     }
 
     fn insert_authority(&mut self, block: &Arc<Block>) {
@@ -425,18 +509,18 @@ impl Ledger {
         let unapplied = std::mem::take(&mut self.unapplied);
         let same = old.grants.iter().all(|(id, standing)| self.standings.grants.get(id) == Some(standing));
         if same && !forked {
-            for block in unapplied {
-                if self.standings.counts(self, &block) {
-                    self.registers.apply(&block);
-                }
+            for id in unapplied {
+                self.apply_or_wait(id);
             }
             return;
         }
         // Blocks may have become effective or void, so all are folded again. Revocations and forks
         // are rare, and a fold of 100,000 blocks takes tens of milliseconds.
         let mut registers = Registers::default();
-        for block in self.blocks.values().filter(|block| self.standings.counts(self, block)) {
-            registers.apply(block);
+        let full = self.blocks.values().map(Held::Full);
+        let all = full.chain(self.pages.iter().map(Held::Summary));
+        for held in all.filter(|held| self.standings.counts(self, *held)) {
+            registers.apply(held);
         }
         self.registers = registers;
     }
@@ -470,12 +554,16 @@ impl Ledger {
         self.document.save()
     }
 
-    /// Checks every signature, link and rule again, as if the blocks came from a stranger.
+    /// Checks every signature, link and rule again, as if the blocks came from a stranger; of summaries all
+    /// but the signature. Returns how many blocks hold.
     ///
     /// # Errors
     /// The first block that does not hold, and why.
     pub fn verify(&self) -> Result<u64, (BlockId, Reject)> {
         let mut again = Self::new(self.fleet);
+        for page in self.pages() {
+            again.offer(page);
+        }
         let blocks = self.in_order();
         let entries: Vec<_> = blocks.iter().map(|block| block.entry()).collect();
         for (block, answer) in blocks.iter().zip(again.admit_all(&entries)) {
@@ -484,6 +572,10 @@ impl Ledger {
                 Ok(_) => return Err((block.id(), Reject::Malformed)),
                 Err(reject) => return Err((block.id(), reject)),
             }
+        }
+        again.take_offered();
+        if let Some(fault) = again.page_fault() {
+            return Err((fault.block, fault.reject.clone()));
         }
         Ok(again.len())
     }
@@ -500,10 +592,10 @@ impl Ledger {
         self.blocks.contains_key(&BlockId(self.fleet.0))
     }
 
-    /// Number of admitted blocks.
+    /// Number of admitted blocks, in full and as summaries.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.blocks.len() as u64
+        (self.blocks.len() + self.pages.len()) as u64
     }
 
     /// Whether no block was admitted yet.
@@ -549,13 +641,13 @@ impl Ledger {
         self.keys.contains_key(device)
     }
 
-    /// An admitted block.
+    /// An admitted block that is here in full.
     #[must_use]
     pub fn get(&self, id: &BlockId) -> Option<&Arc<Block>> {
         self.blocks.get(id)
     }
 
-    /// All admitted blocks in ledger order.
+    /// All admitted blocks that are here in full, in ledger order.
     #[must_use]
     pub fn in_order(&self) -> Vec<Arc<Block>> {
         let mut blocks: Vec<_> = self.blocks.values().cloned().collect();
@@ -565,8 +657,14 @@ impl Ledger {
 
     /// Whether an admitted block counts. Call after [`Ledger::publish`].
     #[must_use]
-    pub fn is_effective(&self, block: &Block) -> bool {
-        self.standings.counts(self, block)
+    pub fn is_effective(&self, block: &Arc<Block>) -> bool {
+        self.standings.counts(self, Held::Full(block))
+    }
+
+    /// Whether a block that is here, in full or as a summary, counts. Call after [`Ledger::publish`].
+    #[must_use]
+    pub fn counts(&self, id: &BlockId) -> bool {
+        self.held(id).is_some_and(|held| self.standings.counts(self, held))
     }
 
     /// The heads of all chains.
@@ -578,7 +676,7 @@ impl Ledger {
     /// Whether every one of these blocks was admitted.
     #[must_use]
     pub fn contains_all(&self, ids: &[BlockId]) -> bool {
-        ids.iter().all(|id| self.blocks.contains_key(id))
+        ids.iter().all(|id| self.holds(id))
     }
 
     pub(crate) fn chains(&self) -> &BTreeMap<ChainId, Chain> {
@@ -649,9 +747,18 @@ fn check_founding(block: &Block) -> Result<(), Reject> {
     if op::verify(&op.admin, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
 }
 
+/// Whether a block makes a device one of those that seal pages.
+fn votes_by(block: &Block, device: &Author) -> bool {
+    match block.payload() {
+        Payload::Founded(_) => block.author() == *device,
+        Payload::Voters(op) => op.devices.contains(device),
+        _ => false,
+    }
+}
+
 /// Whether a block admits a device by this invitation or user.
-fn admits_by(block: &Block, offer: &BlockId) -> bool {
-    matches!(block.payload(), Payload::Admitted(op) if op.invitation == *offer)
+fn admits_by(block: Held<'_>, offer: &BlockId) -> bool {
+    matches!(block.payload(), Some(Payload::Admitted(op)) if op.invitation == *offer)
 }
 
 /// The function whose register an operation belongs to.

@@ -11,7 +11,8 @@
 //!   [`Ledger::admit`] decides, with a typed [`Reject`] for each cause;
 //! * **effective**: a pure function of all valid blocks (forks, revocations, authority from the root
 //!   down); what the view is built from;
-//! * **retained**: what is stored. At present every valid block is.
+//! * **retained**: what is stored: every valid block, in full or as a summary in a [`Page`], which loses
+//!   nothing but the signature and the clock.
 //!
 //! This crate is pure: no clock, no files, no sockets, no randomness of its own, and only ordered
 //! iteration. Time ([`Now`]) and randomness (a session, a nonce) are arguments.
@@ -24,11 +25,14 @@ pub mod counter;
 mod document;
 mod early;
 mod effective;
+mod held;
 mod id;
 pub mod journal;
 mod ledger;
 pub mod limits;
 pub mod op;
+mod page;
+mod seals;
 mod time;
 mod vector;
 mod view;
@@ -37,9 +41,12 @@ mod write;
 pub use authority::{Role, Roles};
 pub use block::{Block, Order, Reject};
 pub use document::Document;
+pub use held::Held;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
-pub use ledger::{Admission, Ledger, Refused};
+pub use ledger::{Admission, Ledger, PageFault, Refused};
 pub use op::{Payload, World, join_proof, join_proof_message, recovery_certificate, recovery_message};
+pub use page::{Page, PageError, Summary, is_prunable};
+pub use seals::{SealedPage, VoterSet, is_enough};
 pub use time::{Mono, Now, WallMs};
 pub use vector::{Batch, Gap, Tip, Vector, VectorEntry};
 pub use view::{Fork, Function, Invitation, InvitationState, Member, Revision, Serving, User, View};

@@ -51,6 +51,15 @@ pub const VECTOR_TIPS_MAX: usize = 8;
 pub const VECTOR_CHAINS_MAX: usize = 20_000;
 /// Bytes of entries in one batch of anti-entropy.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Devices that may seal pages at the same time.
+pub const VOTERS_MAX: usize = 64;
+/// Bytes of a page of summaries.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Summaries in a page.
+pub const PAGE_ROWS_MAX: usize = 8_192;
+/// How far below the deepest block those lie that a voter proposes to summarise, in depth. Of blocks below
+/// that all voters that are connected hold the same.
+pub const PAGE_MARGIN_DEPTH: u64 = 256;
 /// Bytes of one record of the journal (kind and payload).
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
 

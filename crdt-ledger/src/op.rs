@@ -68,6 +68,10 @@ pub enum Payload {
     Serving(Serving),
     /// A revision is no longer ready on the author's device.
     Stopped(Stopped),
+    /// Who seals pages of summaries from now on.
+    Voters(Voters),
+    /// The author holds every block of a page in full, and the page's summaries are those of its blocks.
+    Sealed(Sealed),
 }
 
 array_struct! {
@@ -218,6 +222,26 @@ array_struct! {
     }
 }
 
+array_struct! {
+    /// See [`Payload::Voters`].
+    pub struct Voters {
+        /// The devices, ascending.
+        devices: Vec<Author>,
+    }
+}
+
+array_struct! {
+    /// See [`Payload::Sealed`].
+    pub struct Sealed {
+        /// The `voters` block that names the author; the genesis block names the founding device.
+        voters: BlockId,
+        /// blake3 of the page, which travels as a blob.
+        page: BlobHash,
+        /// Its bytes.
+        size: u32,
+    }
+}
+
 impl Founded {
     /// What the admin key signs: `blake3("osiris-founder-v1" ‖ nonce ‖ device ‖ recovery)`.
     #[must_use]
@@ -298,9 +322,13 @@ impl Payload {
     #[must_use]
     pub fn needs(&self) -> Role {
         match self {
-            Self::Founded(_) | Self::Invited(_) | Self::User(_) | Self::Withdrawn(_) | Self::Revoked(_) => {
-                Role::Admin
-            }
+            Self::Founded(_)
+            | Self::Invited(_)
+            | Self::User(_)
+            | Self::Withdrawn(_)
+            | Self::Revoked(_)
+            | Self::Voters(_) => Role::Admin,
+            Self::Sealed(_) => Role::Voter,
             Self::Deployed(_) | Self::Removed(_) => Role::Operator,
             // A recovery brings its own authority; whoever belongs to the fleet may carry it.
             Self::Admitted(_) | Self::Recovered(_) | Self::Serving(_) | Self::Stopped(_) => Role::Node,
@@ -322,6 +350,8 @@ impl Payload {
             Self::Removed(_) => "removed",
             Self::Serving(_) => "serving",
             Self::Stopped(_) => "stopped",
+            Self::Voters(_) => "voters",
+            Self::Sealed(_) => "sealed",
         }
     }
 
@@ -349,7 +379,9 @@ impl Payload {
         let one = std::slice::from_ref;
         let none: &[BlockId] = &[];
         let (first, more) = match self {
-            Self::Founded(_) | Self::Invited(_) | Self::User(_) | Self::Recovered(_) => (none, none),
+            Self::Founded(_) | Self::Invited(_) | Self::User(_) | Self::Recovered(_) | Self::Voters(_) => {
+                (none, none)
+            }
             Self::Withdrawn(op) => (one(&op.invitation), op.stands.as_slice()),
             Self::Admitted(op) => (one(&op.invitation), none),
             Self::Revoked(op) => (op.grants.as_slice(), op.pins.as_slice()),
@@ -357,6 +389,7 @@ impl Payload {
             Self::Removed(op) => (op.replaces.as_slice(), none),
             Self::Serving(op) => (one(&op.revision), none),
             Self::Stopped(op) => (one(&op.revision), none),
+            Self::Sealed(op) => (one(&op.voters), none),
         };
         first.iter().chain(more).copied()
     }
@@ -437,6 +470,21 @@ impl Payload {
                 check_replaces(&op.replaces)
             }
             Self::Serving(op) => ensure(op.concurrency > 0, "a concurrency of zero"),
+            Self::Voters(op) => {
+                ensure(
+                    (1..=limits::VOTERS_MAX).contains(&op.devices.len()),
+                    "the number of voters is out of range",
+                )?;
+                ensure(is_ascending(&op.devices), "the voters are not in ascending order")?;
+                ensure(
+                    op.devices.iter().all(|key| usable_key(key).is_some()),
+                    "a voter's key is weak or no key",
+                )
+            }
+            Self::Sealed(op) => ensure(
+                (1..=limits::PAGE_BYTES_MAX).contains(&(op.size as usize)),
+                "the page's size is out of range",
+            ),
         }
     }
 }

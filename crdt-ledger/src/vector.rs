@@ -15,7 +15,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::{block::Block, chain::Chain, id::BlockId, ledger::Ledger, limits, op::array_struct};
+use crate::{
+    block::Block,
+    chain::Chain,
+    held::Held,
+    id::{BlobHash, BlockId},
+    ledger::Ledger,
+    limits,
+    op::array_struct,
+};
 
 /// Bytes of an id in a shortened vector. Two branches of a fork may be made to agree in these, so a
 /// difference of digests that a short vector does not explain is followed by a full one.
@@ -61,6 +69,8 @@ array_struct! {
 pub struct Batch {
     /// In ledger order.
     pub blocks: Vec<Arc<Block>>,
+    /// Pages that list what the peer lacks and what is not here in full.
+    pub pages: BTreeSet<BlobHash>,
     /// Whether there was more than fits.
     pub more: bool,
 }
@@ -166,17 +176,17 @@ impl Ledger {
     fn above<'a>(&'a self, chain: &'a Chain, known: &[(BlockId, u64)]) -> Run<'a> {
         if chain.fork().is_none() {
             let from = known.iter().map(|(_, seq)| seq + 1).max().unwrap_or(1);
-            return Box::new(chain.from(from).filter_map(|id| self.get(&id)));
+            return Box::new(chain.from(from).filter_map(|id| self.held(&id)));
         }
         let mut held = BTreeSet::new();
         for (id, _) in known {
-            let mut next = self.get(id);
+            let mut next = self.held(id);
             while let Some(block) = next.filter(|block| held.insert(block.id())) {
-                next = self.get(&block.prev());
+                next = self.held(&block.prev());
             }
         }
         let mut lacks: Vec<_> =
-            chain.from(1).filter(|id| !held.contains(id)).filter_map(|id| self.get(&id)).collect();
+            chain.from(1).filter(|id| !held.contains(id)).filter_map(|id| self.held(&id)).collect();
         lacks.sort_unstable_by_key(|block| block.order());
         Box::new(lacks.into_iter())
     }
@@ -189,21 +199,24 @@ impl Ledger {
         let mut batch = Batch::default();
         let mut bytes = 0;
         while let Some(Reverse((order, at))) = heap.pop() {
-            let Some(block) = self.get(&order.id) else { continue };
+            heap.extend(next(&mut runs[at], at));
+            let Some(block) = self.get(&order.id) else {
+                batch.pages.extend(self.page_of(&order.id));
+                continue;
+            };
             bytes += block.entry().len();
             if bytes > bytes_max && !batch.blocks.is_empty() {
                 batch.more = true;
                 break;
             }
             batch.blocks.push(Arc::clone(block));
-            heap.extend(next(&mut runs[at], at));
         }
         batch
     }
 }
 
 /// Blocks of one chain in ledger order.
-type Run<'a> = Box<dyn Iterator<Item = &'a Arc<Block>> + 'a>;
+type Run<'a> = Box<dyn Iterator<Item = Held<'a>> + 'a>;
 
 fn tip(id: BlockId, seq: u64, len: usize) -> Tip {
     Tip { seq, id: ByteBuf::from(id.0[..len].to_vec()) }

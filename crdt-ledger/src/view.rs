@@ -12,9 +12,11 @@ use crate::{
     block::{Block, Order},
     chain::Chain,
     codec,
+    held::Held,
     id::{Author, BlobHash, BlockId, FleetId, Session},
     ledger::Ledger,
     op::{Deployed, Payload, World},
+    seals::{SealedPage, Seals, VoterSet},
 };
 
 /// The registers of the ledger, folded from effective blocks in any order: each keeps what has the
@@ -25,6 +27,7 @@ pub(crate) struct Registers {
     serving: BTreeMap<BlockId, BTreeMap<Author, (Order, Option<u32>)>>,
     /// Invitations and users.
     offers: BTreeMap<BlockId, Arc<Block>>,
+    pub(crate) seals: Seals,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -35,7 +38,11 @@ struct FunctionRegister {
 }
 
 impl Registers {
-    pub(crate) fn apply(&mut self, block: &Arc<Block>) {
+    pub(crate) fn apply(&mut self, held: Held<'_>) {
+        let block = match held {
+            Held::Full(block) => block,
+            Held::Summary(said) => return self.set_serving(said.revision(), held, said.concurrency()),
+        };
         match block.payload() {
             Payload::Deployed(op) => {
                 let register = self.functions.entry(op.name.clone()).or_default();
@@ -47,11 +54,13 @@ impl Registers {
                 register.removals.insert(block.order());
                 register.replaced.extend(&op.replaces);
             }
-            Payload::Serving(op) => self.set_serving(op.revision, block, Some(op.concurrency)),
-            Payload::Stopped(op) => self.set_serving(op.revision, block, None),
+            Payload::Serving(op) => self.set_serving(op.revision, held, Some(op.concurrency)),
+            Payload::Stopped(op) => self.set_serving(op.revision, held, None),
             Payload::Invited(_) | Payload::User(_) => {
                 self.offers.insert(block.id(), Arc::clone(block));
             }
+            Payload::Voters(op) => self.seals.name(block.order(), &op.devices),
+            Payload::Sealed(op) => self.seals.seal(op, block.author()),
             Payload::Founded(_)
             | Payload::Withdrawn(_)
             | Payload::Admitted(_)
@@ -60,7 +69,7 @@ impl Registers {
         }
     }
 
-    fn set_serving(&mut self, revision: BlockId, block: &Block, concurrency: Option<u32>) {
+    fn set_serving(&mut self, revision: BlockId, block: Held<'_>, concurrency: Option<u32>) {
         let said = (block.order(), concurrency);
         let holders = self.serving.entry(revision).or_default();
         let known = holders.entry(block.author()).or_insert(said);
@@ -228,6 +237,8 @@ pub struct View {
     invitations: BTreeMap<BlockId, Invitation>,
     users: BTreeMap<BlockId, User>,
     forks: Vec<Fork>,
+    voters: Option<VoterSet>,
+    pages: Vec<SealedPage>,
     blocks: u64,
     hash: OnceLock<[u8; 32]>,
 }
@@ -257,6 +268,8 @@ impl View {
             invitations: invitations(ledger),
             users: users(ledger),
             forks: forks(ledger),
+            voters: ledger.voters(),
+            pages: ledger.sealed_pages(),
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
@@ -310,6 +323,18 @@ impl View {
         &self.forks
     }
 
+    /// Who seals pages now; none until the genesis block is here.
+    #[must_use]
+    pub fn voters(&self) -> Option<&VoterSet> {
+        self.voters.as_ref()
+    }
+
+    /// Pages that a voter sealed, by their hash, and whether enough did.
+    #[must_use]
+    pub fn pages(&self) -> &[SealedPage] {
+        &self.pages
+    }
+
     /// Blocks admitted when the snapshot was taken, void ones included.
     #[must_use]
     pub fn blocks(&self) -> u64 {
@@ -323,7 +348,9 @@ impl View {
             let members: Vec<_> = self.members.values().collect();
             let invitations: Vec<_> = self.invitations.values().collect();
             let users: Vec<_> = self.users.values().collect();
-            let said = (&self.fleet, &self.name, members, functions, invitations, users, &self.forks);
+            let sealing = (&self.voters, &self.pages);
+            let said =
+                (&self.fleet, &self.name, members, functions, invitations, users, &self.forks, sealing);
             *blake3::hash(&codec::encode(&said)).as_bytes()
         })
     }

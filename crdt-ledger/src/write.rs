@@ -8,6 +8,7 @@ use crate::{
     authority::Role,
     block::{Block, Body, Reject, VERSION},
     counter::{Row, RowWriter},
+    held::Held,
     id::{Author, BlockId, ChainId, FleetId, Session},
     ledger::{Admission, Ledger},
     limits,
@@ -164,21 +165,21 @@ impl Writer {
             return Err(AppendError::Forked);
         }
         let grant = self.choose_grant(ledger, &payload)?;
-        let own = self.last.and_then(|last| ledger.get(&last.id).cloned());
+        let own = self.last.and_then(|last| ledger.held(&last.id)).map(Held::order);
         let mut parents = self.choose_parents(ledger, grant);
-        let depth_of = |id: &BlockId| ledger.get(id).map_or(0, |block| block.order().depth);
-        let prev_depth = own.as_ref().map_or(0, |block| block.order().depth);
+        let depth_of = |id: &BlockId| ledger.held(id).map_or(0, |block| block.order().depth);
+        let prev_depth = own.map_or(0, |own| own.depth);
         let depth = |parents: &[BlockId]| parents.iter().map(depth_of).max().unwrap_or(0).max(prev_depth) + 1;
         if let Payload::Withdrawn(op) = &mut payload {
             parents.truncate(limits::PARENTS_MAX - 1);
-            let below = parents.iter().copied().chain(own.iter().map(|block| block.id()));
+            let below = parents.iter().copied().chain(own.iter().map(|own| own.id));
             op.stands = admissions_beside(ledger, &op.invitation, &below.collect::<Vec<_>>());
         }
         // What the block refers to must lie below it: where the chosen heads are shallower, the
         // deepest reference becomes a parent itself.
         let deepest = payload.references().chain([grant]).max_by_key(depth_of);
         if let Some(block) =
-            deepest.and_then(|id| ledger.get(&id)).filter(|b| b.order().depth >= depth(&parents))
+            deepest.and_then(|id| ledger.held(&id)).filter(|b| b.order().depth >= depth(&parents))
         {
             parents.truncate(limits::PARENTS_MAX - 1);
             parents.push(block.id());
@@ -215,7 +216,7 @@ impl Writer {
 
     fn advance(&mut self, ledger: &Ledger, block: &Block) {
         self.last = Some(Last { seq: block.seq(), id: block.id() });
-        for parent in block.parents().iter().filter_map(|id| ledger.get(id)) {
+        for parent in block.parents().iter().filter_map(|id| ledger.held(id)) {
             let cited = self.cited.entry(parent.chain()).or_default();
             *cited = (*cited).max(parent.seq());
         }
@@ -256,7 +257,7 @@ impl Writer {
         for (id, chain) in ledger.chains().iter().filter(|(id, _)| **id != me) {
             let Some((head, seq)) = chain.head() else { continue };
             let cited = self.cited.get(id).copied().unwrap_or(0);
-            let Some(block) = ledger.get(&head).filter(|_| seq > cited) else { continue };
+            let Some(block) = ledger.held(&head).filter(|_| seq > cited) else { continue };
             let place = Some((block.order(), block.id()));
             deepest = deepest.max(place);
             if id.author == me.author {

@@ -330,7 +330,7 @@ pub struct LogRow {
 pub struct Invite {
     /// Devices it may admit; 1 by default.
     pub uses: u32,
-    /// `node`, `operator`, `admin`.
+    /// `node`, `operator`, `admin`, `voter`.
     pub roles: Vec<String>,
     /// The only device it is for, hex. Needed for more than `node`.
     pub device: Option<String>,
@@ -497,7 +497,7 @@ pub struct Revoked {
 pub struct RoleChange {
     /// The device's key, hex.
     pub device: String,
-    /// `node`, `operator`, `admin`.
+    /// `node`, `operator`, `admin`, `voter`.
     pub roles: Vec<String>,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,

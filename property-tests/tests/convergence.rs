@@ -7,24 +7,15 @@ use std::collections::BTreeSet;
 
 use osiris_ledger::{Admission, BlockId, Ledger, Payload};
 use osiris_property_tests::{
+    law,
     model::{History, Script, mix},
-    strategy::{config, delivery, script, shuffled},
+    strategy::{delivery, script, shuffled},
 };
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
-    test_runner::{RngSeed, TestCaseResult, TestRunner},
+    test_runner::{RngSeed, TestRunner},
 };
-
-/// Runs a law over generated cases.
-fn law<S: Strategy>(name: &str, cases: u32, strategy: S, test: impl Fn(S::Value) -> TestCaseResult) {
-    let config = config(cases);
-    let RngSeed::Fixed(seed) = config.rng_seed else { unreachable!("the configuration fixes a seed") };
-    eprintln!("{name}: {} cases, PROPTEST_RNG_SEED={seed}", config.cases);
-    if let Err(failure) = TestRunner::new(config).run(&strategy, test) {
-        panic!("{name} (PROPTEST_RNG_SEED={seed}): {failure}");
-    }
-}
 
 /// All that equal replicas agree on.
 #[derive(Debug, PartialEq, Eq)]

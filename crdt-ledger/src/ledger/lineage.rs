@@ -1,14 +1,11 @@
 //! What follows from who descends from whom: ancestors of a block, first blocks of sessions, what admits
 //! whom, and what to pin of a device.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Ledger;
 use crate::{
-    block::Block,
+    held::Held,
     id::{Author, BlockId},
     limits,
     op::Payload,
@@ -22,7 +19,7 @@ impl Ledger {
         let Some(admissions) = self.admissions.get(offer) else { return found };
         // An admission lies above what it refers to.
         let floor = self.blocks.get(offer).map_or(0, |block| block.order().depth);
-        let mut open: Vec<_> = from.iter().filter_map(|id| self.blocks.get(id)).collect();
+        let mut open: Vec<_> = from.iter().filter_map(|id| self.held(id)).collect();
         let mut seen: BTreeSet<_> = open.iter().map(|block| block.id()).collect();
         while let Some(block) = open.pop() {
             if admissions.contains(&block.id()) {
@@ -31,8 +28,7 @@ impl Ledger {
                     break;
                 }
             }
-            let below = block.parents().iter().copied().chain([block.prev()]);
-            for held in below.filter_map(|id| self.blocks.get(&id)) {
+            for held in block.parents().chain([block.prev()]).filter_map(|id| self.held(&id)) {
                 if held.order().depth > floor && seen.insert(held.id()) {
                     open.push(held);
                 }
@@ -42,14 +38,14 @@ impl Ledger {
     }
 
     /// The first block of the chain that a block belongs to, on its branch.
-    pub(crate) fn first_below(&self, block: &Block) -> Option<&Arc<Block>> {
+    pub(crate) fn first_below(&self, block: Held<'_>) -> Option<Held<'_>> {
         let chain = self.chains.get(&block.chain())?;
         if chain.fork() != Some(1) {
-            return chain.at(1).next().and_then(|id| self.blocks.get(&id));
+            return chain.at(1).next().and_then(|id| self.held(&id));
         }
-        let mut next = self.blocks.get(&block.id())?;
+        let mut next = self.held(&block.id())?;
         while next.seq() > 1 {
-            next = self.blocks.get(&next.prev())?;
+            next = self.held(&next.prev())?;
         }
         Some(next)
     }
@@ -83,14 +79,14 @@ impl Ledger {
             let first = (chain.fork() != Some(1)).then(|| chain.at(1).next()).flatten();
             let end = chain.fork().map_or(chain.len(), |fork| fork - 1);
             let (Some(first), Some(end)) = (first, chain.at(end).next()) else { continue };
-            let parents = self.blocks.get(&first).into_iter().flat_map(|block| block.parents());
-            for parent in parents.filter_map(|id| self.blocks.get(id)).filter(|p| p.author() == *device) {
-                let seq = cited.entry(parent.chain().session).or_insert(0);
+            let parents = self.held(&first).into_iter().flat_map(Held::parents);
+            for parent in parents.filter_map(|id| self.held(&id)).filter(|p| p.author() == *device) {
+                let seq = cited.entry(parent.session()).or_insert(0);
                 *seq = parent.seq().max(*seq);
             }
-            last.extend(self.blocks.get(&end));
+            last.extend(self.held(&end));
         }
-        last.retain(|block| cited.get(&block.chain().session).is_none_or(|seq| *seq < block.seq()));
+        last.retain(|block| cited.get(&block.session()).is_none_or(|seq| *seq < block.seq()));
         last.sort_unstable_by_key(|block| std::cmp::Reverse(block.order()));
         let mut pins: Vec<_> = last.iter().take(limits::PINS_MAX).map(|block| block.id()).collect();
         pins.sort_unstable();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ed25519_dalek::VerifyingKey;
 
+use super::pages::Pages;
 use crate::{
     block::{Block, Reject, entry_id},
     early::Early,
@@ -15,6 +16,7 @@ use crate::{
 pub(super) struct Reader<'a> {
     pub(super) fleet: FleetId,
     pub(super) blocks: &'a BTreeMap<BlockId, Arc<Block>>,
+    pub(super) pages: &'a Pages,
     pub(super) early: &'a Early,
     pub(super) keys: &'a BTreeMap<Author, VerifyingKey>,
     pub(super) verify: bool,
@@ -33,7 +35,7 @@ impl Reader<'_> {
             return Err(Reject::TooLarge(entry.len()));
         }
         let id = entry_id(entry);
-        if self.blocks.contains_key(&id) {
+        if self.blocks.contains_key(&id) || self.pages.contains(&id) {
             return Ok(Read::Known);
         }
         if self.early.contains(&id) {

@@ -136,7 +136,9 @@ fn role_change(change: &api::RoleChange) -> Result<(RoleChange, Author)> {
         roles.push(name.parse::<Role>().map_err(|error| ApiError::bad_request(format!("{error}.")))?);
     }
     if roles.is_empty() {
-        return Err(ApiError::bad_request("No role is named.").with_next("Name node, operator or admin."));
+        return Err(
+            ApiError::bad_request("No role is named.").with_next("Name node, operator, admin or voter.")
+        );
     }
     let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
     let key = SigningKey::from_bytes(&secret);

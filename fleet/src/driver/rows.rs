@@ -248,5 +248,10 @@ fn says(view: &View, payload: &Payload) -> String {
         Payload::Removed(op) => format!("removes {}", op.name),
         Payload::Serving(op) => format!("serves {} ({} side by side)", revision(op.revision), op.concurrency),
         Payload::Stopped(op) => format!("no longer serves {}", revision(op.revision)),
+        Payload::Voters(op) => {
+            let devices: Vec<_> = op.devices.iter().map(|device| label(view, device)).collect();
+            format!("names the voters {}", devices.join(", "))
+        }
+        Payload::Sealed(op) => format!("seals the page {} ({} bytes)", op.page.short(), op.size),
     }
 }

@@ -341,6 +341,9 @@ fn denied_next(role: Role) -> &'static str {
         Role::Admin => {
             "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY."
         }
+        Role::Voter => {
+            "Ask an admin to run `osiris invite --role voter --device KEY`; `osiris whoami` prints KEY."
+        }
     }
 }
 

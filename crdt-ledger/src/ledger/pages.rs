@@ -1,0 +1,287 @@
+//! Blocks as summaries: dropping the bytes of blocks that a page lists, and taking in blocks from pages.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::Ledger;
+use crate::{
+    authority::Role,
+    block::Reject,
+    held::Held,
+    id::{BlobHash, BlockId},
+    limits,
+    page::{Page, Summary, is_prunable},
+};
+
+/// Where a summary is: its page among the replica's, its row there.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    page: u32,
+    row: u32,
+}
+
+/// The pages of one replica.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pages {
+    pages: Vec<Arc<Page>>,
+    /// Blocks that are here as summaries.
+    held: BTreeMap<BlockId, Place>,
+    /// Summaries that were offered and are not taken in: what they name is not here yet.
+    offered: BTreeMap<BlockId, Place>,
+    /// Blocks that pages list and that are here in full, so that no further page need list them.
+    covered: BTreeSet<BlockId>,
+    /// The first summary that breaks a rule.
+    fault: Option<PageFault>,
+}
+
+/// A summary that no valid block can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageFault {
+    /// The page.
+    pub page: BlobHash,
+    /// The block that it makes up.
+    pub block: BlockId,
+    /// The rule that it breaks.
+    pub reject: Reject,
+}
+
+impl Pages {
+    fn summary(&self, place: Place) -> Option<Summary<'_>> {
+        self.pages.get(place.page as usize)?.summary(place.row)
+    }
+
+    pub(super) fn get(&self, id: &BlockId) -> Option<Summary<'_>> {
+        self.held.get(id).and_then(|place| self.summary(*place))
+    }
+
+    pub(super) fn contains(&self, id: &BlockId) -> bool {
+        self.held.contains_key(id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Summary<'_>> {
+        self.held.values().filter_map(|place| self.summary(*place))
+    }
+
+    /// The block came in full: its summary is not needed.
+    pub(super) fn came_in_full(&mut self, id: &BlockId) {
+        self.offered.remove(id);
+    }
+
+    /// Keeps a page, once.
+    fn keep(&mut self, page: &Arc<Page>) -> u32 {
+        let known = self.pages.iter().position(|kept| kept.hash() == page.hash());
+        let at = known.unwrap_or_else(|| {
+            self.pages.push(Arc::clone(page));
+            self.pages.len() - 1
+        });
+        u32::try_from(at).expect("fewer pages than blocks")
+    }
+}
+
+impl Ledger {
+    /// Drops the bytes of all blocks that a page lists and that are here in full. Nothing that counts, no
+    /// answer to a later block and no digest changes. Blocks of a forked chain stay: their signatures are
+    /// the proof. Returns how many were dropped. The page must outlast the replica that relies on it: hold
+    /// it durably first.
+    ///
+    /// # Errors
+    /// The first block here that the page's summary is not of: then nothing is dropped.
+    pub fn prune(&mut self, page: &Arc<Page>) -> Result<u64, BlockId> {
+        self.confirm(page)?;
+        let droppable = |summary: &Summary<'_>| {
+            self.blocks.contains_key(&summary.id()) && self.chain_fork(&summary.chain()).is_none()
+        };
+        let drop: Vec<_> = page.summaries().zip(0..).filter(|(summary, _)| droppable(summary)).collect();
+        if drop.is_empty() {
+            return Ok(0);
+        }
+        let at = self.pages.keep(page);
+        for (summary, row) in &drop {
+            self.blocks.remove(&summary.id());
+            self.pages.covered.remove(&summary.id());
+            self.pages.held.insert(summary.id(), Place { page: at, row: *row });
+        }
+        self.document.restart();
+        Ok(drop.len() as u64)
+    }
+
+    /// Checks a page's summaries against the blocks that are here in full. Returns how many of them are.
+    ///
+    /// # Errors
+    /// The first block that the page's summary is not of.
+    pub fn confirm(&self, page: &Page) -> Result<u32, BlockId> {
+        let mut full = 0;
+        for summary in page.summaries() {
+            match self.blocks.get(&summary.id()) {
+                Some(block) if !summary.is_of(block) => return Err(summary.id()),
+                Some(_) => full += 1,
+                None => {}
+            }
+        }
+        Ok(full)
+    }
+
+    /// The page that a voter would seal next: of all blocks that are here in full, can be summarised, lie
+    /// in no sealed page and at least [`limits::PAGE_MARGIN_DEPTH`] below the deepest block, the first in
+    /// ledger order. None while they would not fill a page. Replicas that hold the same blocks below the
+    /// margin name the same page.
+    #[must_use]
+    pub fn next_page(&self) -> Option<Page> {
+        let deepest = self.chains.values().filter_map(|chain| self.held(&chain.head()?.0));
+        let deepest = deepest.map(|head| head.order().depth).max()?;
+        let below = deepest.checked_sub(limits::PAGE_MARGIN_DEPTH)?;
+        let fits = |block: &&Arc<crate::Block>| {
+            is_prunable(block)
+                && block.order().depth <= below
+                && self.chain_fork(&block.chain()).is_none()
+                && !self.pages.covered.contains(&block.id())
+        };
+        let blocks: Vec<_> = self.blocks.values().filter(fits).map(AsRef::as_ref).collect();
+        if blocks.len() < limits::PAGE_ROWS_MAX {
+            return None;
+        }
+        Page::of(self.fleet, blocks)
+    }
+
+    /// Notes what a sealed page lists, so that [`Ledger::next_page`] does not list it again. For replicas
+    /// that keep all blocks in full.
+    pub fn cover(&mut self, page: &Page) {
+        let full = page.summaries().map(Summary::id).filter(|id| self.blocks.contains_key(id));
+        self.pages.covered.extend(full);
+    }
+
+    /// Offers a page whose blocks may be taken in as summaries: at once what names only blocks that are
+    /// here, the rest as soon as a block needs it or [`Ledger::take_offered`] is called. Every rule but the
+    /// signature is checked. Whether to believe a page is the caller's decision: see [`Ledger::is_sealed`].
+    pub fn offer(&mut self, page: &Arc<Page>) {
+        let at = self.pages.keep(page);
+        for (summary, row) in page.summaries().zip(0..) {
+            let id = summary.id();
+            if !self.blocks.contains_key(&id) && !self.pages.contains(&id) {
+                self.pages.offered.entry(id).or_insert(Place { page: at, row });
+            }
+        }
+    }
+
+    /// Takes in all offered summaries whose links are here, in ledger order. Returns the blocks in full that
+    /// had waited for them, and those of them that turned out invalid.
+    pub fn take_offered(&mut self) -> (Vec<Arc<crate::Block>>, Vec<super::Refused>) {
+        let mut order: Vec<_> = self
+            .pages
+            .offered
+            .values()
+            .filter_map(|place| self.pages.summary(*place))
+            .map(Summary::order)
+            .collect();
+        order.sort_unstable();
+        let (mut admitted, mut rejected) = (Vec::new(), Vec::new());
+        for order in order {
+            // What waited for it comes in before the next, which may name that.
+            let mut known = Vec::new();
+            let _ = self.pull(order.id, &mut known);
+            rejected.extend(self.release_early(known, &mut admitted));
+        }
+        (admitted, rejected)
+    }
+
+    /// Takes in an offered summary and all offered ones below it that it needs. `known` gets the ids.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn pull(&mut self, id: BlockId, known: &mut Vec<BlockId>) -> Result<(), BlockId> {
+        let mut open = vec![id];
+        while let Some(id) = open.last().copied() {
+            if self.holds(&id) {
+                open.pop();
+                continue;
+            }
+            let place = *self.pages.offered.get(&id).ok_or(id)?;
+            let summary = self.pages.summary(place).ok_or(id)?;
+            let lacks = summary.needs().find(|need| !self.holds(need));
+            if let Some(need) = lacks {
+                // Strictly downward, so this ends whatever the pages say.
+                let below = self.pages.offered.get(&need).and_then(|place| self.pages.summary(*place));
+                let below = below.ok_or(need)?;
+                if below.order().depth >= summary.order().depth {
+                    let page = self.pages.pages[place.page as usize].hash();
+                    self.pages.fault.get_or_insert(PageFault {
+                        page,
+                        block: id,
+                        reject: Reject::ReferenceDepth,
+                    });
+                    return Err(need);
+                }
+                open.push(need);
+                continue;
+            }
+            if let Err(reject) = self.check_summary(summary) {
+                let page = self.pages.pages[place.page as usize].hash();
+                self.pages.fault.get_or_insert(PageFault { page, block: id, reject });
+                return Err(id);
+            }
+            let (chain, seq, prev) = (summary.chain(), summary.seq(), summary.prev());
+            self.pages.offered.remove(&id);
+            self.pages.held.insert(id, place);
+            self.link(chain, seq, id, prev);
+            self.apply_or_wait(id);
+            known.push(id);
+            open.pop();
+        }
+        Ok(())
+    }
+
+    fn check_summary(&self, summary: Summary<'_>) -> Result<(), Reject> {
+        let held = Held::Summary(summary);
+        self.check_place(held)?;
+        self.check_grant(held, Role::Node)?;
+        self.check_revision(&summary.revision(), held.order().depth)
+    }
+
+    /// The first summary among the offered pages that no valid block can have.
+    #[must_use]
+    pub fn page_fault(&self) -> Option<&PageFault> {
+        self.pages.fault.as_ref()
+    }
+
+    /// Summaries that were offered and not taken in.
+    #[must_use]
+    pub fn offered(&self) -> usize {
+        self.pages.offered.len()
+    }
+
+    /// The pages that this replica relies on.
+    pub fn pages(&self) -> impl Iterator<Item = &Arc<Page>> {
+        self.pages.pages.iter()
+    }
+
+    /// The page by which a block is here, where it is not here in full.
+    #[must_use]
+    pub fn page_of(&self, id: &BlockId) -> Option<BlobHash> {
+        let place = self.pages.held.get(id)?;
+        self.pages.pages.get(place.page as usize).map(|page| page.hash())
+    }
+
+    /// A block as it is here, in full or as a summary.
+    #[must_use]
+    pub fn held(&self, id: &BlockId) -> Option<Held<'_>> {
+        self.blocks.get(id).map(Held::Full).or_else(|| self.pages.get(id).map(Held::Summary))
+    }
+
+    /// Whether a block is here, in full or as a summary.
+    #[must_use]
+    pub fn holds(&self, id: &BlockId) -> bool {
+        self.blocks.contains_key(id) || self.pages.contains(id)
+    }
+
+    /// Blocks that are here in full.
+    #[must_use]
+    pub fn len_full(&self) -> u64 {
+        self.blocks.len() as u64
+    }
+}
