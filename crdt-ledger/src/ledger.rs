@@ -23,6 +23,7 @@ use crate::{
     effective::{Rank, Standing, Standings},
     id::{Author, BlockId, ChainId, FleetId},
     limits,
+    memo::Memo,
     op::{self, Payload},
     view::{Registers, View},
 };
@@ -96,6 +97,9 @@ pub struct Ledger {
     /// Register blocks that came in since then.
     unapplied: Vec<Arc<Block>>,
     digest: Option<[u8; 32]>,
+    memo: Option<Memo>,
+    /// Standings or forks changed since the view was published: none of it can be kept.
+    view_stale: bool,
     view: Arc<ArcSwap<View>>,
 }
 
@@ -124,8 +128,21 @@ impl Ledger {
             forks_stale: false,
             unapplied: Vec::new(),
             digest: None,
+            memo: None,
+            view_stale: false,
             view: Arc::new(ArcSwap::from_pointee(View::empty(fleet))),
         }
+    }
+
+    /// An empty replica that shares what was checked with others.
+    #[must_use]
+    pub fn sharing(memo: Memo) -> Self {
+        Self { memo: Some(memo.clone()), ..Self::new(memo.fleet()) }
+    }
+
+    /// Keeps no automerge document from here on: it says nothing that the blocks do not.
+    pub fn leave_out_document(&mut self) {
+        self.document = Document::left_out();
     }
 
     /// Takes an entry from a peer, or from anywhere else that is not trusted.
@@ -188,7 +205,14 @@ impl Ledger {
     }
 
     fn reader(&self, verify: bool) -> Reader<'_> {
-        Reader { fleet: self.fleet, blocks: &self.blocks, early: &self.early, keys: &self.keys, verify }
+        Reader {
+            fleet: self.fleet,
+            blocks: &self.blocks,
+            early: &self.early,
+            keys: &self.keys,
+            verify,
+            memo: self.memo.as_ref(),
+        }
     }
 
     /// Adds a block whose own bytes are in order, if it is still new.
@@ -200,7 +224,7 @@ impl Ledger {
             Read::Block(block) if self.early.contains(&block.id()) => {
                 return Ok(Admission::Early { missing: Vec::new() });
             }
-            Read::Block(block) => *block,
+            Read::Block(block) => block,
         };
         let missing: Vec<_> = block.needs().filter(|id| !self.blocks.contains_key(id)).collect();
         if let Some(first) = missing.first() {
@@ -216,6 +240,10 @@ impl Ledger {
     /// Adds a block that this replica has just made and checked.
     pub(crate) fn take_own(&mut self, block: Block) -> Result<Arc<Block>, Reject> {
         self.check(&block)?;
+        let block = Arc::new(block);
+        if let Some(memo) = &self.memo {
+            memo.verified(&block);
+        }
         Ok(self.insert(block))
     }
 
@@ -298,7 +326,7 @@ impl Ledger {
                 references[0].payload().offer().is_some()
                     && references[1..].iter().all(|held| admits_by(held, &op.invitation))
             }
-            Payload::Admitted(op) => return self.check_admission(references[0], op),
+            Payload::Admitted(op) => return self.check_admission(block.id(), references[0], op),
             Payload::Recovered(op) => return self.check_recovery(op),
             Payload::Revoked(op) => {
                 let device = self.device_of(&op.grants[0]);
@@ -319,13 +347,22 @@ impl Ledger {
         if fits { Ok(()) } else { Err(Reject::ReferenceKind) }
     }
 
-    fn check_admission(&self, invitation: &Block, op: &op::Admitted) -> Result<(), Reject> {
+    fn check_admission(&self, id: BlockId, invitation: &Block, op: &op::Admitted) -> Result<(), Reject> {
         let offer = invitation.payload().offer().ok_or(Reject::ReferenceKind)?;
         if offer.device.is_some_and(|device| device != op.device) {
             return Err(Reject::Proof);
         }
+        if self.memo.as_ref().is_some_and(|memo| memo.is_proven(&id)) {
+            return Ok(());
+        }
         let message = op::join_proof_message(&self.fleet, &op.invitation, &op.device);
-        if op::verify(&offer.key, &message, &op.proof) { Ok(()) } else { Err(Reject::Proof) }
+        if !op::verify(&offer.key, &message, &op.proof) {
+            return Err(Reject::Proof);
+        }
+        if let Some(memo) = &self.memo {
+            memo.proven(id);
+        }
+        Ok(())
     }
 
     fn check_recovery(&self, op: &op::Recovered) -> Result<(), Reject> {
@@ -335,8 +372,7 @@ impl Ledger {
         if op::verify(&founded.recovery, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
     }
 
-    fn insert(&mut self, block: Block) -> Arc<Block> {
-        let block = Arc::new(block);
+    fn insert(&mut self, block: Arc<Block>) -> Arc<Block> {
         let chain_id = block.chain();
         self.digest = None;
         self.remember_key(block.author());
@@ -419,6 +455,7 @@ impl Ledger {
             return;
         }
         self.authority_stale = false;
+        self.view_stale = true;
         let forked = std::mem::take(&mut self.forks_stale);
         let fresh = Standings::evaluate(self);
         let old = std::mem::replace(&mut self.standings, fresh);
@@ -445,7 +482,12 @@ impl Ledger {
     /// [`Ledger::views`] see it at once, without a lock.
     pub fn publish(&mut self) -> Arc<View> {
         self.settle();
-        let view = Arc::new(View::build(self));
+        let touched = self.registers.take_touched();
+        let view = match std::mem::take(&mut self.view_stale) {
+            true => View::build(self),
+            false => View::after(self, &self.view.load(), &touched),
+        };
+        let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
         view
     }
