@@ -374,7 +374,7 @@ impl View {
             let members: Vec<_> = self.members.values().collect();
             let invitations: Vec<_> = self.invitations.values().collect();
             let users: Vec<_> = self.users.values().collect();
-            let said = (&self.fleet, &self.name, members, functions, invitations, users, &self.forks);
+            let said = (&self.fleet, &self.name, members, functions, invitations, users, &*self.forks);
             *blake3::hash(&codec::encode(&said)).as_bytes()
         })
     }
