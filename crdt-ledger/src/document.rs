@@ -39,12 +39,18 @@ pub struct Document {
     /// A fork came to light below what was derived: the document is built again.
     stale: bool,
     rebuilds: u64,
+    left_out: bool,
 }
 
 impl Document {
+    /// One that stays empty.
+    pub(crate) fn left_out() -> Self {
+        Self { left_out: true, ..Self::default() }
+    }
+
     /// Takes a block, to be applied later. Blocks at or above their chain's fork have no place here.
     pub(crate) fn add(&mut self, block: &Arc<Block>, fork: Option<u64>) {
-        if self.stale || fork.is_some_and(|fork| block.seq() >= fork) {
+        if self.left_out || self.stale || fork.is_some_and(|fork| block.seq() >= fork) {
             return;
         }
         self.pending.push(Arc::clone(block));

@@ -4,7 +4,10 @@
 //! the one of its own that waits for longest ("longest queue drop", Suter et al., 1998). So nobody pushes
 //! out the blocks of a sender that holds less than itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     block::Block,
@@ -17,7 +20,7 @@ pub(crate) type Sender = Option<Author>;
 
 #[derive(Debug)]
 struct Waiting {
-    block: Block,
+    block: Arc<Block>,
     arrival: u64,
     sender: Sender,
     /// The missing block under which it is listed. It is looked at again when that one comes.
@@ -65,7 +68,7 @@ impl Early {
     }
 
     /// Keeps a block; whoever holds most makes room.
-    pub(crate) fn insert(&mut self, block: Block, sender: Sender, missing: BlockId) {
+    pub(crate) fn insert(&mut self, block: Arc<Block>, sender: Sender, missing: BlockId) {
         let (id, cost) = (block.id(), cost(&block));
         self.arrivals += 1;
         self.by_missing.entry(missing).or_default().insert(id);
@@ -86,12 +89,12 @@ impl Early {
     }
 
     /// Takes every block that waited for `id`, each with who sent it.
-    pub(crate) fn take(&mut self, id: &BlockId) -> Vec<(Block, Sender)> {
+    pub(crate) fn take(&mut self, id: &BlockId) -> Vec<(Arc<Block>, Sender)> {
         let waiting = self.by_missing.get(id).cloned().unwrap_or_default();
         waiting.iter().filter_map(|id| self.remove(id)).collect()
     }
 
-    fn remove(&mut self, id: &BlockId) -> Option<(Block, Sender)> {
+    fn remove(&mut self, id: &BlockId) -> Option<(Arc<Block>, Sender)> {
         let Waiting { block, arrival, sender, missing } = self.waiting.remove(id)?;
         let cost = cost(&block);
         self.bytes -= cost;

@@ -27,6 +27,7 @@ use crate::{
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
     limits,
+    memo::Memo,
     op::{self, Payload},
     view::{Registers, View},
 };
@@ -102,6 +103,9 @@ pub struct Ledger {
     /// Register blocks that came in since then.
     unapplied: Vec<BlockId>,
     digest: Option<[u8; 32]>,
+    memo: Option<Memo>,
+    /// Standings or forks changed since the view was published: none of it can be kept.
+    view_stale: bool,
     view: Arc<ArcSwap<View>>,
 }
 
@@ -131,8 +135,21 @@ impl Ledger {
             forks_stale: false,
             unapplied: Vec::new(),
             digest: None,
+            memo: None,
+            view_stale: false,
             view: Arc::new(ArcSwap::from_pointee(View::empty(fleet))),
         }
+    }
+
+    /// An empty replica that shares what was checked with others.
+    #[must_use]
+    pub fn sharing(memo: Memo) -> Self {
+        Self { memo: Some(memo.clone()), ..Self::new(memo.fleet()) }
+    }
+
+    /// Keeps no automerge document from here on: it says nothing that the blocks do not.
+    pub fn leave_out_document(&mut self) {
+        self.document = Document::left_out();
     }
 
     /// Takes an entry from a peer, or from anywhere else that is not trusted.
@@ -202,6 +219,7 @@ impl Ledger {
             early: &self.early,
             keys: &self.keys,
             verify,
+            memo: self.memo.as_ref(),
         }
     }
 
@@ -214,7 +232,7 @@ impl Ledger {
             Read::Block(block) if self.early.contains(&block.id()) => {
                 return Ok(Admission::Early { missing: Vec::new() });
             }
-            Read::Block(block) => *block,
+            Read::Block(block) => block,
         };
         let mut known = Vec::new();
         let missing = self.missing(&block, &mut known);
@@ -228,7 +246,6 @@ impl Ledger {
             let rejected = self.release_early(known, &mut admitted);
             return Ok(Admission::New { admitted, rejected });
         }
-        let block = Arc::new(block);
         self.check(&block)?;
         known.push(block.id());
         let mut admitted = vec![self.insert(block)];
@@ -240,6 +257,9 @@ impl Ledger {
     pub(crate) fn take_own(&mut self, block: Block) -> Result<Arc<Block>, Reject> {
         let block = Arc::new(block);
         self.check(&block)?;
+        if let Some(memo) = &self.memo {
+            memo.verified(&block);
+        }
         Ok(self.insert(block))
     }
 
@@ -269,16 +289,13 @@ impl Ledger {
                 let missing = self.missing(&block, &mut known);
                 match missing.first() {
                     Some(missing) => self.early.insert(block, sender, *missing),
-                    None => {
-                        let block = Arc::new(block);
-                        match self.check(&block) {
-                            Ok(()) => {
-                                known.push(block.id());
-                                admitted.push(self.insert(block));
-                            }
-                            Err(reject) => rejected.push(Refused { id: block.id(), reject, sender }),
+                    None => match self.check(&block) {
+                        Ok(()) => {
+                            known.push(block.id());
+                            admitted.push(self.insert(block));
                         }
-                    }
+                        Err(reject) => rejected.push(Refused { id: block.id(), reject, sender }),
+                    },
                 }
             }
         }
@@ -355,7 +372,7 @@ impl Ledger {
                 references[0].payload().is_some_and(|payload| payload.offer().is_some())
                     && references[1..].iter().all(|held| admits_by(*held, &op.invitation))
             }
-            Payload::Admitted(op) => return self.check_admission(references[0], op),
+            Payload::Admitted(op) => return self.check_admission(block.id(), references[0], op),
             Payload::Recovered(op) => return self.check_recovery(op),
             Payload::Revoked(op) => {
                 let device = self.device_of(&op.grants[0]);
@@ -387,13 +404,22 @@ impl Ledger {
         }
     }
 
-    fn check_admission(&self, invitation: Held<'_>, op: &op::Admitted) -> Result<(), Reject> {
+    fn check_admission(&self, id: BlockId, invitation: Held<'_>, op: &op::Admitted) -> Result<(), Reject> {
         let offer = invitation.payload().and_then(Payload::offer).ok_or(Reject::ReferenceKind)?;
         if offer.device.is_some_and(|device| device != op.device) {
             return Err(Reject::Proof);
         }
+        if self.memo.as_ref().is_some_and(|memo| memo.is_proven(&id)) {
+            return Ok(());
+        }
         let message = op::join_proof_message(&self.fleet, &op.invitation, &op.device);
-        if op::verify(&offer.key, &message, &op.proof) { Ok(()) } else { Err(Reject::Proof) }
+        if !op::verify(&offer.key, &message, &op.proof) {
+            return Err(Reject::Proof);
+        }
+        if let Some(memo) = &self.memo {
+            memo.proven(id);
+        }
+        Ok(())
     }
 
     fn check_recovery(&self, op: &op::Recovered) -> Result<(), Reject> {
@@ -503,6 +529,7 @@ impl Ledger {
             return;
         }
         self.authority_stale = false;
+        self.view_stale = true;
         let forked = std::mem::take(&mut self.forks_stale);
         let fresh = Standings::evaluate(self);
         let old = std::mem::replace(&mut self.standings, fresh);
@@ -529,7 +556,12 @@ impl Ledger {
     /// [`Ledger::views`] see it at once, without a lock.
     pub fn publish(&mut self) -> Arc<View> {
         self.settle();
-        let view = Arc::new(View::build(self));
+        let touched = self.registers.take_touched();
+        let view = match std::mem::take(&mut self.view_stale) {
+            true => View::build(self),
+            false => View::after(self, &self.view.load(), &touched),
+        };
+        let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
         view
     }

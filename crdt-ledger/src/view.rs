@@ -14,7 +14,7 @@ use crate::{
     codec,
     held::Held,
     id::{Author, BlobHash, BlockId, FleetId, Session},
-    ledger::Ledger,
+    ledger::{Ledger, register_name},
     op::{Deployed, Payload, World},
     seals::{SealedPage, Seals, VoterSet},
 };
@@ -28,6 +28,17 @@ pub(crate) struct Registers {
     /// Invitations and users.
     offers: BTreeMap<BlockId, Arc<Block>>,
     pub(crate) seals: Seals,
+    touched: Touched,
+}
+
+/// What blocks spoke of since it was last taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Touched {
+    functions: BTreeSet<String>,
+    /// Revisions that somebody serves, or no longer does.
+    revisions: BTreeSet<BlockId>,
+    /// Whether an invitation or user was made known.
+    offers: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,16 +59,19 @@ impl Registers {
                 let register = self.functions.entry(op.name.clone()).or_default();
                 register.deploys.insert(block.order(), Arc::clone(block));
                 register.replaced.extend(&op.replaces);
+                self.touched.functions.insert(op.name.clone());
             }
             Payload::Removed(op) => {
                 let register = self.functions.entry(op.name.clone()).or_default();
                 register.removals.insert(block.order());
                 register.replaced.extend(&op.replaces);
+                self.touched.functions.insert(op.name.clone());
             }
             Payload::Serving(op) => self.set_serving(op.revision, held, Some(op.concurrency)),
             Payload::Stopped(op) => self.set_serving(op.revision, held, None),
             Payload::Invited(_) | Payload::User(_) => {
                 self.offers.insert(block.id(), Arc::clone(block));
+                self.touched.offers = true;
             }
             Payload::Voters(op) => self.seals.name(block.order(), &op.devices),
             Payload::Sealed(op) => self.seals.seal(op, block.author()),
@@ -69,7 +83,13 @@ impl Registers {
         }
     }
 
+    /// What blocks spoke of since the last call.
+    pub(crate) fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
     fn set_serving(&mut self, revision: BlockId, block: Held<'_>, concurrency: Option<u32>) {
+        self.touched.revisions.insert(revision);
         let said = (block.order(), concurrency);
         let holders = self.serving.entry(revision).or_default();
         let known = holders.entry(block.author()).or_insert(said);
@@ -231,12 +251,12 @@ pub struct Fork {
 pub struct View {
     fleet: Option<FleetId>,
     name: String,
-    members: BTreeMap<Author, Member>,
+    members: Arc<BTreeMap<Author, Member>>,
     functions: BTreeMap<String, Arc<Function>>,
     by_name: ByName,
-    invitations: BTreeMap<BlockId, Invitation>,
-    users: BTreeMap<BlockId, User>,
-    forks: Vec<Fork>,
+    invitations: Arc<BTreeMap<BlockId, Invitation>>,
+    users: Arc<BTreeMap<BlockId, User>>,
+    forks: Arc<[Fork]>,
     voters: Option<VoterSet>,
     pages: Vec<SealedPage>,
     blocks: u64,
@@ -262,12 +282,45 @@ impl View {
         Self {
             fleet: Some(ledger.fleet()),
             name: name.unwrap_or_default(),
-            members,
+            members: Arc::new(members),
             functions,
             by_name,
-            invitations: invitations(ledger),
-            users: users(ledger),
+            invitations: Arc::new(invitations(ledger)),
+            users: Arc::new(users(ledger)),
             forks: forks(ledger),
+            voters: ledger.voters(),
+            pages: ledger.sealed_pages(),
+            blocks: ledger.len(),
+            hash: OnceLock::new(),
+        }
+    }
+
+    /// The view after blocks that changed no standing and proved no fork: of the one before, only the
+    /// functions, invitations and users that they spoke of are made again.
+    pub(crate) fn after(ledger: &Ledger, before: &Self, touched: &Touched) -> Self {
+        let of_revision = |id: &BlockId| ledger.get(id).and_then(|block| register_name(block.payload()));
+        let served = touched.revisions.iter().filter_map(of_revision);
+        let names: BTreeSet<_> = touched.functions.iter().chain(served).collect();
+        let (mut functions, mut by_name) = (before.functions.clone(), before.by_name.clone());
+        for name in names {
+            let Some(register) = ledger.registers().functions.get(name) else { continue };
+            let function = Arc::new(function(ledger.registers(), name, register, &before.members));
+            functions.insert(name.clone(), Arc::clone(&function));
+            by_name.insert(name.clone(), function);
+        }
+        let (invitations, users) = match touched.offers {
+            true => (Arc::new(invitations(ledger)), Arc::new(users(ledger))),
+            false => (Arc::clone(&before.invitations), Arc::clone(&before.users)),
+        };
+        Self {
+            fleet: before.fleet,
+            name: before.name.clone(),
+            members: Arc::clone(&before.members),
+            functions,
+            by_name,
+            invitations,
+            users,
+            forks: Arc::clone(&before.forks),
             voters: ledger.voters(),
             pages: ledger.sealed_pages(),
             blocks: ledger.len(),
@@ -350,7 +403,7 @@ impl View {
             let users: Vec<_> = self.users.values().collect();
             let sealing = (&self.voters, &self.pages);
             let said =
-                (&self.fleet, &self.name, members, functions, invitations, users, &self.forks, sealing);
+                (&self.fleet, &self.name, members, functions, invitations, users, &*self.forks, sealing);
             *blake3::hash(&codec::encode(&said)).as_bytes()
         })
     }
@@ -459,30 +512,37 @@ fn users(ledger: &Ledger) -> BTreeMap<BlockId, User> {
 fn functions(ledger: &Ledger, members: &BTreeMap<Author, Member>) -> BTreeMap<String, Arc<Function>> {
     let registers = ledger.registers();
     let build = |(name, register): (&String, &FunctionRegister)| {
-        let unreplaced = |id: &BlockId| !register.replaced.contains(id);
-        let orders = register.deploys.keys().chain(&register.removals);
-        let mut heads: Vec<_> = orders.map(|order| order.id).filter(&unreplaced).collect();
-        heads.sort_unstable();
-        let last_removal = register.removals.last();
-        let mut revisions = Vec::new();
-        for (block, number) in register.deploys.values().zip(1..) {
-            let Payload::Deployed(op) = block.payload() else { continue };
-            let concurrent = heads.len() > 1 && unreplaced(&block.id());
-            let serving = serving(registers, members, &block.id());
-            revisions.push(Arc::new(revision(block, op, number, concurrent, serving)));
-        }
-        let standing: Vec<_> = revisions
-            .iter()
-            .filter(|revision| last_removal.is_none_or(|removal| revision.order > *removal))
-            .collect();
-        let live =
-            standing.iter().rev().find(|revision| !revision.serving.is_empty()).map(|live| Arc::clone(live));
-        let newest = standing.last().map(|newest| Arc::clone(newest));
-        let function =
-            Function { name: name.clone(), removed: newest.is_none(), live, newest, revisions, heads };
-        (name.clone(), Arc::new(function))
+        (name.clone(), Arc::new(function(registers, name, register, members)))
     };
     registers.functions.iter().map(build).collect()
+}
+
+fn function(
+    registers: &Registers,
+    name: &str,
+    register: &FunctionRegister,
+    members: &BTreeMap<Author, Member>,
+) -> Function {
+    let unreplaced = |id: &BlockId| !register.replaced.contains(id);
+    let orders = register.deploys.keys().chain(&register.removals);
+    let mut heads: Vec<_> = orders.map(|order| order.id).filter(&unreplaced).collect();
+    heads.sort_unstable();
+    let last_removal = register.removals.last();
+    let mut revisions = Vec::new();
+    for (block, number) in register.deploys.values().zip(1..) {
+        let Payload::Deployed(op) = block.payload() else { continue };
+        let concurrent = heads.len() > 1 && unreplaced(&block.id());
+        let serving = serving(registers, members, &block.id());
+        revisions.push(Arc::new(revision(block, op, number, concurrent, serving)));
+    }
+    let standing: Vec<_> = revisions
+        .iter()
+        .filter(|revision| last_removal.is_none_or(|removal| revision.order > *removal))
+        .collect();
+    let live =
+        standing.iter().rev().find(|revision| !revision.serving.is_empty()).map(|live| Arc::clone(live));
+    let newest = standing.last().map(|newest| Arc::clone(newest));
+    Function { name: name.to_owned(), removed: newest.is_none(), live, newest, revisions, heads }
 }
 
 fn revision(block: &Block, op: &Deployed, number: u64, concurrent: bool, serving: Vec<Serving>) -> Revision {
@@ -512,7 +572,7 @@ fn serving(registers: &Registers, members: &BTreeMap<Author, Member>, revision: 
         .collect()
 }
 
-fn forks(ledger: &Ledger) -> Vec<Fork> {
+fn forks(ledger: &Ledger) -> Arc<[Fork]> {
     let proven = ledger.chains().iter().filter_map(|(id, chain)| {
         let (seq, proof) = Chain::fork_proof(chain)?;
         Some(Fork { author: id.author, session: id.session, seq, proof })

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use osiris_fleet::sim::{Campaign, Options, Recorded, Report, run};
 
 /// Seeds in an ordinary run. `OSIRIS_SIM_SEEDS` asks for more, `OSIRIS_SIM_FIRST` for others.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -28,6 +28,15 @@ fn the_same_seed_gives_the_same_log_and_another_seed_another() {
     assert_eq!(first, again);
     assert_eq!(lines, first.events);
     assert_ne!(first.event_log_hash, other.event_log_hash);
+}
+
+#[test]
+fn a_shared_memo_changes_nothing_in_a_run() {
+    for seed in [1, 7] {
+        let alone = run(&Options::drawn(seed, 5), None).expect("valid options");
+        let shared = run(&Options { memo: true, ..Options::drawn(seed, 5) }, None).expect("valid options");
+        assert_eq!(alone.event_log_hash, shared.event_log_hash);
+    }
 }
 
 #[test]

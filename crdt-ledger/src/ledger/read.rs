@@ -9,7 +9,9 @@ use crate::{
     block::{Block, Reject, entry_id},
     early::Early,
     id::{Author, BlockId, FleetId},
-    limits, op,
+    limits,
+    memo::Memo,
+    op,
 };
 
 /// Reads entries: all that can be said of them without adding any.
@@ -20,13 +22,14 @@ pub(super) struct Reader<'a> {
     pub(super) early: &'a Early,
     pub(super) keys: &'a BTreeMap<Author, VerifyingKey>,
     pub(super) verify: bool,
+    pub(super) memo: Option<&'a Memo>,
 }
 
 /// What an entry is.
 pub(super) enum Read {
     Known,
     Waiting,
-    Block(Box<Block>),
+    Block(Arc<Block>),
 }
 
 impl Reader<'_> {
@@ -41,6 +44,9 @@ impl Reader<'_> {
         if self.early.contains(&id) {
             return Ok(Read::Waiting);
         }
+        if let Some(block) = self.memo.and_then(|memo| memo.block(&id)) {
+            return Ok(Read::Block(block));
+        }
         let block = Block::decode(id, entry)?;
         if self.verify {
             self.check_signature(&block)?;
@@ -48,7 +54,11 @@ impl Reader<'_> {
         if block.is_genesis_shaped() && id != BlockId(self.fleet.0) {
             return Err(Reject::OtherFleet);
         }
-        Ok(Read::Block(Box::new(block)))
+        let block = Arc::new(block);
+        if let Some(memo) = self.memo.filter(|_| self.verify) {
+            memo.verified(&block);
+        }
+        Ok(Read::Block(block))
     }
 
     fn check_signature(&self, block: &Block) -> Result<(), Reject> {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use osiris_ledger::{BlockId, Ledger, View};
+use osiris_ledger::{BlockId, View};
 
 use super::{
     queue::NodeId,
@@ -48,12 +48,15 @@ impl World<'_> {
         {
             return Arc::clone(view);
         }
-        let mut all = Ledger::new(self.fleet);
+        let mut all = self.ledger();
+        all.leave_out_document();
         for node in different.values() {
             let Some(running) = self.devices[*node].running.as_ref() else { continue };
             for block in running.node.ledger().in_order() {
-                // What an honest member admitted is valid, and follows all it names.
-                let _ = all.replay(block.entry());
+                if all.get(&block.id()).is_none() {
+                    // What an honest member admitted is valid, and follows all it names.
+                    let _ = all.replay(block.entry());
+                }
             }
         }
         let view = all.publish();

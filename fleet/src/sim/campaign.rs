@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     options::Options,
-    report::{RARE, Report},
+    report::{FAULTS, RARE, Report},
     run,
 };
 
@@ -14,13 +14,14 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Campaign {
-    /// Whether every run passed, every rare branch was reached and something was compared.
+    /// Whether every run passed, every kind of fault was inflicted, every rare branch reached and something
+    /// compared.
     pub passed: bool,
     /// Runs.
     pub runs: u64,
     /// Runs that broke a promise.
     pub failed: Vec<Report>,
-    /// Rare branches that no run reached.
+    /// Rare branches that no run reached, and faults of which no run had one.
     pub never: Vec<String>,
     /// Virtual milliseconds, events, frames and blocks over all runs.
     pub virtual_ms: u64,
@@ -95,8 +96,10 @@ impl Campaign {
     }
 
     fn judge(&mut self) {
-        let reached = |what: &&str| self.branches.get(*what).is_some_and(|times| *times > 0);
-        self.never = RARE.iter().filter(|what| !reached(what)).map(|what| (*what).to_owned()).collect();
+        let named = RARE.iter().map(|what| (&self.branches, *what));
+        let named = named.chain(FAULTS.iter().map(|what| (&self.faults, *what)));
+        let never = named.filter(|(counts, what)| counts.get(*what).is_none_or(|times| *times == 0));
+        self.never = never.map(|(_, what)| what.to_owned()).collect();
         let compared = self.views_compared > 0 && self.blocks_compared > 0;
         self.passed = self.failed.is_empty() && self.never.is_empty() && compared;
     }
@@ -113,6 +116,9 @@ mod tests {
         assert!(!campaign.passed);
         let mut nothing = Campaign::default();
         nothing.branches.extend(RARE.iter().map(|what| ((*what).to_owned(), 1)));
+        nothing.judge();
+        assert_eq!(nothing.never, FAULTS, "a fault that never was");
+        nothing.faults.extend(FAULTS.iter().map(|what| ((*what).to_owned(), 1)));
         nothing.judge();
         assert!(nothing.never.is_empty() && !nothing.passed, "nothing was compared");
     }

@@ -34,6 +34,19 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// The node whose process it is inflicted on, if it needs one that runs.
+    pub(super) fn process(&self) -> Option<NodeId> {
+        match self {
+            Self::Crash { node, .. }
+            | Self::Restart { node, .. }
+            | Self::Restore { node, .. }
+            | Self::DiskFails { node }
+            | Self::Damage { node, .. }
+            | Self::HintsLagged { node } => Some(*node),
+            _ => None,
+        }
+    }
+
     /// Its name in a report. The end of a fault is none.
     pub(super) fn name(&self) -> Option<&'static str> {
         match self {
@@ -54,7 +67,7 @@ impl Fault {
 }
 
 /// Ten years.
-const CLOCK_OFF_MS_MAX: i64 = 10 * 366 * 86_400_000;
+pub(super) const CLOCK_OFF_MS_MAX: i64 = 10 * 366 * 86_400_000;
 
 /// Draws faults for a moment.
 type Make<'a> = dyn FnMut(&mut Random, u64, &mut Vec<(u64, Fault)>) + 'a;

@@ -207,7 +207,13 @@ impl Hostile {
     fn misplace(&mut self) -> Deed {
         let Some(block) = self.write_apart(1).pop() else { return Deed::default() };
         let mut bytes = body(block.entry()).to_vec();
-        let why = match self.random.below(3) {
+        let mut name = "misplaced";
+        let why = match self.random.below(4) {
+            3 => {
+                name = "another depth";
+                raise_depth(&mut bytes, &block, self.random.between(1, 1_000));
+                "its depth lies above what its parents give"
+            }
             0 => {
                 // Of several parents another may be as deep.
                 if let [parent] = block.parents()
@@ -235,7 +241,7 @@ impl Hostile {
             return Deed::default();
         }
         let entry = self.seal(&bytes);
-        self.forge("misplaced", entry, why)
+        self.forge(name, entry, why)
     }
 
     /// Old blocks again, in an order of no sense.
@@ -326,6 +332,64 @@ fn replace(bytes: &mut [u8], what: &[u8], change: impl FnOnce(&mut [u8])) {
     }
 }
 
+/// Raises the depth that a body gives, which stands behind its parents. All that it refers to still lies
+/// below, so that nothing but the check of the depth itself refuses it.
+fn raise_depth(bytes: &mut Vec<u8>, block: &Block, by: u64) {
+    let Some(parent) = block.parents().last() else { return };
+    let Some(at) = bytes.windows(parent.0.len()).position(|window| *window == parent.0) else { return };
+    let start = at + parent.0.len();
+    let (old, new) = (number(block.order().depth), number(block.order().depth + by));
+    if bytes[start..].starts_with(&old) {
+        bytes.splice(start..start + old.len(), new);
+    }
+}
+
+/// A number in canonical CBOR.
+fn number(n: u64) -> Vec<u8> {
+    let bytes = n.to_be_bytes();
+    match n {
+        0..=23 => vec![bytes[7]],
+        24..=0xff => vec![0x18, bytes[7]],
+        0x100..=0xffff => vec![0x19, bytes[6], bytes[7]],
+        0x1_0000..=0xffff_ffff => [&[0x1a], &bytes[4..]].concat(),
+        _ => [&[0x1b], bytes.as_slice()].concat(),
+    }
+}
+
 fn blocks(entries: Vec<Vec<u8>>) -> Vec<u8> {
     Frame::Blocks(entries.into_iter().map(Into::into).collect(), false).encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use osiris_ledger::{BlobHash, Reject, World};
+
+    use super::*;
+
+    #[test]
+    fn only_the_check_of_the_depth_refuses_another_depth() {
+        let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
+        let member = payload::Initial { author: payload::public(&key(9)), roles: payload::roles_of(0) };
+        let (mut ledger, mut pool) = payload::found(&key(8), Session([1; 16]), Session([2; 16]), &[member]);
+        let deployed = Payload::Deployed(op::Deployed {
+            name: "f".to_owned(),
+            component: BlobHash([1; 32]),
+            size: 1,
+            world: World::Native,
+            manifest: BlobHash([2; 32]),
+            manifest_size: 1,
+            replaces: Vec::new(),
+        });
+        let mut writer = Writer::new(key(8), Session([3; 16]));
+        pool.push(writer.append(&mut ledger, Now::default(), deployed).expect("the founder may"));
+        let mut hostile = Hostile::new(1, 1, key(9), ledger.fleet());
+        hostile.read(&pool);
+        let deeds: Vec<_> = (0..60).map(|_| hostile.misplace()).collect();
+        let raised: Vec<_> = deeds.iter().filter(|deed| deed.name == "another depth").collect();
+        assert!(raised.len() > 3, "{}", raised.len());
+        for (entry, _) in raised.iter().flat_map(|deed| &deed.forged) {
+            let refused = ledger.admit(entry);
+            assert!(matches!(refused, Err(Reject::Depth { expected, got }) if expected < got), "{refused:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::node::Input;
 
 use super::{
-    faults::Fault,
+    faults::{CLOCK_OFF_MS_MAX, Fault},
     network::pair,
     queue::{NodeId, What},
     world::World,
@@ -13,7 +13,8 @@ impl World<'_> {
     /// Inflicts a fault, or ends one.
     pub(super) fn fault(&mut self, fault: Fault) {
         self.say(format_args!("fault {fault:?}"));
-        if let Some(name) = fault.name() {
+        let idle = |node: NodeId| self.devices[node as usize].running.is_none();
+        if let Some(name) = fault.name().filter(|_| !fault.process().is_some_and(idle)) {
             self.faults.count(name);
         }
         match fault {
@@ -47,7 +48,11 @@ impl World<'_> {
             }
             Fault::Mend { from, to } => self.network.mend(from, to),
             Fault::Reset { node, choice } => self.reset(node, choice),
-            Fault::Clock { node, offset_ms } => self.devices[node as usize].wall_offset = offset_ms,
+            Fault::Clock { node, offset_ms } => {
+                let years = offset_ms.abs() > CLOCK_OFF_MS_MAX / 2;
+                self.faults.add("clock off by years", u64::from(years));
+                self.devices[node as usize].wall_offset = offset_ms;
+            }
             Fault::BackUp { node } => self.devices[node as usize].journal.back_up(),
             Fault::Restore { node, away_ms } => {
                 self.crash(node, away_ms);

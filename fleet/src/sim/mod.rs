@@ -34,7 +34,7 @@ mod world;
 pub use campaign::Campaign;
 pub use options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub use replay::Recorded;
-pub use report::{Listener, RARE, Report};
+pub use report::{FAULTS, Listener, RARE, Report};
 
 use world::World;
 
@@ -53,6 +53,9 @@ pub fn run(options: &Options, listener: Option<Listener<'_>>) -> Result<Report, 
         world.check.violated(now, format_args!("nothing was compared"));
     }
     let traffic = world.network.traffic;
+    if options.loss >= 500 && traffic.dropped > 0 {
+        world.faults.count("half of all frames lost");
+    }
     Ok(Report {
         options: options.clone(),
         passed: world.check.violated == 0,

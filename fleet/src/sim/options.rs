@@ -62,6 +62,10 @@ pub struct Options {
     pub disk_every_ms: u64,
     /// A node dies and comes back with a damaged disk.
     pub damage_every_ms: u64,
+    /// Whether nodes share a memo of checked entries. Above [`OWN_EVERYTHING_MAX`] nodes they always do. It
+    /// changes how long a run takes, and nothing in it.
+    #[serde(default)]
+    pub memo: bool,
 }
 
 impl Options {
@@ -92,6 +96,7 @@ impl Options {
             restore_every_ms: 0,
             disk_every_ms: 0,
             damage_every_ms: 0,
+            memo: false,
         }
     }
 
@@ -148,7 +153,13 @@ impl Options {
         u32::try_from(Random::new(seed, 6).between(3, 9)).expect("a small number")
     }
 
-    /// Whether every node checks each entry itself and holds a document.
+    /// Whether nodes share a memo of checked entries.
+    #[must_use]
+    pub fn shares_memo(&self) -> bool {
+        self.memo || !self.owns_everything()
+    }
+
+    /// Whether every node holds a document and has its views compared.
     #[must_use]
     pub fn owns_everything(&self) -> bool {
         self.nodes <= OWN_EVERYTHING_MAX

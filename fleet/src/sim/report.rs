@@ -24,6 +24,33 @@ pub const RARE: [&str; 11] = [
     "revoked",
 ];
 
+/// Every kind of fault and of hostile deed. A campaign fails if one of them was never inflicted.
+pub const FAULTS: [&str; 23] = [
+    "crash",
+    "crash in a write",
+    "restart",
+    "partition",
+    "one-way cut",
+    "broken connection",
+    "clock",
+    "clock off by years",
+    "restored disk",
+    "failed write",
+    "damaged disk",
+    "hints lost",
+    "half of all frames lost",
+    "fork",
+    "altered",
+    "signed for another",
+    "encoded again",
+    "misplaced",
+    "another depth",
+    "replayed",
+    "another session",
+    "babble",
+    "flood",
+];
+
 /// One run's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +103,8 @@ pub(super) fn left_out(options: &Options) -> String {
         return String::new();
     }
     format!(
-        "above {OWN_EVERYTHING_MAX} nodes: only {SAMPLE} nodes have their views and automerge documents compared"
+        "above {OWN_EVERYTHING_MAX} nodes: all share a memo of checked entries, and only {SAMPLE} nodes hold an \
+         automerge document and have their views compared"
     )
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Session, SigningKey, View,
+    Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Session, SigningKey, View,
 };
 use osiris_mesh::PeerId;
 
@@ -92,6 +92,7 @@ pub(super) struct World<'a> {
     pub(super) by_peer: BTreeMap<PeerId, NodeId>,
     pub(super) network: Network,
     pub(super) fleet: FleetId,
+    memo: Option<Memo>,
     /// An admin's second device, which runs no node: it revokes.
     pub(super) clerk: SigningKey,
     pub(super) manifests: BTreeMap<BlobHash, Manifest>,
@@ -136,6 +137,7 @@ impl<'a> World<'a> {
             by_peer: BTreeMap::new(),
             network: Network::new(options, keys.len()),
             fleet: ledger.fleet(),
+            memo: options.shares_memo().then(|| Memo::new(ledger.fleet())),
             clerk,
             manifests: BTreeMap::new(),
             people: People::new(options.seed, !options.owns_everything()),
@@ -314,13 +316,15 @@ impl<'a> World<'a> {
 
     /// Starts a process from what its disk holds.
     fn start(&mut self, node: NodeId) {
-        let (now, wall, fleet) = (self.now, self.wall(node), self.fleet);
+        let (now, wall, mut ledger) = (self.now, self.wall(node), self.ledger());
         let device = &mut self.devices[node as usize];
         if device.running.is_some() || matches!(device.standing, Standing::Gone | Standing::Stranger { .. }) {
             return;
         }
         let (records, found) = device.journal.recover();
-        let mut ledger = Ledger::new(fleet);
+        if !device.sampled {
+            ledger.leave_out_document();
+        }
         let mut refused = 0;
         for block in &records {
             refused += u64::from(ledger.replay(block.entry()).is_err());
@@ -467,9 +471,14 @@ impl<'a> World<'a> {
         members.map(|(node, _)| node).collect()
     }
 
+    /// An empty ledger of this fleet.
+    pub(super) fn ledger(&self) -> Ledger {
+        self.memo.clone().map_or_else(|| Ledger::new(self.fleet), Ledger::sharing)
+    }
+
     /// A ledger of the given blocks, for who runs no node.
     pub(super) fn replica(&self, blocks: &[Arc<Block>]) -> Ledger {
-        let mut ledger = Ledger::new(self.fleet);
+        let mut ledger = self.ledger();
         for block in blocks {
             if !matches!(ledger.replay(block.entry()), Ok(Admission::New { .. } | Admission::Known)) {
                 break;

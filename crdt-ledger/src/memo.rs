@@ -1,0 +1,62 @@
+//! Entries that were checked once, for several ledgers of one fleet in one process.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    block::Block,
+    id::{BlockId, FleetId},
+};
+
+/// What ledgers of one fleet found out about bytes: who shares it checks each signature and each proof of
+/// membership once, and holds each block once. Answers are the same as without it, because both follow from
+/// the bytes and the fleet alone. It grows without end and is for simulations. A clone is the same memo.
+#[derive(Clone, Debug)]
+pub struct Memo {
+    fleet: FleetId,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Well-formed blocks whose signatures hold.
+    blocks: BTreeMap<BlockId, Arc<Block>>,
+    /// Admissions whose proof fits the invitation that they name.
+    proven: BTreeSet<BlockId>,
+}
+
+impl Memo {
+    /// An empty one, for ledgers of this fleet.
+    #[must_use]
+    pub fn new(fleet: FleetId) -> Self {
+        Self { fleet, known: Arc::default() }
+    }
+
+    pub(crate) fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change is one insertion, so what a panic left behind is whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn block(&self, id: &BlockId) -> Option<Arc<Block>> {
+        self.known().blocks.get(id).cloned()
+    }
+
+    /// Notes a block whose signature was checked, or that was signed here.
+    pub(crate) fn verified(&self, block: &Arc<Block>) {
+        self.known().blocks.insert(block.id(), Arc::clone(block));
+    }
+
+    pub(crate) fn is_proven(&self, admission: &BlockId) -> bool {
+        self.known().proven.contains(admission)
+    }
+
+    pub(crate) fn proven(&self, admission: BlockId) {
+        self.known().proven.insert(admission);
+    }
+}
