@@ -45,7 +45,7 @@ fn a_user_admits_devices_by_a_key_of_its_own() {
     let own = append(&mut ledger, &mut node, Payload::Admitted(admitted(&fleet, &isis, 2, NODE))).id();
     let view = ledger.publish();
     let known = &view.users()[&isis];
-    assert_eq!((known.name.as_str(), known.active, known.devices_max), ("isis", true, 2));
+    assert_eq!((known.name.as_str(), known.state, known.used), ("isis", InvitationState::UsedUp, 2));
     let mut devices = vec![(laptop, author(20)), (own, author(NODE))];
     devices.sort_unstable();
     assert_eq!(known.devices, devices);
@@ -86,7 +86,7 @@ fn the_end_of_a_user_leaves_its_devices_and_admits_no_more() {
     append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &isis, 2, 21)));
     let view = ledger.publish();
     assert!(view.is_member(&author(20)) && !view.is_member(&author(21)));
-    assert!(!view.users()[&isis].active);
+    assert_eq!(view.users()[&isis].state, InvitationState::Withdrawn);
 }
 
 /// Depth is what an author claims by choosing its parents. So what a withdrawal leaves is not decided

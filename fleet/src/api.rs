@@ -13,6 +13,11 @@
 //! | `POST /v1/invitations` | [`Invite`] → [`Invited`] |
 //! | `GET /v1/invitations` | → [`InvitationRow`]s |
 //! | `DELETE /v1/invitations/{id}?timeout_ms=` | → [`Written`] |
+//! | `GET /v1/users` | → [`UserRow`]s |
+//! | `POST /v1/users` | [`AddUser`] → [`UserKnown`] |
+//! | `POST /v1/users/change` | [`ChangeUser`] → [`UserKnown`] |
+//! | `POST /v1/users/revoke` | [`RevokeUser`] → [`UserRevoked`] |
+//! | `GET /v1/users/{id}/ticket` | → [`TicketReply`] (join ticket for the user's key) |
 //! | `GET /v1/ticket` | → [`TicketReply`] (dial ticket) |
 //! | `POST /v1/sync` | [`Sync`] → [`Synced`] |
 //! | `POST /v1/drain` | → [`Drained`] once no invocation runs here |
@@ -462,6 +467,108 @@ pub struct RoleChange {
     pub roles: Vec<String>,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// One user: a person, by a key that admits the person's devices.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UserRow {
+    /// The `user` block, hex.
+    pub id: String,
+    /// The person's name.
+    pub name: String,
+    /// Public half of the key, hex.
+    pub key: String,
+    /// What devices that it admits may write.
+    pub roles: Vec<String>,
+    /// `open`, `used-up` or `revoked`.
+    pub state: String,
+    /// Devices admitted, past ones included.
+    pub used: u32,
+    /// Devices it may admit.
+    pub devices_max: u32,
+    /// Void admissions beyond that.
+    pub surplus: u32,
+    /// Its devices (labels) that are members by it now.
+    pub devices: Vec<String>,
+    /// Who made it known (label or key).
+    pub by: String,
+}
+
+/// Makes a person known.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AddUser {
+    /// The person's name.
+    pub name: String,
+    /// Public half of the person's key, hex.
+    pub key: String,
+    /// What the person's devices may write.
+    pub roles: Vec<String>,
+    /// How many devices the key may admit.
+    pub devices: u32,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Makes a person known again, by the same key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChangeUser {
+    /// The `user` block that ends, hex.
+    pub id: String,
+    /// What devices admitted from now on may write; none: as before.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// How many devices it may admit from now on; 0: as before.
+    #[serde(default)]
+    pub devices: u32,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A person that the fleet knows now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UserKnown {
+    /// The last block written.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The `user` block, hex.
+    pub id: String,
+    /// The person's name.
+    pub name: String,
+    /// What the person's devices may write.
+    pub roles: Vec<String>,
+    /// A ticket to join with as this user, where members can be named. Without the key it admits nobody.
+    pub ticket: Option<String>,
+}
+
+/// Ends a user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RevokeUser {
+    /// The `user` block, hex.
+    pub id: String,
+    /// Its devices keep what it gave them.
+    #[serde(default)]
+    pub keep_devices: bool,
+    /// Void all that its devices wrote by it, too.
+    #[serde(default)]
+    pub discard: bool,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// An ended user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UserRevoked {
+    /// The last block written.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The person's name.
+    pub name: String,
+    /// Devices of the user (labels) that are no members any more.
+    pub devices_ended: Vec<String>,
+    /// Devices of the user (labels) that stay members, each with the roles that it has now.
+    pub devices_staying: Vec<String>,
+    /// Functions that no revision is left of.
+    pub functions_ended: Vec<String>,
 }
 
 /// A member with changed roles.

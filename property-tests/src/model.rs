@@ -345,7 +345,7 @@ impl History {
             }
             Action::User { roles, devices } => {
                 let ticket = key(4, self.blocks.len() as u64);
-                let roles = Roles::of(&[Role::Node, Role::ALL[usize::from(roles % 3)]]);
+                let roles = Roles::of(&[Role::Node, Role::ALL[usize::from(roles) % Role::ALL.len()]]);
                 let public = Author(ticket.verifying_key().to_bytes());
                 let op = op::User { name: "isis".to_owned(), key: public, roles, devices };
                 return Some((Payload::User(op), Some(ticket)));

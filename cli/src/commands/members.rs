@@ -149,7 +149,12 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
             .next("ask for a ticket made by `osiris invite`"));
     }
     let label = label(args.label.as_deref());
+    let user = match &ticket {
+        Ticket::Join(ticket) if ticket.secret.is_none() => Some(super::user::unlock(&args.key, settings)?),
+        _ => None,
+    };
     let options = driver::JoinOptions {
+        user,
         ticket: text.trim().to_owned(),
         label: label.clone(),
         mesh: settings.mesh,

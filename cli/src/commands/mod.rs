@@ -14,6 +14,7 @@ mod node;
 mod people;
 mod service;
 mod sim;
+mod user;
 
 use clap::CommandFactory;
 use osiris_fleet::api::Written;
@@ -53,6 +54,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Sim(command) => sim::run(&command, out),
         Command::Member(command) => people::member(&command, settings, out).await,
         Command::Role(command) => people::role(&command, settings, out).await,
+        Command::User(command) => user::run(&command, settings, out).await,
         Command::Recover(args) => people::recover(&args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();

@@ -264,7 +264,8 @@ impl Desk {
             return Err(ApiError::bad_request("An invitation for a role above node must name the device.")
                 .with_next("Run `osiris whoami` on the device and pass its key: `osiris invite --role operator --device KEY`."));
         }
-        let peers = self.ticket_peers()?;
+        // Before anything is written: a ticket that names nobody is none.
+        self.ticket_peers()?;
         let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
         let key = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
         let uses = invite.uses.max(1);
@@ -273,20 +274,29 @@ impl Desk {
         let written = self.written(self.ask(request).await?)?;
         let invitation: BlockId =
             written.block.parse().map_err(|_| ApiError::internal("The block's id is not an id."))?;
+        let ticket = self.join_ticket(invitation, InvitationSecret::new(secret), device).await?;
+        Ok(api::Invited { written, ticket })
+    }
+
+    pub(super) async fn join_ticket(
+        &self,
+        invitation: BlockId,
+        secret: InvitationSecret,
+        device: Option<Author>,
+    ) -> Result<String> {
         let facts = self.facts().await?;
         // The invitation's own chain head comes with every other head; the newest matter most.
         let heads = facts.heads.iter().rev().take(TICKET_HEADS_MAX).map(|head| head.0).collect();
         let ticket = Ticket::Join(JoinTicket {
             fleet: self.fleet.0,
             fleet_name: self.view().name().to_owned(),
-            peers,
+            peers: self.ticket_peers()?,
             invitation: invitation.0,
-            secret: InvitationSecret::new(secret),
+            secret,
             heads,
             device: device.map(|device| device.0),
         });
-        let ticket = ticket.encode().map_err(|error| ApiError::internal(format!("{error}.")))?;
-        Ok(api::Invited { written, ticket })
+        ticket.encode().map_err(|error| ApiError::internal(format!("{error}.")))
     }
 
     pub(crate) fn invitations(&self) -> Vec<api::InvitationRow> {

@@ -177,6 +177,26 @@ impl Manage for Management {
     fn recover(&self, recover: api::Recover) -> Answer<'_, api::Recovered> {
         Box::pin(self.desk.recover(recover))
     }
+
+    fn users(&self) -> Answer<'_, Vec<api::UserRow>> {
+        Box::pin(std::future::ready(Ok(self.desk.users())))
+    }
+
+    fn add_user(&self, user: api::AddUser) -> Answer<'_, api::UserKnown> {
+        Box::pin(self.desk.add_user(user))
+    }
+
+    fn change_user(&self, change: api::ChangeUser) -> Answer<'_, api::UserKnown> {
+        Box::pin(self.desk.change_user(change))
+    }
+
+    fn revoke_user(&self, revoke: api::RevokeUser) -> Answer<'_, api::UserRevoked> {
+        Box::pin(self.desk.revoke_user(revoke))
+    }
+
+    fn user_ticket(&self, id: BlockId) -> Answer<'_, api::TicketReply> {
+        Box::pin(self.desk.user_ticket(id))
+    }
 }
 
 impl Gauges for Management {

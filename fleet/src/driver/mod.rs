@@ -24,11 +24,13 @@ pub mod serve;
 mod services;
 mod store;
 mod sweep;
+mod users;
 mod verify;
 
 pub use error::DriverError;
 pub use folder::{device, socket_path};
-pub use found::{InitOptions, Inited, JoinOptions, Joined, init, join};
+pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join};
 pub use offline::Offline;
 pub use people::certify_recovery;
+pub use users::public_key;
 pub use run::{Addresses, RunOptions, run};

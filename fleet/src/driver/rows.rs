@@ -9,7 +9,7 @@ use osiris_mesh::PeerStatus;
 
 use super::metrics::{CallEnd, Metrics};
 use crate::{
-    api::{BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow},
+    api::{BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow, UserRow},
     node::Facts,
 };
 
@@ -165,6 +165,33 @@ pub(crate) fn invitations(view: &View) -> Vec<InvitationRow> {
         })
         .collect();
     rows.sort_by_key(|row| (row.state != "open", row.id.clone()));
+    rows
+}
+
+/// Users, those that still admit first, then by name.
+pub(crate) fn users(view: &View) -> Vec<UserRow> {
+    let mut rows: Vec<_> = view
+        .users()
+        .values()
+        .map(|user| UserRow {
+            id: user.id.to_string(),
+            name: user.name.clone(),
+            key: user.key.to_string(),
+            roles: role_names(user.roles),
+            state: match user.state {
+                InvitationState::Open => "open",
+                InvitationState::UsedUp => "used-up",
+                InvitationState::Withdrawn => "revoked",
+            }
+            .to_owned(),
+            used: user.used,
+            devices_max: user.devices_max,
+            surplus: user.surplus,
+            devices: user.devices.iter().map(|(_, device)| label(view, device)).collect(),
+            by: label(view, &user.by),
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.state == "revoked", row.name.clone(), row.id.clone()));
     rows
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World,
+    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World, op,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
@@ -94,6 +94,33 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+    /// Make a person known by a key that admits devices.
+    AddUser {
+        /// The person and the key.
+        user: op::User,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Make a person known again by the same key, with other roles or another number of devices.
+    ChangeUser {
+        /// The `user` block that ends.
+        user: BlockId,
+        /// What devices admitted from now on may write; none: as before.
+        roles: Option<Roles>,
+        /// How many devices may be admitted from now on; none: as before.
+        devices: Option<u32>,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// End a user: the key admits no more.
+    RevokeUser {
+        /// The `user` block.
+        user: BlockId,
+        /// What becomes of its devices.
+        devices: UserDevices,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
     /// Withdraw an invitation.
     Withdraw {
         /// Its block.
@@ -154,6 +181,17 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+}
+
+/// What becomes of a revoked user's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserDevices {
+    /// They keep what the user gave them.
+    Keep,
+    /// What the user gave them ends; what they wrote by it goes on counting.
+    End,
+    /// What the user gave them ends, and what they wrote by it is void.
+    Discard,
 }
 
 /// What [`Request::GrantRoles`] and [`Request::RevokeRoles`] change.
@@ -330,6 +368,9 @@ fn denied_next(role: Role) -> &'static str {
         }
         Role::Admin => {
             "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY."
+        }
+        Role::Viewer | Role::Invoker | Role::Spawner | Role::Voter => {
+            "Ask an admin to run `osiris role grant MEMBER ROLE`."
         }
     }
 }

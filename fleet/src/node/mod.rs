@@ -16,6 +16,7 @@ mod roster;
 #[cfg(test)]
 mod sample;
 mod twin;
+mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -31,7 +32,7 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
-pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token};
+pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token, UserDevices};
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};

@@ -154,6 +154,8 @@ async fn the_document_describes_what_is_served() {
                     Some("Invite") => r#"{"uses":1,"roles":[],"note":"","timeout_ms":1}"#,
                     Some("Revoke") => r#"{"device":"ab","timeout_ms":1}"#,
                     Some("RoleChange") => r#"{"device":"ab","roles":[],"timeout_ms":1}"#,
+                    Some("AddUser") => r#"{"name":"isis","key":"","roles":[],"devices":1,"timeout_ms":1}"#,
+                    Some("ChangeUser" | "RevokeUser") => r#"{"id":"ab","timeout_ms":1}"#,
                     Some("Recover") => r#"{"device":"ab","generation":1,"certificate":"","timeout_ms":1}"#,
                     _ => r#"{"timeout_ms":1}"#,
                 });
@@ -168,5 +170,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 42);
+    assert_eq!(walked, 47);
 }

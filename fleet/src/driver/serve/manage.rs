@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 pub use crate::driver::answer::ApiError;
 
 use crate::api::{
-    BlobStored, BlockRow, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow, InvitationRow,
-    Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, Revoked, RoleChange,
-    RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
+    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow, InvitationRow,
+    Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
+    RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -91,4 +91,14 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.
     fn recover(&self, recover: Recover) -> Answer<'_, Recovered>;
+    /// `GET /v1/users`.
+    fn users(&self) -> Answer<'_, Vec<UserRow>>;
+    /// `POST /v1/users`.
+    fn add_user(&self, user: AddUser) -> Answer<'_, UserKnown>;
+    /// `POST /v1/users/change`.
+    fn change_user(&self, change: ChangeUser) -> Answer<'_, UserKnown>;
+    /// `POST /v1/users/revoke`.
+    fn revoke_user(&self, revoke: RevokeUser) -> Answer<'_, UserRevoked>;
+    /// `GET /v1/users/{id}/ticket`.
+    fn user_ticket(&self, id: BlockId) -> Answer<'_, TicketReply>;
 }

@@ -277,6 +277,79 @@ const TYPES: &[Type] = &[
             f("roles", Texts),
         ],
     ),
+    (
+        "UserRow",
+        false,
+        &[
+            f("id", Text),
+            f("name", Text),
+            f("key", Text),
+            f("roles", Texts),
+            f("state", Text),
+            f("used", Number),
+            f("devices_max", Number),
+            f("surplus", Number),
+            f("devices", Texts),
+            f("by", Text),
+        ],
+    ),
+    (
+        "AddUser",
+        true,
+        &[
+            f("name", Text),
+            f("key", Text),
+            f("roles", Texts),
+            f("devices", Number),
+            f("timeout_ms", Number),
+        ],
+    ),
+    (
+        "ChangeUser",
+        true,
+        &[
+            f("id", Text),
+            Field("roles", Texts, Optional),
+            Field("devices", Number, Optional),
+            f("timeout_ms", Number),
+        ],
+    ),
+    (
+        "UserKnown",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("id", Text),
+            f("name", Text),
+            f("roles", Texts),
+            Field("ticket", Text, Null),
+        ],
+    ),
+    (
+        "RevokeUser",
+        true,
+        &[
+            f("id", Text),
+            Field("keep_devices", Flag, Optional),
+            Field("discard", Flag, Optional),
+            f("timeout_ms", Number),
+        ],
+    ),
+    (
+        "UserRevoked",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("name", Text),
+            f("devices_ended", Texts),
+            f("devices_staying", Texts),
+            f("functions_ended", Texts),
+        ],
+    ),
     ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
     (
         "Recover",
@@ -418,9 +491,15 @@ mod tests {
         check("Revoked", api::Revoked::default());
         check("RoleChange", api::RoleChange::default());
         check("RolesChanged", api::RolesChanged::default());
+        check("UserRow", api::UserRow::default());
+        check("AddUser", api::AddUser::default());
+        check("ChangeUser", api::ChangeUser::default());
+        check("UserKnown", api::UserKnown::default());
+        check("RevokeUser", api::RevokeUser::default());
+        check("UserRevoked", api::UserRevoked::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 30, "a type has no check here");
+        assert_eq!(TYPES.len(), 36, "a type has no check here");
     }
 }

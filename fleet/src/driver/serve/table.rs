@@ -39,6 +39,11 @@ pub(super) enum Op {
     RevokeRoles,
     Recovery,
     Recover,
+    Users,
+    AddUser,
+    ChangeUser,
+    RevokeUser,
+    UserTicket,
 }
 
 /// Where a route is served.
@@ -314,6 +319,34 @@ pub(super) const TABLE: &[Row] = &[
             Json("Recovered"),
             WRITE,
         ),
+    ),
+    row(Op::Users, "GET", "/v1/users", "The users.", Rows("UserRow"), READ),
+    takes(
+        Json("AddUser"),
+        row(Op::AddUser, "POST", "/v1/users", "Makes a person known.", Json("UserKnown"), WRITE),
+    ),
+    takes(
+        Json("ChangeUser"),
+        row(
+            Op::ChangeUser,
+            "POST",
+            "/v1/users/change",
+            "Makes a person known again, by the same key.",
+            Json("UserKnown"),
+            WRITE,
+        ),
+    ),
+    takes(
+        Json("RevokeUser"),
+        row(Op::RevokeUser, "POST", "/v1/users/revoke", "Ends a user.", Json("UserRevoked"), WRITE),
+    ),
+    row(
+        Op::UserTicket,
+        "GET",
+        "/v1/users/{id}/ticket",
+        "A ticket to join with as this user.",
+        Json("TicketReply"),
+        WRITE,
     ),
 ];
 
