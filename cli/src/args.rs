@@ -735,10 +735,14 @@ pub(crate) struct UserAddArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserKeyCommand {
     /// Make a key in a file that a passphrase encrypts
-    #[command(after_help = "Examples:\n  osiris user key new\n  osiris user key new --key /media/stick/isis.key")]
+    #[command(
+        after_help = "Examples:\n  osiris user key new\n  osiris user key new --key /media/stick/isis.key"
+    )]
     New(UserKey),
     /// Print the public half; it needs no passphrase
-    #[command(after_help = "Examples:\n  osiris user add isis --public-key \"$(ssh laptop osiris user key show)\"")]
+    #[command(
+        after_help = "Examples:\n  osiris user add isis --public-key \"$(ssh laptop osiris user key show)\""
+    )]
     Show {
         /// The key file. Default: osiris/user.key in the XDG configuration folder
         #[arg(long = "key", env = "OSIRIS_USER_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]

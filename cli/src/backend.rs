@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
-    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow, Invite, Invited,
-    NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced,
-    TicketReply, UserKnown, UserRevoked, UserRow, Verified, Written,
+    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow,
+    Invite, Invited, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
+    RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;

@@ -50,11 +50,7 @@ pub(crate) enum KeyFileError {
     Version,
     /// It asks for more memory or time than any sound one.
     #[error("it asks for {memory_kib} KiB, {passes} passes and {lanes} lanes, more than is allowed")]
-    TooCostly {
-        memory_kib: u32,
-        passes: u32,
-        lanes: u32,
-    },
+    TooCostly { memory_kib: u32, passes: u32, lanes: u32 },
     /// The passphrase does not open it.
     #[error("the passphrase is wrong")]
     Passphrase,
@@ -190,7 +186,9 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn cost(bytes: &[u8]) -> [u32; 3] {
-    let at = |place: usize| u32::from_le_bytes([bytes[place], bytes[place + 1], bytes[place + 2], bytes[place + 3]]);
+    let at = |place: usize| {
+        u32::from_le_bytes([bytes[place], bytes[place + 1], bytes[place + 2], bytes[place + 3]])
+    };
     [at(8), at(12), at(16)]
 }
 

@@ -25,15 +25,8 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order of their bits.
-    pub const ALL: [Self; 7] = [
-        Self::Node,
-        Self::Operator,
-        Self::Admin,
-        Self::Viewer,
-        Self::Invoker,
-        Self::Spawner,
-        Self::Voter,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Node, Self::Operator, Self::Admin, Self::Viewer, Self::Invoker, Self::Spawner, Self::Voter];
 
     fn bit(self) -> u8 {
         match self {

@@ -89,6 +89,30 @@ fn the_end_of_a_user_leaves_its_devices_and_admits_no_more() {
     assert_eq!(view.users()[&isis].state, InvitationState::Withdrawn);
 }
 
+/// What `osiris user roles` writes: another `user` block for the same key, and the end of the earlier one.
+#[test]
+fn a_user_made_known_again_gives_other_roles_from_then_on() {
+    let (mut ledger, mut founder) = found(0);
+    let fleet = ledger.fleet();
+    enrol(&mut ledger, &mut founder, 1, NODE, &[Role::Node]);
+    let isis = append(&mut ledger, &mut founder, user(2, 5, Roles::NODE)).id();
+    append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &isis, 2, 20)));
+    let mut elsewhere = copy(&ledger);
+    let mut node = device(NODE);
+    let unseen = append(&mut elsewhere, &mut node, Payload::Admitted(admitted(&fleet, &isis, 2, 21))).id();
+    let roles = Roles::of(&[Role::Node, Role::Operator, Role::Viewer, Role::Voter]);
+    let again = append(&mut ledger, &mut founder, user(2, 5, roles)).id();
+    append(&mut ledger, &mut founder, withdrawn(isis));
+    merge(&mut ledger, &mut elsewhere);
+    append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &again, 2, 22)));
+    let view = ledger.publish();
+    assert_eq!(view.members()[&author(20)].roles, Roles::NODE, "what was given stands");
+    assert_eq!(view.members()[&author(22)].roles, roles);
+    assert!(!view.is_member(&author(21)), "{unseen:?} was not seen by the withdrawal");
+    let state = |id| view.users()[&id].state;
+    assert_eq!((state(isis), state(again)), (InvitationState::Withdrawn, InvitationState::Open));
+}
+
 /// Depth is what an author claims by choosing its parents. So what a withdrawal leaves is not decided
 /// by it, but by what the withdrawal's author had seen.
 #[test]

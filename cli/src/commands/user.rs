@@ -42,7 +42,9 @@ pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) ->
             let change = ChangeUser { id, roles, devices, timeout_ms: millis(wait.timeout) };
             let known = backend.change_user(change).await?;
             told(&known, out)?;
-            out.note("Devices that joined before keep what they have: `osiris role grant` and `revoke` change it.");
+            out.note(
+                "Devices that joined before keep what they have: `osiris role grant` and `revoke` change it.",
+            );
             Ok(seen(&known.written, offline, out))
         }
         UserCommand::Revoke { user, keep_devices, discard, wait } => {
@@ -77,8 +79,9 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
             let path = path(args.key.file.as_deref(), settings)?;
             if path.exists() {
                 let message = format!("There is a key in {} already.", path.display());
-                return Err(Failure::usage(message)
-                    .next("add its owner with --public-key \"$(osiris user key show)\", or give another --key"));
+                return Err(Failure::usage(message).next(
+                    "add its owner with --public-key \"$(osiris user key show)\", or give another --key",
+                ));
             }
             let public = new_key(&args.key, &path)?;
             out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
@@ -99,7 +102,11 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
 
 /// What a user is now. The ticket is what people pipe on.
 fn told(known: &UserKnown, out: Out) -> Result<(), Failure> {
-    out.note(&format!("{} is known, and its devices are {} from now on", known.name, human::list(&known.roles)));
+    out.note(&format!(
+        "{} is known, and its devices are {} from now on",
+        known.name,
+        human::list(&known.roles)
+    ));
     match &known.ticket {
         Some(ticket) => out.line(known, ticket),
         None => {
@@ -243,7 +250,9 @@ fn new_passphrase(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
         None => {
             let passphrase = ask("New passphrase for the user's key: ")?;
             if *ask("The same again: ")? != *passphrase {
-                return Err(Failure::failed("The two are not the same; nothing was written.").next("try again"));
+                return Err(
+                    Failure::failed("The two are not the same; nothing was written.").next("try again")
+                );
             }
             passphrase
         }
@@ -268,8 +277,8 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
 
 fn passphrase_in(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::with_capacity(2 * PASSPHRASE_BYTES_MAX as usize));
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text));
     read.map_err(|error| {
         Failure::usage(format!("The passphrase file {} cannot be read: {error}.", path.display()))
             .next("check its name and permissions")
@@ -289,7 +298,10 @@ fn find(rows: &[UserRow], name: &str) -> Result<UserRow, Failure> {
     let (past, present): (Vec<_>, Vec<_>) = rows.iter().filter(fits).partition(|row| row.state == "revoked");
     match if present.is_empty() { &past } else { &present }.as_slice() {
         [row] => Ok((*row).clone()),
-        [] => Err(Failure::not_found(format!("There is no user {name}.")).next("`osiris user ls` lists the users")),
+        [] => {
+            Err(Failure::not_found(format!("There is no user {name}."))
+                .next("`osiris user ls` lists the users"))
+        }
         // Of past ones any says that it is past.
         [row, ..] if present.is_empty() => Ok((*row).clone()),
         several => {

@@ -179,7 +179,9 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let secret = match (&options.user, ticket.secret.is_none()) {
         (Some(user), true) => SigningKey::from_bytes(&user.0),
         (None, false) => SigningKey::from_bytes(ticket.secret.expose()),
-        (Some(_), false) => return Err(wrong_key("This ticket holds an invitation; no user's key is needed.")),
+        (Some(_), false) => {
+            return Err(wrong_key("This ticket holds an invitation; no user's key is needed."));
+        }
         (None, true) => return Err(wrong_key("This ticket is for a user, whose key is needed.")),
     };
     let proof = osiris_ledger::join_proof(&secret, &fleet, &invitation, &device);

@@ -32,5 +32,5 @@ pub use folder::{device, socket_path};
 pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join};
 pub use offline::Offline;
 pub use people::certify_recovery;
-pub use users::public_key;
 pub use run::{Addresses, RunOptions, run};
+pub use users::public_key;

@@ -80,7 +80,8 @@ impl Desk {
         let after = self.view();
         let known = before.users().get(&user);
         let same = before.users().values().filter(|other| known.is_some_and(|known| known.key == other.key));
-        let devices: BTreeSet<_> = same.flat_map(|user| user.devices.iter().map(|(_, device)| *device)).collect();
+        let devices: BTreeSet<_> =
+            same.flat_map(|user| user.devices.iter().map(|(_, device)| *device)).collect();
         let (staying, ended): (Vec<_>, Vec<_>) = devices.into_iter().partition(|d| after.is_member(d));
         let staying = staying.iter().map(|device| {
             let roles = after.members().get(device).map_or(Roles::NONE, |member| member.roles);

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World, op,
+    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World,
+    op,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;

@@ -32,7 +32,9 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
-pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token, UserDevices};
+pub use message::{
+    Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token, UserDevices,
+};
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};

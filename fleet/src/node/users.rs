@@ -16,7 +16,8 @@ impl Node {
     pub(super) fn add_user(&mut self, now: Now, token: Token, user: op::User, timeout_ms: u64) -> Answer {
         let mut users = self.view.users().values().filter(|user| user.state != InvitationState::Withdrawn);
         if let Some(known) = users.find(|known| known.name == user.name || known.key == user.key) {
-            let message = format!("The fleet knows the user {} already, by this name or by this key.", known.name);
+            let message =
+                format!("The fleet knows the user {} already, by this name or by this key.", known.name);
             let next = "`osiris user roles` changes the roles; `osiris user revoke` ends the user.";
             return Err(Refusal::new(codes::CONFLICT, message, next));
         }

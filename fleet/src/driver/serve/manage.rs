@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 pub use crate::driver::answer::ApiError;
 
 use crate::api::{
-    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow, InvitationRow,
-    Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
-    RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Written,
+    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
+    FunctionRow, InvitationRow, Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke,
+    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply,
+    UserKnown, UserRevoked, UserRow, Verified, Written,
 };
 
 /// A boxed future that can be sent to another thread.

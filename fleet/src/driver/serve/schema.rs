@@ -296,13 +296,7 @@ const TYPES: &[Type] = &[
     (
         "AddUser",
         true,
-        &[
-            f("name", Text),
-            f("key", Text),
-            f("roles", Texts),
-            f("devices", Number),
-            f("timeout_ms", Number),
-        ],
+        &[f("name", Text), f("key", Text), f("roles", Texts), f("devices", Number), f("timeout_ms", Number)],
     ),
     (
         "ChangeUser",
