@@ -103,7 +103,7 @@ fn a_user_made_known_again_gives_other_roles_from_then_on() {
     let roles = Roles::of(&[Role::Node, Role::Operator, Role::Viewer, Role::Voter]);
     let again = append(&mut ledger, &mut founder, user(2, 5, roles)).id();
     append(&mut ledger, &mut founder, withdrawn(isis));
-    merge(&mut ledger, &mut elsewhere);
+    merge(&mut [&mut ledger, &mut elsewhere]);
     append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &again, 2, 22)));
     let view = ledger.publish();
     assert_eq!(view.members()[&author(20)].roles, Roles::NODE, "what was given stands");
