@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use osiris_fleet::manifest::Replicas;
 
 use crate::config::{parse_http, parse_mesh};
+use crate::output::human::Moment;
 use crate::output::{Format, human};
 
 /// WebAssembly functions on a fleet of edge nodes without a leader.
@@ -174,7 +175,7 @@ The exit code follows the answer's status: 404 is 3, 401 and 403 are 4, 504 is 6
     /// Run the node as a service of the system
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// Print this folder's device key, making it if there is none
+    /// Show who this device is in the fleet; outside of one, print its key, making it if there is none
     #[command(
         after_help = "Examples:\n  osiris whoami\n  osiris invite --device \"$(ssh laptop osiris whoami)\" --role operator"
     )]
@@ -441,17 +442,59 @@ pub(crate) struct RemoveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// List blocks, newest first
-    #[command(after_help = "Examples:\n  osiris ledger log\n  osiris ledger log --limit 1000 -o json")]
-    Log {
-        /// Blocks to list
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-        limit: u64,
-    },
+    /// Who did what by which grant, and whether it counts: blocks, newest first
+    #[command(after_help = "\
+Examples:
+  osiris ledger log --limit 1000 -o json
+  osiris ledger log --user isis --since 24h
+  osiris ledger log --author till-2 --function hello --op deployed --since 2026-11-01T00:00:00Z
+
+Times are those of the authors' clocks, which nobody else vouches for; the order is the ledger's.")]
+    Log(LogArgs),
     /// Check every signature, link and rule again, and every component's hash
     #[command(after_help = "Examples:\n  osiris ledger verify && echo sound")]
     Verify,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Blocks to list
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) limit: u64,
+    /// Only what this device wrote: its label, or the start of its key
+    #[arg(long, value_name = "NAME|KEY")]
+    pub(crate) author: Option<String>,
+    /// Only what was written by a grant that this user's key gave
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Only what concerns this function
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) function: Option<String>,
+    /// Only this operation
+    #[arg(long, value_name = "OP", value_parser = OPS)]
+    pub(crate) op: Option<String>,
+    /// Only from then on: so long ago, or a time as in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = human::parse_moment)]
+    pub(crate) since: Option<Moment>,
+    /// Only before then, likewise
+    #[arg(long, value_name = "TIME", value_parser = human::parse_moment)]
+    pub(crate) until: Option<Moment>,
+}
+
+/// The ledger's operations.
+const OPS: [&str; 11] = [
+    "founded",
+    "invited",
+    "user",
+    "withdrawn",
+    "admitted",
+    "recovered",
+    "revoked",
+    "deployed",
+    "removed",
+    "serving",
+    "stopped",
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {

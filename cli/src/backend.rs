@@ -11,8 +11,9 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow,
-    Invite, Invited, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
-    RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Written,
+    Invite, Invited, Log, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
+    RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami,
+    Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -193,12 +194,10 @@ impl Backend {
         }
     }
 
-    pub(crate) async fn ledger(&mut self, limit: u64) -> Result<Vec<BlockRow>, Failure> {
+    pub(crate) async fn ledger(&mut self, log: Log) -> Result<Vec<BlockRow>, Failure> {
         match self {
-            Self::Node(client) => client.get(&format!("/v1/ledger?limit={limit}")).await,
-            Self::Replica(replica) => {
-                Ok(replica.offline.ledger(usize::try_from(limit).unwrap_or(usize::MAX)).await?)
-            }
+            Self::Node(client) => client.post("/v1/ledger/log", &log, QUICK).await,
+            Self::Replica(replica) => Ok(replica.offline.ledger(log).await?),
         }
     }
 
@@ -305,6 +304,13 @@ impl Backend {
                 replica.hand_on(&mut changed.written).await;
                 Ok(changed)
             }
+        }
+    }
+
+    pub(crate) async fn whoami(&mut self) -> Result<Whoami, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/whoami").await,
+            Self::Replica(replica) => Ok(replica.offline.whoami().await?),
         }
     }
 

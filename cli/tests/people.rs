@@ -357,6 +357,30 @@ fn a_revoked_user_admits_no_more_and_its_devices_go_or_stay_as_told() {
     assert_eq!(home.roles_of("second").1, serde_json::json!(["node", "operator"]));
     second.deploy("by-isis", 0);
 
+    // Who did what, by which grant: also from the folder alone.
+    let log = |arguments: &[&str]| -> Vec<String> {
+        let rows = second.json(&[&["ledger", "log"], arguments].concat());
+        let says = |row: &Value| row["says"].as_str().expect("words").to_owned();
+        rows.as_array().expect("rows").iter().map(says).collect()
+    };
+    let by_isis = log(&["--user", "isis", "--op", "deployed"]);
+    assert!(by_isis.len() == 1 && by_isis[0].contains("deploys by-isis"), "{by_isis:?}");
+    assert_eq!(log(&["--author", "second", "--function", "by-isis", "--since", "1h"]), by_isis);
+    assert!(log(&["--op", "deployed", "--until", "2020-01-01T00:00:00Z"]).is_empty());
+    assert_eq!(log(&["--limit", "1"]).len(), 1);
+    second.fails(&["ledger", "log", "--user", "nobody"], 3, "no user");
+    second.fails(&["ledger", "log", "--author", "nobody"], 3, "no member");
+    let row = second.json(&["ledger", "log", "--op", "deployed"])[0].clone();
+    assert_eq!((&row["by"], &row["void"]), (&"the key of isis".into(), &"".into()));
+
+    let who = second.json(&["whoami"]);
+    assert_eq!(
+        (&who["label"], &who["users"], &who["member"]),
+        (&"second".into(), &serde_json::json!(["isis"]), &true.into())
+    );
+    assert_eq!(who["grants"][0]["rank"], "directly below the founder");
+    assert!(home.done(&["whoami"]).contains("the founder: only a recovery ranks higher"));
+
     // The second device has a role from elsewhere, too, so it stays.
     home.written(&["role", "grant", "second", "voter"]);
     let ended = home.written(&["user", "revoke", "isis", "--discard", "-o", "json"]);
@@ -364,6 +388,8 @@ fn a_revoked_user_admits_no_more_and_its_devices_go_or_stay_as_told() {
     assert_eq!(ended["devices_ended"], serde_json::json!(["first"]));
     assert_eq!(ended["devices_staying"], serde_json::json!(["second (voter)"]));
     assert_eq!(ended["functions_ended"], serde_json::json!(["by-isis"]));
+    let row = home.json(&["ledger", "log", "--op", "deployed"])[0].clone();
+    assert!(row["void"].as_str().expect("words").contains("revoked") && row["effective"] == false, "{row}");
     home.fails(&["user", "revoke", "isis"], 1, "revoked already");
     home.fails(&["user", "ticket", "isis"], 1, "was revoked");
     let third = Home::new();

@@ -36,6 +36,7 @@ mod write;
 pub use authority::{Role, Roles};
 pub use block::{Block, Order, Reject};
 pub use document::Document;
+pub use effective::Void;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
 pub use ledger::{Admission, Ledger, Refused};
 pub use op::{Payload, World, join_proof, join_proof_message, recovery_certificate, recovery_message};

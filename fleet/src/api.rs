@@ -13,6 +13,7 @@
 //! | `POST /v1/invitations` | [`Invite`] → [`Invited`] |
 //! | `GET /v1/invitations` | → [`InvitationRow`]s |
 //! | `DELETE /v1/invitations/{id}?timeout_ms=` | → [`Written`] |
+//! | `GET /v1/whoami` | → [`Whoami`] |
 //! | `GET /v1/users` | → [`UserRow`]s |
 //! | `POST /v1/users` | [`AddUser`] → [`UserKnown`] |
 //! | `POST /v1/users/change` | [`ChangeUser`] → [`UserKnown`] |
@@ -23,7 +24,7 @@
 //! | `POST /v1/drain` | → [`Drained`] once no invocation runs here |
 //! | `POST /v1/leave` | → [`Written`] |
 //! | `POST /v1/shutdown` | → `{}`; the node drains and ends |
-//! | `GET /v1/ledger?limit=` | → [`BlockRow`]s, newest first |
+//! | `POST /v1/ledger/log` | [`Log`] → [`BlockRow`]s, newest first |
 //! | `GET /v1/ledger/verify` | → [`Verified`] |
 //! | `GET /v1/doctor` | → [`Doctor`] |
 //! | `POST /v1/members/revoke` | [`Revoke`] → [`Revoked`] |
@@ -371,6 +372,31 @@ pub struct Drained {
     pub stopped: u64,
 }
 
+/// Which blocks are asked for: those that fit all that is given.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Log {
+    /// At most so many; at most 10,000.
+    pub limit: u64,
+    /// Author's label, or the start of its key.
+    #[serde(default)]
+    pub author: Option<String>,
+    /// Name of the user whose key gave the grant.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The function.
+    #[serde(default)]
+    pub function: Option<String>,
+    /// The operation's name.
+    #[serde(default)]
+    pub op: Option<String>,
+    /// From then on, by the authors' clocks, in milliseconds since 1970.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
+    /// Before then, likewise.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
+}
+
 /// One block, for people.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BlockRow {
@@ -394,6 +420,14 @@ pub struct BlockRow {
     pub wall_ms: u64,
     /// Whether it counts.
     pub effective: bool,
+    /// Why not, in words; empty where it counts.
+    pub void: String,
+    /// The block that gave the grant it was written by, hex.
+    pub grant: String,
+    /// How that grant was given, in words.
+    pub by: String,
+    /// The user whose key gave that grant; empty where none did.
+    pub user: String,
     /// Bytes of the entry.
     pub bytes: u64,
 }
@@ -467,6 +501,42 @@ pub struct RoleChange {
     pub roles: Vec<String>,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// This device, as the fleet knows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Whoami {
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// The fleet's id, hex.
+    pub fleet: String,
+    /// The fleet's name.
+    pub fleet_name: String,
+    /// Whether it is a member now.
+    pub member: bool,
+    /// What it may do: the roles of its active grants together.
+    pub roles: Vec<String>,
+    /// The users (names) whose keys gave it an active grant.
+    pub users: Vec<String>,
+    /// Its grants, highest rank first, ended ones included.
+    pub grants: Vec<GrantRow>,
+}
+
+/// One grant of a device.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GrantRow {
+    /// The block that gave it, hex.
+    pub id: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Whether it still holds.
+    pub active: bool,
+    /// How it was given, in words.
+    pub by: String,
+    /// Its rank, in words.
+    pub rank: String,
 }
 
 /// One user: a person, by a key that admits the person's devices.

@@ -32,7 +32,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Join(args) => members::join(&args, settings, out).await,
         Command::Leave(args) => members::leave(&args, settings, out).await,
         Command::Nodes => members::nodes(settings, out).await,
-        Command::Whoami => members::whoami(settings, out),
+        Command::Whoami => members::whoami(settings, out).await,
         Command::Ticket => members::ticket(settings, out).await,
         Command::Invite(args) => invite::run(args, settings, out).await,
         Command::Up(args) => node::up(&args, settings, out).await,

@@ -4,6 +4,7 @@
 //! desk over an engine without a network. So both say and do the same.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     api,
     manifest::Manifest,
-    node::{Facts, Query, Refusal, Reply, Request},
+    node::{Facts, LogQuery, Query, Refusal, Reply, Request},
 };
 
 /// Answers people's requests.
@@ -365,11 +366,12 @@ impl Desk {
         self.written(reply)
     }
 
-    pub(crate) async fn ledger(&self, limit: usize) -> Result<Vec<api::BlockRow>> {
-        match self.ask(Request::Query(Query::Log(limit))).await? {
-            Reply::Blocks(blocks) => {
+    pub(crate) async fn ledger(&self, log: api::Log) -> Result<Vec<api::BlockRow>> {
+        let query = log_query(&self.view(), log)?;
+        match self.ask(Request::Query(Query::Log(Box::new(query)))).await? {
+            Reply::Log(logged) => {
                 let view = self.view();
-                Ok(blocks.iter().map(|(block, effective)| rows::block(&view, block, *effective)).collect())
+                Ok(logged.iter().map(|logged| rows::block(&view, logged)).collect())
             }
             other => Err(unexpected(&other)),
         }
@@ -387,6 +389,39 @@ impl Desk {
         });
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
     }
+}
+
+/// Names of people and devices as the ledger knows them. A name that nobody has is a mistake of typing, and
+/// not an empty answer.
+fn log_query(view: &View, log: api::Log) -> Result<LogQuery> {
+    let known = |name: &str, what: &str, next: &str| {
+        ApiError::not_found(format!("There is no {what} {name}.")).with_next(next)
+    };
+    let authors = log.author.map(|name| {
+        let key = name.to_ascii_lowercase();
+        let is_start = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let members = view.members().values();
+        let fits =
+            members.filter(|m| m.label == name || (is_start && m.device.to_string().starts_with(&key)));
+        let devices: BTreeSet<_> = fits.map(|member| member.device).collect();
+        let unknown = || known(&name, "member", "`osiris nodes` lists the members.");
+        if devices.is_empty() { Err(unknown()) } else { Ok(devices) }
+    });
+    let users = log.user.map(|name| {
+        let users = view.users().values().filter(|user| user.name == name);
+        let users: BTreeSet<_> = users.map(|user| user.id).collect();
+        let unknown = || known(&name, "user", "`osiris user ls` lists the users.");
+        if users.is_empty() { Err(unknown()) } else { Ok(users) }
+    });
+    Ok(LogQuery {
+        limit: usize::try_from(log.limit).unwrap_or(usize::MAX).min(super::limits::LEDGER_ROWS_MAX),
+        authors: authors.transpose()?,
+        users: users.transpose()?,
+        function: log.function,
+        op: log.op,
+        since_ms: log.since_ms,
+        until_ms: log.until_ms,
+    })
 }
 
 pub(crate) fn unknown_function(name: &str) -> ApiError {

@@ -146,8 +146,8 @@ impl Manage for Management {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn ledger(&self, limit: usize) -> Answer<'_, Vec<api::BlockRow>> {
-        Box::pin(self.desk.ledger(limit))
+    fn ledger(&self, log: api::Log) -> Answer<'_, Vec<api::BlockRow>> {
+        Box::pin(self.desk.ledger(log))
     }
 
     fn verify(&self) -> Answer<'_, api::Verified> {
@@ -176,6 +176,10 @@ impl Manage for Management {
 
     fn recover(&self, recover: api::Recover) -> Answer<'_, api::Recovered> {
         Box::pin(self.desk.recover(recover))
+    }
+
+    fn whoami(&self) -> Answer<'_, api::Whoami> {
+        Box::pin(self.desk.whoami())
     }
 
     fn users(&self) -> Answer<'_, Vec<api::UserRow>> {

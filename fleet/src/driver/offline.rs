@@ -202,6 +202,14 @@ impl Offline {
         self.at_desk(|desk| async move { desk.recover(recover).await }).await
     }
 
+    /// This device, as the fleet knows it.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn whoami(&mut self) -> Result<api::Whoami> {
+        self.at_desk(|desk| async move { desk.whoami().await }).await
+    }
+
     /// Users.
     #[must_use]
     pub fn users(&self) -> Vec<api::UserRow> {
@@ -250,12 +258,12 @@ impl Offline {
         Ok(self.process.desk.ticket()?)
     }
 
-    /// The newest blocks.
+    /// The newest blocks that fit.
     ///
     /// # Errors
     /// As [`Offline::status`].
-    pub async fn ledger(&mut self, limit: usize) -> Result<Vec<api::BlockRow>> {
-        self.at_desk(|desk| async move { desk.ledger(limit).await }).await
+    pub async fn ledger(&mut self, log: api::Log) -> Result<Vec<api::BlockRow>> {
+        self.at_desk(|desk| async move { desk.ledger(log).await }).await
     }
 
     /// Checks everything again.

@@ -5,10 +5,15 @@ use std::collections::BTreeSet;
 use osiris_ledger::{Author, BlockId, InvitationState, Role, Roles, SigningKey, op};
 use osiris_protocol::ticket::InvitationSecret;
 
-use super::{answer::ApiError, desk::Desk, people::functions, rows};
+use super::{
+    answer::ApiError,
+    desk::{Desk, unexpected},
+    people::functions,
+    rows,
+};
 use crate::{
     api,
-    node::{Request, UserDevices},
+    node::{Query, Reply, Request, UserDevices},
 };
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -20,6 +25,39 @@ pub fn public_key(secret: &[u8; 32]) -> String {
 }
 
 impl Desk {
+    pub(crate) async fn whoami(&self) -> Result<api::Whoami> {
+        let grants = match self.ask(Request::Query(Query::Grants)).await? {
+            Reply::Grants(grants) => grants,
+            other => return Err(unexpected(&other)),
+        };
+        let view = self.view();
+        let member = view.members().get(&self.me);
+        let held = member.map(|member| member.grants.as_slice()).unwrap_or_default();
+        let rows = grants.iter().filter_map(|(logged, tree)| {
+            let (id, roles, active) = held.iter().find(|(id, ..)| *id == logged.block.id())?;
+            Some(api::GrantRow {
+                id: id.to_string(),
+                roles: rows::role_names(*roles),
+                active: *active,
+                by: rows::granted(&view, logged),
+                rank: rank(*tree),
+            })
+        });
+        let users = member.map(|member| member.users.as_slice()).unwrap_or_default();
+        let users: BTreeSet<_> =
+            users.iter().filter_map(|id| view.users().get(id)).map(|u| u.name.clone()).collect();
+        Ok(api::Whoami {
+            device: self.me.to_string(),
+            label: rows::label(&view, &self.me),
+            fleet: self.fleet.to_string(),
+            fleet_name: view.name().to_owned(),
+            member: view.is_member(&self.me),
+            roles: member.map(|member| rows::role_names(member.roles)).unwrap_or_default(),
+            users: users.into_iter().collect(),
+            grants: rows.collect(),
+        })
+    }
+
     pub(crate) fn users(&self) -> Vec<api::UserRow> {
         rows::users(&self.view())
     }
@@ -110,6 +148,16 @@ impl Desk {
         }
         let ticket = self.join_ticket(id, InvitationSecret::none(), None).await?;
         Ok(api::TicketReply { ticket })
+    }
+}
+
+/// What stands above a grant may revoke it, and nothing else.
+fn rank(tree: i64) -> String {
+    match tree {
+        ..0 => format!("above the founder: recovery {}", tree.unsigned_abs()),
+        0 => "the founder: only a recovery ranks higher".to_owned(),
+        1 => "directly below the founder".to_owned(),
+        more => format!("{more} admissions below the founder"),
     }
 }
 

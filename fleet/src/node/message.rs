@@ -1,10 +1,13 @@
 //! What goes into the core and what comes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World,
-    op,
+    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, Void,
+    World, op,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
@@ -208,15 +211,49 @@ pub struct RoleChange {
     pub timeout_ms: u64,
 }
 
+/// Which blocks of the log are asked for: those that fit all that is given.
+#[derive(Clone, Debug, Default)]
+pub struct LogQuery {
+    /// At most so many.
+    pub limit: usize,
+    /// By one of these devices.
+    pub authors: Option<BTreeSet<Author>>,
+    /// By a grant that one of these users' keys gave.
+    pub users: Option<BTreeSet<BlockId>>,
+    /// About this function.
+    pub function: Option<String>,
+    /// This operation.
+    pub op: Option<String>,
+    /// From this time on, by the author's clock, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Before this time, likewise.
+    pub until_ms: Option<u64>,
+}
+
+/// A block with what the ledger makes of it.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// The block.
+    pub block: Arc<Block>,
+    /// Why it does not count.
+    pub void: Option<Void>,
+    /// The block that gave the grant it was written by; none where it is not here.
+    pub granted_by: Option<Arc<Block>>,
+    /// The user whose key gave that grant.
+    pub user: Option<BlockId>,
+}
+
 /// What can be read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Query {
     /// [`Facts`].
     Facts,
-    /// The newest blocks, at most so many, newest first, each with whether it counts.
-    Log(usize),
+    /// The newest blocks that fit, newest first.
+    Log(Box<LogQuery>),
     /// Every block, in order.
     Blocks,
+    /// This device's grants, highest rank first.
+    Grants,
 }
 
 /// What the core holds in memory that peers can make grow.
@@ -293,7 +330,11 @@ pub enum Reply {
     Drained(u64),
     /// [`Query::Facts`].
     Facts(Box<Facts>),
-    /// [`Query::Log`] and [`Query::Blocks`].
+    /// [`Query::Log`].
+    Log(Vec<Logged>),
+    /// [`Query::Grants`], each with the admissions between the genesis block and it.
+    Grants(Vec<(Logged, i64)>),
+    /// [`Query::Blocks`], each with whether it counts.
     Blocks(Vec<(Arc<Block>, bool)>),
     /// [`Request::Recovery`].
     Recovery {

@@ -8,6 +8,7 @@
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
 mod functions;
+mod log;
 mod members;
 mod message;
 mod outbox;
@@ -33,7 +34,8 @@ use osiris_mesh::{
 
 use functions::Functions;
 pub use message::{
-    Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token, UserDevices,
+    Effect, Facts, Held, Input, LogQuery, Logged, Query, Refusal, Reply, Request, RoleChange, Token,
+    UserDevices,
 };
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;

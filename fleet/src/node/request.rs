@@ -359,10 +359,8 @@ impl Node {
                     document_heads: self.heads_shown(now),
                 }))
             }
-            Query::Log(limit) => {
-                let newest = self.ledger.in_order().into_iter().rev().take(limit);
-                Reply::Blocks(newest.map(|block| self.with_verdict(block)).collect())
-            }
+            Query::Log(query) => Reply::Log(self.log(&query)),
+            Query::Grants => Reply::Grants(self.own_grants()),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
             ),

@@ -206,8 +206,8 @@ impl Manage for Desk {
     fn shutdown(&self) -> Answer<'_, ()> {
         self.answer("shutdown", ())
     }
-    fn ledger(&self, limit: usize) -> Answer<'_, Vec<BlockRow>> {
-        self.answer(format!("ledger {limit}"), vec![])
+    fn ledger(&self, log: Log) -> Answer<'_, Vec<BlockRow>> {
+        self.answer(format!("log {} {:?}", log.limit, log.author), vec![])
     }
     fn verify(&self) -> Answer<'_, Verified> {
         self.answer("verify", Verified::default())
@@ -226,6 +226,9 @@ impl Manage for Desk {
     }
     fn revoke_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
         self.answer(format!("take {} {:?}", change.device, change.roles), RolesChanged::default())
+    }
+    fn whoami(&self) -> Answer<'_, Whoami> {
+        self.answer("whoami", Whoami::default())
     }
     fn users(&self) -> Answer<'_, Vec<UserRow>> {
         self.answer("users", vec![])

@@ -12,9 +12,9 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke,
+    FunctionRow, InvitationRow, Invite, Invited, Log, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke,
     RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply,
-    UserKnown, UserRevoked, UserRow, Verified, Written,
+    UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -76,8 +76,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn leave(&self) -> Answer<'_, Written>;
     /// `POST /v1/shutdown`: returns once the end is asked for; the node ends after the answer is sent.
     fn shutdown(&self) -> Answer<'_, ()>;
-    /// `GET /v1/ledger?limit=`: newest first.
-    fn ledger(&self, limit: usize) -> Answer<'_, Vec<BlockRow>>;
+    /// `POST /v1/ledger/log`: newest first.
+    fn ledger(&self, log: Log) -> Answer<'_, Vec<BlockRow>>;
     /// `GET /v1/ledger/verify`.
     fn verify(&self) -> Answer<'_, Verified>;
     /// `GET /v1/doctor`.
@@ -92,6 +92,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.
     fn recover(&self, recover: Recover) -> Answer<'_, Recovered>;
+    /// `GET /v1/whoami`.
+    fn whoami(&self) -> Answer<'_, Whoami>;
     /// `GET /v1/users`.
     fn users(&self) -> Answer<'_, Vec<UserRow>>;
     /// `POST /v1/users`.

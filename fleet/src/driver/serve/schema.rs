@@ -211,6 +211,19 @@ const TYPES: &[Type] = &[
     ),
     ("Drained", false, &[f("stopped", Number)]),
     (
+        "Log",
+        true,
+        &[
+            f("limit", Number),
+            Field("author", Text, Optional),
+            Field("user", Text, Optional),
+            Field("function", Text, Optional),
+            Field("op", Text, Optional),
+            Field("since_ms", Number, Optional),
+            Field("until_ms", Number, Optional),
+        ],
+    ),
+    (
         "BlockRow",
         false,
         &[
@@ -224,6 +237,10 @@ const TYPES: &[Type] = &[
             f("says", Text),
             f("wall_ms", Number),
             f("effective", Flag),
+            f("void", Text),
+            f("grant", Text),
+            f("by", Text),
+            f("user", Text),
             f("bytes", Number),
         ],
     ),
@@ -276,6 +293,25 @@ const TYPES: &[Type] = &[
             f("label", Text),
             f("roles", Texts),
         ],
+    ),
+    (
+        "Whoami",
+        false,
+        &[
+            f("device", Text),
+            f("label", Text),
+            f("fleet", Text),
+            f("fleet_name", Text),
+            f("member", Flag),
+            f("roles", Texts),
+            f("users", Texts),
+            f("grants", Many("GrantRow")),
+        ],
+    ),
+    (
+        "GrantRow",
+        false,
+        &[f("id", Text), f("roles", Texts), f("active", Flag), f("by", Text), f("rank", Text)],
     ),
     (
         "UserRow",
@@ -485,6 +521,9 @@ mod tests {
         check("Revoked", api::Revoked::default());
         check("RoleChange", api::RoleChange::default());
         check("RolesChanged", api::RolesChanged::default());
+        check("Log", api::Log::default());
+        check("Whoami", api::Whoami::default());
+        check("GrantRow", api::GrantRow::default());
         check("UserRow", api::UserRow::default());
         check("AddUser", api::AddUser::default());
         check("ChangeUser", api::ChangeUser::default());
@@ -494,6 +533,6 @@ mod tests {
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 36, "a type has no check here");
+        assert_eq!(TYPES.len(), 39, "a type has no check here");
     }
 }

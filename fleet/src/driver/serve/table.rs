@@ -2,9 +2,7 @@
 //! document is made of it.
 
 use crate::api::codes;
-use crate::driver::limits::{
-    CONFIRM_TIMEOUT, CONFIRM_TIMEOUT_MAX, LEDGER_ROWS, LEDGER_ROWS_MAX, LOG_LINES, LOG_LINES_MAX,
-};
+use crate::driver::limits::{CONFIRM_TIMEOUT, CONFIRM_TIMEOUT_MAX, LOG_LINES, LOG_LINES_MAX};
 
 /// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +37,7 @@ pub(super) enum Op {
     RevokeRoles,
     Recovery,
     Recover,
+    Whoami,
     Users,
     AddUser,
     ChangeUser,
@@ -143,11 +142,6 @@ const LOGS: &[Key] = &[
     },
     Key { name: "follow", says: "Also those that follow, until the caller goes away.", value: Value::Flag },
 ];
-const LIMIT: &[Key] = &[Key {
-    name: "limit",
-    says: "How many blocks, the newest first.",
-    value: Value::Number { default: LEDGER_ROWS as u64, max: LEDGER_ROWS_MAX as u64 },
-}];
 const KIND: &[Key] =
     &[Key { name: "kind", says: "What the bytes are.", value: Value::Word(&["component", "manifest"]) }];
 
@@ -272,7 +266,10 @@ pub(super) const TABLE: &[Row] = &[
     ),
     row(Op::Leave, "POST", "/v1/leave", "Leaves the fleet.", Json("Written"), WRITE),
     row(Op::Shutdown, "POST", "/v1/shutdown", "Drains and ends the node.", EmptyObject, READ),
-    query(LIMIT, row(Op::Ledger, "GET", "/v1/ledger", "The newest blocks.", Rows("BlockRow"), READ)),
+    takes(
+        Json("Log"),
+        row(Op::Ledger, "POST", "/v1/ledger/log", "The newest blocks that fit.", Rows("BlockRow"), FIND),
+    ),
     row(Op::Verify, "GET", "/v1/ledger/verify", "Checks everything again.", Json("Verified"), READ),
     row(Op::Doctor, "GET", "/v1/doctor", "What the node finds out about itself.", Json("Doctor"), READ),
     takes(
@@ -320,6 +317,7 @@ pub(super) const TABLE: &[Row] = &[
             WRITE,
         ),
     ),
+    row(Op::Whoami, "GET", "/v1/whoami", "This device, as the fleet knows it.", Json("Whoami"), READ),
     row(Op::Users, "GET", "/v1/users", "The users.", Rows("UserRow"), READ),
     takes(
         Json("AddUser"),
