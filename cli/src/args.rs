@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use osiris_fleet::manifest::Replicas;
 
 use crate::config::{parse_http, parse_mesh};
+use crate::output::human::Moment;
 use crate::output::{Format, human};
 
 /// WebAssembly functions on a fleet of edge nodes without a leader.
@@ -90,6 +91,7 @@ The recovery key is printed once. Write it down and keep it away from the device
 Examples:
   osiris join osiris…                    with the ticket from `osiris invite`
   osiris join @ticket.txt --label till-2
+  osiris join @isis.ticket               with the ticket from `osiris user ticket`, as the user isis
   ssh admin osiris invite | osiris join -")]
     Join(JoinArgs),
     /// Run the node of this device in the foreground
@@ -192,7 +194,7 @@ The exit code follows the answer's status: 404 is 3, 401 and 403 are 4, 504 is 6
     /// Run the node as a service of the system
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// Print this folder's device key, making it if there is none
+    /// Show who this device is in the fleet; outside of one, print its key, making it if there is none
     #[command(
         after_help = "Examples:\n  osiris whoami\n  osiris invite --device \"$(ssh laptop osiris whoami)\" --role operator"
     )]
@@ -233,6 +235,9 @@ Examples:
     /// Give roles to a member, or take them
     #[command(subcommand)]
     Role(RoleCommand),
+    /// Persons, whose keys admit their devices
+    #[command(subcommand)]
+    User(UserCommand),
     /// Make this device, or another one, an admin above all others with the fleet's recovery key
     #[command(after_help = "\
 Examples:
@@ -263,6 +268,8 @@ pub(crate) struct JoinArgs {
     /// What people call this device. Default: its host name
     #[arg(long, env = "OSIRIS_LABEL")]
     pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) key: UserKey,
     /// How long to try
     #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = human::parse_span)]
     pub(crate) timeout: Duration,
@@ -338,6 +345,12 @@ pub(crate) enum Role {
     Operator,
     /// Invites and revokes.
     Admin,
+    /// Reads; writes nothing.
+    Viewer,
+    /// Calls functions; writes nothing.
+    Invoker,
+    /// Claims new machines, once there are operations for it.
+    Spawner,
     /// Seals pages of the ledger, where an admin names it.
     Voter,
 }
@@ -348,6 +361,9 @@ impl Role {
             Self::Node => "node",
             Self::Operator => "operator",
             Self::Admin => "admin",
+            Self::Viewer => "viewer",
+            Self::Invoker => "invoker",
+            Self::Spawner => "spawner",
             Self::Voter => "voter",
         }
     }
@@ -462,17 +478,59 @@ pub(crate) struct RemoveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// List blocks, newest first
-    #[command(after_help = "Examples:\n  osiris ledger log\n  osiris ledger log --limit 1000 -o json")]
-    Log {
-        /// Blocks to list
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-        limit: u64,
-    },
+    /// Who did what by which grant, and whether it counts: blocks, newest first
+    #[command(after_help = "\
+Examples:
+  osiris ledger log --limit 1000 -o json
+  osiris ledger log --user isis --since 24h
+  osiris ledger log --author till-2 --function hello --op deployed --since 2026-11-01T00:00:00Z
+
+Times are those of the authors' clocks, which nobody else vouches for; the order is the ledger's.")]
+    Log(LogArgs),
     /// Check every signature, link and rule again, and every component's hash
     #[command(after_help = "Examples:\n  osiris ledger verify && echo sound")]
     Verify,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Blocks to list
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) limit: u64,
+    /// Only what this device wrote: its label, or the start of its key
+    #[arg(long, value_name = "NAME|KEY")]
+    pub(crate) author: Option<String>,
+    /// Only what was written by a grant that this user's key gave
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Only what concerns this function
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) function: Option<String>,
+    /// Only this operation
+    #[arg(long, value_name = "OP", value_parser = OPS)]
+    pub(crate) op: Option<String>,
+    /// Only from then on: so long ago, or a time as in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = human::parse_moment)]
+    pub(crate) since: Option<Moment>,
+    /// Only before then, likewise
+    #[arg(long, value_name = "TIME", value_parser = human::parse_moment)]
+    pub(crate) until: Option<Moment>,
+}
+
+/// The ledger's operations.
+const OPS: [&str; 11] = [
+    "founded",
+    "invited",
+    "user",
+    "withdrawn",
+    "admitted",
+    "recovered",
+    "revoked",
+    "deployed",
+    "removed",
+    "serving",
+    "stopped",
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -661,6 +719,125 @@ pub(crate) struct RoleArgs {
     pub(crate) wait: Wait,
 }
 
+/// The key of a person.
+#[derive(Debug, Args)]
+pub(crate) struct UserKey {
+    /// File of the user's key, encrypted. Default: osiris/user.key in the XDG configuration folder
+    #[arg(long = "key", env = "OSIRIS_USER_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// File whose first line is the key's passphrase. Default: it is asked for on the terminal
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a person known, by a new key or by the public half of one
+    #[command(after_help = "\
+Examples:
+  osiris user add isis --roles node,operator     makes the key here, and asks for a passphrase
+  osiris user add isis --roles node --public-key KEY    KEY is what `osiris user key show` prints there
+
+It prints a ticket. With it and the key, each of the person's devices joins with these roles.")]
+    Add(UserAddArgs),
+    /// List the users
+    Ls,
+    /// Print a ticket to join with as a user; without the user's key it admits nobody
+    #[command(after_help = "Examples:\n  osiris user ticket isis > isis.ticket")]
+    Ticket {
+        /// The user's name, or the start of its id
+        user: String,
+    },
+    /// Change what a user's devices get that join from now on; those that joined keep what they have
+    #[command(after_help = "\
+Examples:
+  osiris user roles isis node,operator
+  osiris user roles isis --devices 10
+
+Earlier tickets of the user admit no more. `osiris role revoke` takes roles from devices that joined.")]
+    Roles {
+        /// The user's name, or the start of its id
+        user: String,
+        /// The roles. Default: as before
+        #[arg(value_name = "ROLE", value_enum, value_delimiter = ',')]
+        roles: Vec<Role>,
+        /// Devices that may join from now on. Default: as before
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        devices: Option<u32>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// End a user: the key admits no more, and what it gave to devices ends
+    #[command(after_help = "\
+Examples:
+  osiris user revoke isis                 its devices belong to the fleet no more; what they wrote counts
+  osiris user revoke isis --keep-devices  only the key ends
+  osiris user revoke isis --discard       what they wrote by the user's roles is void, too
+
+A device that was also admitted otherwise stays a member with what that gave it.")]
+    Revoke {
+        /// The user's name, or the start of its id
+        user: String,
+        /// Its devices keep what the user gave them
+        #[arg(long, conflicts_with = "discard")]
+        keep_devices: bool,
+        /// Void all that its devices wrote by what the user gave them
+        #[arg(long)]
+        discard: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// A person's own key: make it, show its public half, change its passphrase
+    #[command(subcommand)]
+    Key(UserKeyCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserAddArgs {
+    /// The person's name
+    pub(crate) name: String,
+    /// What the person's devices may write
+    #[arg(long, value_name = "ROLE", value_enum, value_delimiter = ',', default_value = "node")]
+    pub(crate) roles: Vec<Role>,
+    /// Devices that the key may admit
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) devices: u32,
+    /// Public half of a key that the person made, instead of a new key: what `osiris user key show` prints there
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub(crate) public_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) key: UserKey,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserKeyCommand {
+    /// Make a key in a file that a passphrase encrypts
+    #[command(
+        after_help = "Examples:\n  osiris user key new\n  osiris user key new --key /media/stick/isis.key"
+    )]
+    New(UserKey),
+    /// Print the public half; it needs no passphrase
+    #[command(
+        after_help = "Examples:\n  osiris user add isis --public-key \"$(ssh laptop osiris user key show)\""
+    )]
+    Show {
+        /// The key file. Default: osiris/user.key in the XDG configuration folder
+        #[arg(long = "key", env = "OSIRIS_USER_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Encrypt the key with another passphrase
+    #[command(after_help = "Examples:\n  osiris user key passphrase")]
+    Passphrase {
+        #[command(flatten)]
+        key: UserKey,
+        /// File whose first line is the new passphrase. Default: it is asked for on the terminal
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        new_passphrase_file: Option<PathBuf>,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
     /// The member's label, the start of its key, or the whole key of a device that is no member.
@@ -688,7 +865,7 @@ fn parse_hex(text: &str) -> Result<String, String> {
 fn parse_key(text: &str) -> Result<String, String> {
     match parse_hex(text) {
         Ok(key) if key.len() == 64 => Ok(key),
-        _ => Err("a device key is 64 hexadecimal digits; `osiris whoami` prints it on the device".to_owned()),
+        _ => Err("a key is 64 hexadecimal digits; `osiris whoami` prints a device's, `osiris user key show` a user's".to_owned()),
     }
 }
 

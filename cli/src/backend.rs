@@ -10,9 +10,10 @@ use bytes::Bytes;
 use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
-    BlobStored, BlockRow, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow, Invite, Invited,
-    NodeRow, Recover, Recovered, Recovery, Revoke, Revoked, RoleChange, RolesChanged, Status, Sync, Synced,
-    TicketReply, Verified, Written,
+    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow,
+    Invite, Invited, Log, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
+    RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami,
+    Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -193,12 +194,10 @@ impl Backend {
         }
     }
 
-    pub(crate) async fn ledger(&mut self, limit: u64) -> Result<Vec<BlockRow>, Failure> {
+    pub(crate) async fn ledger(&mut self, log: Log) -> Result<Vec<BlockRow>, Failure> {
         match self {
-            Self::Node(client) => client.get(&format!("/v1/ledger?limit={limit}")).await,
-            Self::Replica(replica) => {
-                Ok(replica.offline.ledger(usize::try_from(limit).unwrap_or(usize::MAX)).await?)
-            }
+            Self::Node(client) => client.post("/v1/ledger/log", &log, QUICK).await,
+            Self::Replica(replica) => Ok(replica.offline.ledger(log).await?),
         }
     }
 
@@ -304,6 +303,69 @@ impl Backend {
                 let mut changed = changed?;
                 replica.hand_on(&mut changed.written).await;
                 Ok(changed)
+            }
+        }
+    }
+
+    pub(crate) async fn whoami(&mut self) -> Result<Whoami, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/whoami").await,
+            Self::Replica(replica) => Ok(replica.offline.whoami().await?),
+        }
+    }
+
+    pub(crate) async fn users(&mut self) -> Result<Vec<UserRow>, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/users").await,
+            Self::Replica(replica) => Ok(replica.offline.users()),
+        }
+    }
+
+    pub(crate) async fn user_ticket(&mut self, id: &str) -> Result<TicketReply, Failure> {
+        match self {
+            Self::Node(client) => client.get(&format!("/v1/users/{id}/ticket")).await,
+            Self::Replica(replica) => Ok(replica.offline.user_ticket(id).await?),
+        }
+    }
+
+    pub(crate) async fn add_user(self, user: AddUser) -> Result<UserKnown, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(user.timeout_ms) + GRACE;
+                client.post("/v1/users", &user, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let mut known = replica.offline.add_user(user).await?;
+                replica.hand_on(&mut known.written).await;
+                Ok(known)
+            }
+        }
+    }
+
+    pub(crate) async fn change_user(self, change: ChangeUser) -> Result<UserKnown, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(change.timeout_ms) + GRACE;
+                client.post("/v1/users/change", &change, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let mut known = replica.offline.change_user(change).await?;
+                replica.hand_on(&mut known.written).await;
+                Ok(known)
+            }
+        }
+    }
+
+    pub(crate) async fn revoke_user(self, revoke: RevokeUser) -> Result<UserRevoked, Failure> {
+        match self {
+            Self::Node(client) => {
+                let wait = Duration::from_millis(revoke.timeout_ms) + GRACE;
+                client.post("/v1/users/revoke", &revoke, wait).await
+            }
+            Self::Replica(mut replica) => {
+                let mut revoked = replica.offline.revoke_user(revoke).await?;
+                replica.hand_on(&mut revoked.written).await;
+                Ok(revoked)
             }
         }
     }

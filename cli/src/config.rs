@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) output: Format,
     /// Where to listen for other members.
     pub(crate) mesh: Option<SocketAddr>,
+    /// Where the person's key is kept; none where there is no home folder.
+    pub(crate) user_key: Option<PathBuf>,
     file: File,
 }
 
@@ -56,6 +58,8 @@ struct File {
 pub(crate) struct Folders {
     /// `XDG_DATA_HOME`.
     pub(crate) xdg_data: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub(crate) xdg_config: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub(crate) xdg_runtime: Option<PathBuf>,
     /// `HOME`.
@@ -68,6 +72,7 @@ impl Folders {
         let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
             xdg_data: folder("XDG_DATA_HOME"),
+            xdg_config: folder("XDG_CONFIG_HOME"),
             xdg_runtime: folder("XDG_RUNTIME_DIR"),
             home: folder("HOME"),
         }
@@ -102,7 +107,10 @@ impl Settings {
         }
         let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
         let output = flags.output.or(file.output).unwrap_or_default();
-        Ok(Self { data, socket, output, mesh, file })
+        let config = folders.xdg_config.clone();
+        let config = config.or_else(|| folders.home.as_ref().map(|home| home.join(".config")));
+        let user_key = config.map(|config| config.join("osiris/user.key"));
+        Ok(Self { data, socket, output, mesh, user_key, file })
     }
 
     /// The settings of a node.

@@ -9,6 +9,7 @@ mod exit;
 mod notify;
 mod output;
 mod project;
+mod user_key;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! Members, roles and what becomes of them, with the real binary and real nodes.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -92,6 +93,11 @@ fn founder() -> (Home, Node) {
     (home, node)
 }
 
+/// What a founder holds, so that it can be given to others.
+fn every_role() -> Value {
+    serde_json::json!(["node", "operator", "admin", "viewer", "invoker", "spawner", "voter"])
+}
+
 fn joined(home: &Home, label: &str) -> Home {
     let ticket = home.written(&["invite"]);
     let guest = Home::new();
@@ -127,7 +133,9 @@ fn roles_are_given_and_taken_while_the_member_stays() {
     // With a second admin the founder may step back.
     home.written(&["role", "grant", "guest", "admin"]);
     home.written(&["role", "revoke", "founder", "admin"]);
-    assert_eq!(home.roles_of("founder").1, serde_json::json!(["node", "operator"]));
+    let mut left = every_role();
+    left.as_array_mut().expect("roles").retain(|role| role != "admin");
+    assert_eq!(home.roles_of("founder").1, left);
     home.fails(&["role", "grant", "founder", "admin"], 4, "role admin");
     home.deploy("d", 5);
 }
@@ -187,7 +195,7 @@ fn the_recovery_key_makes_a_member_the_highest_admin_after_the_founder_is_lost()
     assert!(!format!("{out}{err}").contains(&key), "the key is printed");
     guest.written(&["member", "revoke", "founder"]);
     assert_eq!(guest.roles_of("founder").0, "revoked");
-    assert_eq!(guest.roles_of("guest").1, serde_json::json!(["node", "operator", "admin"]));
+    assert_eq!(guest.roles_of("guest").1, every_role());
 
     // With a node, again: the next generation.
     let _node = guest.up();
@@ -241,4 +249,176 @@ fn a_folder_copied_while_its_node_ran_goes_on_elsewhere() {
     };
     assert_ne!(session_of("deploys restored"), session_of("deploys before"), "a session of its own");
     assert_eq!(copy.json(&["ledger", "verify"])["problems"], serde_json::json!([]));
+}
+
+impl Home {
+    /// A file with a passphrase.
+    fn passphrase(&self, words: &str) -> String {
+        let path = self.0.path().join("passphrase");
+        std::fs::write(&path, format!("{words}\n")).expect("written");
+        path.to_str().expect("a path").to_owned()
+    }
+
+    fn user(&self, name: &str) -> Value {
+        let rows = self.json(&["user", "ls"]);
+        let mut rows = rows.as_array().expect("rows").iter();
+        rows.find(|row| row["name"] == name && row["state"] != "revoked").expect("a user").clone()
+    }
+
+    /// All files of the data folder, as one text.
+    fn kept(&self) -> String {
+        let files = std::fs::read_dir(self.0.path().join("data")).expect("the folder").flatten();
+        let files = files.filter(|file| file.file_type().is_ok_and(|kind| kind.is_file()));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        files.map(|file| text(std::fs::read(file.path()).expect("read"))).collect()
+    }
+}
+
+const WORDS: &str = "correct horse battery";
+
+/// A person with a key on a laptop: the laptop, the file with the passphrase, and the key's public half.
+fn person() -> (Home, String, String) {
+    let laptop = Home::new();
+    let words = laptop.passphrase(WORDS);
+    let (key, err) = laptop.ends(&["user", "key", "new", "--passphrase-file", &words], &[0]);
+    assert!(!format!("{key}{err}").contains(WORDS));
+    (laptop, words, key.trim().to_owned())
+}
+
+#[test]
+fn a_persons_key_admits_laptops_with_the_persons_roles_by_any_member() {
+    let (home, node) = founder();
+    let guest = joined(&home, "guest");
+    let guest_node = guest.up();
+    let other = joined(&home, "other");
+    let (laptop, words, key) = person();
+    assert_eq!(laptop.done(&["user", "key", "show"]).trim(), key);
+    let add = ["user", "add", "isis", "--roles", "node,operator", "--devices", "2", "--public-key", &key];
+    guest.ends(&[&add[..], &["--timeout", "100ms"]].concat(), &[4]);
+    home.written(&add);
+    home.fails(&add, 1, "already");
+    assert_eq!(home.user("isis")["devices"], serde_json::json!([]));
+    guest.done(&["sync"]);
+
+    // The admin is away: a plain member makes the ticket, and admits.
+    drop(node);
+    let ticket = guest.done(&["user", "ticket", "isis"]);
+    let ticket = ticket.trim();
+    laptop.fails(&["join", ticket], 2, "nobody is here to be asked");
+    std::fs::write(laptop.0.path().join("wrong"), "not the words\n").expect("written");
+    laptop.fails(&["join", ticket, "--passphrase-file", "wrong"], 4, "the passphrase is wrong");
+    // The ticket alone admits nobody, nor does another person's key.
+    Home::new().fails(&["join", ticket], 3, "cannot be used");
+    let (stranger, strange_words, _) = person();
+    let (_, err) = stranger.ends(&["join", ticket, "--passphrase-file", &strange_words], &[4]);
+    assert!(err.contains("not the one that the fleet knows"), "{err}");
+
+    let join = ["join", ticket, "--label", "laptop", "--passphrase-file", &words];
+    let (out, err) = laptop.ends(&join, &[0]);
+    assert!(out.contains("node, operator"), "{out}");
+    assert!(!format!("{out}{err}{}", laptop.kept()).contains(WORDS), "the passphrase is told or kept");
+    laptop.deploy("by-isis", 0);
+    // A member gets the user's roles on top, by the same key.
+    let key_file = laptop.0.path().join(".config/osiris/user.key");
+    let key_file = key_file.to_str().expect("a path");
+    let second = ["join", ticket, "--key", key_file, "--passphrase-file", &words];
+    other.done(&second);
+    assert_eq!(guest.user("isis")["state"], "used-up");
+    Home::new().fails(&second, 4, "as many devices as it may");
+    drop(guest_node);
+}
+
+#[test]
+fn a_revoked_user_admits_no_more_and_its_devices_go_or_stay_as_told() {
+    let (home, _node) = founder();
+    let words = home.passphrase(WORDS);
+    let add = ["user", "add", "isis", "--roles", "node", "--passphrase-file", &words];
+    let ticket = home.done(&add);
+    home.fails(&["user", "add", "seth", "--passphrase-file", &words], 2, "already");
+    let key = home.0.path().join(".config/osiris/user.key");
+    let mode = std::fs::metadata(&key).expect("the key file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let key = key.to_str().expect("a path");
+    let with_key = ["--key", key, "--passphrase-file", &words, "--timeout", "20s"];
+    let join = |home: &Home, ticket: &str, label: &str, code| {
+        home.ends(&[&["join", ticket.trim(), "--label", label], &with_key[..]].concat(), &[code]).1
+    };
+    let (first, second) = (Home::new(), Home::new());
+    join(&first, &ticket, "first", 0);
+
+    // Other roles: by the same key, for those that come later.
+    home.fails(&["user", "roles", "isis", "node"], 1, "already");
+    let changed = home.written(&["user", "roles", "isis", "node,operator", "-o", "json"]);
+    let changed: Value = serde_json::from_str(&changed).expect("JSON");
+    let changed = changed["ticket"].as_str().expect("a ticket");
+    assert!(join(&second, &ticket, "second", 4).contains("other roles"), "the ticket of before");
+    join(&second, changed, "second", 0);
+    assert_eq!(home.roles_of("first").1, serde_json::json!(["node"]));
+    assert_eq!(home.roles_of("second").1, serde_json::json!(["node", "operator"]));
+    second.deploy("by-isis", 0);
+
+    // Who did what, by which grant: also from the folder alone.
+    let log = |arguments: &[&str]| -> Vec<String> {
+        let rows = second.json(&[&["ledger", "log"], arguments].concat());
+        let says = |row: &Value| row["says"].as_str().expect("words").to_owned();
+        rows.as_array().expect("rows").iter().map(says).collect()
+    };
+    let by_isis = log(&["--user", "isis", "--op", "deployed"]);
+    assert!(by_isis.len() == 1 && by_isis[0].contains("deploys by-isis"), "{by_isis:?}");
+    assert_eq!(log(&["--author", "second", "--function", "by-isis", "--since", "1h"]), by_isis);
+    assert!(log(&["--op", "deployed", "--until", "2020-01-01T00:00:00Z"]).is_empty());
+    assert_eq!(log(&["--limit", "1"]).len(), 1);
+    second.fails(&["ledger", "log", "--user", "nobody"], 3, "no user");
+    second.fails(&["ledger", "log", "--author", "nobody"], 3, "no member");
+    let row = second.json(&["ledger", "log", "--op", "deployed"])[0].clone();
+    assert_eq!((&row["by"], &row["void"]), (&"the key of isis".into(), &"".into()));
+
+    let who = second.json(&["whoami"]);
+    assert_eq!(
+        (&who["label"], &who["users"], &who["member"]),
+        (&"second".into(), &serde_json::json!(["isis"]), &true.into())
+    );
+    assert_eq!(who["grants"][0]["rank"], "directly below the founder");
+    assert!(home.done(&["whoami"]).contains("the founder: only a recovery ranks higher"));
+
+    // The second device has a role from elsewhere, too, so it stays.
+    home.written(&["role", "grant", "second", "voter"]);
+    let ended = home.written(&["user", "revoke", "isis", "--discard", "-o", "json"]);
+    let ended: Value = serde_json::from_str(&ended).expect("JSON");
+    assert_eq!(ended["devices_ended"], serde_json::json!(["first"]));
+    assert_eq!(ended["devices_staying"], serde_json::json!(["second (voter)"]));
+    assert_eq!(ended["functions_ended"], serde_json::json!(["by-isis"]));
+    let row = home.json(&["ledger", "log", "--op", "deployed"])[0].clone();
+    assert!(row["void"].as_str().expect("words").contains("revoked") && row["effective"] == false, "{row}");
+    home.fails(&["user", "revoke", "isis"], 1, "revoked already");
+    home.fails(&["user", "ticket", "isis"], 1, "was revoked");
+    let third = Home::new();
+    assert!(join(&third, changed, "third", 4).contains("refused"));
+    assert_eq!(home.json(&["ledger", "verify"])["problems"], serde_json::json!([]));
+
+    // A key file that was damaged says so, and not that the passphrase is wrong.
+    let mut bytes = std::fs::read(key).expect("the key file");
+    bytes[100] ^= 1;
+    std::fs::write(key, bytes).expect("written");
+    assert!(join(&third, changed, "third", 1).contains("damaged"));
+}
+
+#[test]
+fn a_key_that_one_fleet_knows_opens_no_other_and_takes_another_passphrase() {
+    let (laptop, words, key) = person();
+    let (one, _one_node) = founder();
+    let (two, _two_node) = founder();
+    let of_one = one.done(&["user", "add", "isis", "--public-key", &key]);
+    let (_, _, other) = person();
+    let of_two = two.done(&["user", "add", "isis", "--public-key", &other]);
+    let (_, err) = laptop.ends(&["join", of_two.trim(), "--passphrase-file", &words], &[4]);
+    assert!(err.contains("not the one that the fleet knows"), "{err}");
+
+    std::fs::write(laptop.0.path().join("new"), "entirely other words\n").expect("written");
+    std::fs::write(laptop.0.path().join("short"), "1234567\n").expect("written");
+    let change = ["user", "key", "passphrase", "--passphrase-file", &words, "--new-passphrase-file"];
+    laptop.fails(&[&change[..], &["short"]].concat(), 2, "at least 8 bytes");
+    assert_eq!(laptop.done(&[&change[..], &["new"]].concat()).trim(), key);
+    laptop.fails(&["join", of_one.trim(), "--passphrase-file", &words], 4, "the passphrase is wrong");
+    laptop.done(&["join", of_one.trim(), "--passphrase-file", "new"]);
 }

@@ -13,20 +13,29 @@ pub enum Role {
     Operator,
     /// Members: invite, withdraw an invitation, revoke.
     Admin,
+    /// Reads. It may write nothing.
+    Viewer,
+    /// Calls functions. It may write nothing.
+    Invoker,
+    /// Is to claim new machines; no operation needs it yet.
+    Spawner,
     /// Pages of summaries: seal them, where an admin names the device among the voters.
     Voter,
 }
 
 impl Role {
-    /// Every role, lowest first.
-    pub const ALL: [Self; 4] = [Self::Node, Self::Operator, Self::Admin, Self::Voter];
+    /// Every role, in the order of their bits.
+    pub const ALL: [Self; 7] =
+        [Self::Node, Self::Operator, Self::Admin, Self::Viewer, Self::Invoker, Self::Spawner, Self::Voter];
 
     fn bit(self) -> u8 {
         match self {
             Self::Node => 1,
             Self::Operator => 2,
             Self::Admin => 4,
-            // 8, 16 and 32 are kept for viewer, invoker and spawner.
+            Self::Viewer => 8,
+            Self::Invoker => 16,
+            Self::Spawner => 32,
             Self::Voter => 64,
         }
     }
@@ -38,6 +47,9 @@ impl Role {
             Self::Node => "node",
             Self::Operator => "operator",
             Self::Admin => "admin",
+            Self::Viewer => "viewer",
+            Self::Invoker => "invoker",
+            Self::Spawner => "spawner",
             Self::Voter => "voter",
         }
     }
@@ -56,7 +68,7 @@ impl FromStr for Role {
         Self::ALL
             .into_iter()
             .find(|role| role.name() == text)
-            .ok_or_else(|| format!("`{text}` is not a role; the roles are node, operator, admin and voter"))
+            .ok_or_else(|| format!("`{text}` is not a role; the roles are {}", Roles::ALL))
     }
 }
 
@@ -71,7 +83,7 @@ impl Roles {
     /// Only `node`: all that a bearer invitation may give.
     pub const NODE: Self = Self(1);
     /// Every role.
-    pub const ALL: Self = Self(71);
+    pub const ALL: Self = Self(127);
 
     /// The set of these roles.
     #[must_use]
@@ -102,7 +114,7 @@ impl Roles {
         self.0 != 0 && self.0 & !Self::ALL.0 == 0
     }
 
-    /// The roles in the set, lowest first.
+    /// The roles in the set, in the order of their bits.
     pub fn iter(self) -> impl Iterator<Item = Role> {
         Role::ALL.into_iter().filter(move |role| self.has(*role))
     }

@@ -123,6 +123,17 @@ fn below_fork(ledger: &Ledger, block: Held<'_>) -> bool {
     block.is_genesis() || ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork)
 }
 
+/// Why a valid block does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Void {
+    /// The grant that it names was never given: its offer or its admission is void, withdrawn or surplus.
+    NotGiven,
+    /// A revocation of its grant does not leave it.
+    Revoked,
+    /// Its author signed two blocks at its place, or at one before it.
+    Forked,
+}
+
 /// What the effective blocks say of one invitation or user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OfferStanding {
@@ -159,6 +170,20 @@ impl Standings {
         // The genesis block is its author's grant.
         let grant = if block.is_genesis() { block.id() } else { block.grant() };
         self.grants.get(&grant).is_some_and(|standing| standing.allows(ledger, block))
+    }
+
+    /// Why a valid block does not count, where it does not.
+    pub(crate) fn why_void(&self, ledger: &Ledger, block: Held<'_>) -> Option<Void> {
+        if self.counts(ledger, block) {
+            return None;
+        }
+        let grant = if block.is_genesis() { block.id() } else { block.grant() };
+        let given = self.grants.get(&grant).filter(|standing| standing.given);
+        Some(match given.map(|standing| &standing.cut) {
+            None => Void::NotGiven,
+            Some(Some(cut)) if !cut.allows(block) => Void::Revoked,
+            Some(_) => Void::Forked,
+        })
     }
 
     /// Whether the block that gives a grant counts, and so uses its invitation. Uses are spent in the

@@ -23,7 +23,7 @@ use crate::{
     chain::Chain,
     document::Document,
     early::{Early, Sender},
-    effective::{Rank, Standing, Standings},
+    effective::{Rank, Standing, Standings, Void},
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
     limits,
@@ -709,6 +709,19 @@ impl Ledger {
     #[must_use]
     pub fn contains_all(&self, ids: &[BlockId]) -> bool {
         ids.iter().all(|id| self.holds(id))
+    }
+
+    /// Admissions between the genesis block and a grant: fewer rank higher. Below zero for a recovery.
+    #[must_use]
+    pub fn tree_of(&self, grant: &BlockId) -> Option<i64> {
+        self.rank_of(grant).map(|rank| rank.tree)
+    }
+
+    /// Why a block of this ledger does not count; none where it does. As of the last
+    /// [`Ledger::publish`].
+    #[must_use]
+    pub fn why_void(&self, block: Held<'_>) -> Option<Void> {
+        self.standings().why_void(self, block)
     }
 
     pub(crate) fn chains(&self) -> &BTreeMap<ChainId, Chain> {

@@ -42,6 +42,7 @@ mod write;
 pub use authority::{Role, Roles};
 pub use block::{Block, Order, Reject};
 pub use document::Document;
+pub use effective::Void;
 pub use held::Held;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
 pub use ledger::{Admission, Ledger, PageFault, Refused};

@@ -116,7 +116,7 @@ pub struct Member {
     pub users: Vec<BlockId>,
 }
 
-/// Whether an invitation still admits.
+/// Whether an invitation or a user still admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InvitationState {
@@ -168,10 +168,14 @@ pub struct User {
     pub by: Author,
     /// Devices it may admit.
     pub devices_max: u32,
+    /// Devices it admitted, past ones included.
+    pub used: u32,
+    /// Admissions beyond its devices, possible across a partition; they are void.
+    pub surplus: u32,
     /// Grants by which devices of the user are members now, with the device.
     pub devices: Vec<(BlockId, Author)>,
     /// Whether it still admits devices.
-    pub active: bool,
+    pub state: InvitationState,
 }
 
 /// A node that has a revision ready.
@@ -457,15 +461,7 @@ fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
     let mut invitations = BTreeMap::new();
     for (id, block) in &ledger.registers().offers {
         let Payload::Invited(op) = block.payload() else { continue };
-        let standing = ledger.standings().offers.get(id);
-        let count = |devices: usize| u32::try_from(devices).unwrap_or(u32::MAX);
-        let used = standing.map_or(0, |standing| count(standing.admitted.len()));
-        let withdrawn = standing.is_some_and(|standing| !standing.withdrawn.is_empty());
-        let state = match (withdrawn, used >= op.uses) {
-            (true, _) => InvitationState::Withdrawn,
-            (false, true) => InvitationState::UsedUp,
-            (false, false) => InvitationState::Open,
-        };
+        let (state, used, surplus) = offer_state(ledger, id, op.uses);
         let invitation = Invitation {
             id: *id,
             key: op.key,
@@ -474,7 +470,7 @@ fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
             device: op.device,
             uses: op.uses,
             used,
-            surplus: standing.map_or(0, |standing| count(standing.surplus.len())),
+            surplus,
             state,
             note: op.note.clone(),
         };
@@ -483,12 +479,26 @@ fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {
     invitations
 }
 
+/// Whether an offer still admits, how many devices it admitted, and how many more are void.
+fn offer_state(ledger: &Ledger, id: &BlockId, uses: u32) -> (InvitationState, u32, u32) {
+    let standing = ledger.standings().offers.get(id);
+    let count = |devices: usize| u32::try_from(devices).unwrap_or(u32::MAX);
+    let used = standing.map_or(0, |standing| count(standing.admitted.len()));
+    let surplus = standing.map_or(0, |standing| count(standing.surplus.len()));
+    let withdrawn = standing.is_some_and(|standing| !standing.withdrawn.is_empty());
+    let state = match (withdrawn, used >= uses) {
+        (true, _) => InvitationState::Withdrawn,
+        (false, true) => InvitationState::UsedUp,
+        (false, false) => InvitationState::Open,
+    };
+    (state, used, surplus)
+}
+
 fn users(ledger: &Ledger) -> BTreeMap<BlockId, User> {
     let mut users = BTreeMap::new();
     for (id, block) in &ledger.registers().offers {
         let Payload::User(op) = block.payload() else { continue };
-        let withdrawn =
-            ledger.standings().offers.get(id).is_some_and(|standing| !standing.withdrawn.is_empty());
+        let (state, used, surplus) = offer_state(ledger, id, op.devices);
         let user = User {
             id: *id,
             name: op.name.clone(),
@@ -496,8 +506,10 @@ fn users(ledger: &Ledger) -> BTreeMap<BlockId, User> {
             roles: op.roles,
             by: block.author(),
             devices_max: op.devices,
+            used,
+            surplus,
             devices: Vec::new(),
-            active: !withdrawn,
+            state,
         };
         users.insert(*id, user);
     }

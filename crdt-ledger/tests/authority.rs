@@ -45,7 +45,7 @@ fn a_user_admits_devices_by_a_key_of_its_own() {
     let own = append(&mut ledger, &mut node, Payload::Admitted(admitted(&fleet, &isis, 2, NODE))).id();
     let view = ledger.publish();
     let known = &view.users()[&isis];
-    assert_eq!((known.name.as_str(), known.active, known.devices_max), ("isis", true, 2));
+    assert_eq!((known.name.as_str(), known.state, known.used), ("isis", InvitationState::UsedUp, 2));
     let mut devices = vec![(laptop, author(20)), (own, author(NODE))];
     devices.sort_unstable();
     assert_eq!(known.devices, devices);
@@ -86,7 +86,31 @@ fn the_end_of_a_user_leaves_its_devices_and_admits_no_more() {
     append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &isis, 2, 21)));
     let view = ledger.publish();
     assert!(view.is_member(&author(20)) && !view.is_member(&author(21)));
-    assert!(!view.users()[&isis].active);
+    assert_eq!(view.users()[&isis].state, InvitationState::Withdrawn);
+}
+
+/// What `osiris user roles` writes: another `user` block for the same key, and the end of the earlier one.
+#[test]
+fn a_user_made_known_again_gives_other_roles_from_then_on() {
+    let (mut ledger, mut founder) = found(0);
+    let fleet = ledger.fleet();
+    enrol(&mut ledger, &mut founder, 1, NODE, &[Role::Node]);
+    let isis = append(&mut ledger, &mut founder, user(2, 5, Roles::NODE)).id();
+    append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &isis, 2, 20)));
+    let mut elsewhere = copy(&ledger);
+    let mut node = device(NODE);
+    let unseen = append(&mut elsewhere, &mut node, Payload::Admitted(admitted(&fleet, &isis, 2, 21))).id();
+    let roles = Roles::of(&[Role::Node, Role::Operator, Role::Viewer, Role::Voter]);
+    let again = append(&mut ledger, &mut founder, user(2, 5, roles)).id();
+    append(&mut ledger, &mut founder, withdrawn(isis));
+    merge(&mut [&mut ledger, &mut elsewhere]);
+    append(&mut ledger, &mut founder, Payload::Admitted(admitted(&fleet, &again, 2, 22)));
+    let view = ledger.publish();
+    assert_eq!(view.members()[&author(20)].roles, Roles::NODE, "what was given stands");
+    assert_eq!(view.members()[&author(22)].roles, roles);
+    assert!(!view.is_member(&author(21)), "{unseen:?} was not seen by the withdrawal");
+    let state = |id| view.users()[&id].state;
+    assert_eq!((state(isis), state(again)), (InvitationState::Withdrawn, InvitationState::Open));
 }
 
 /// Depth is what an author claims by choosing its parents. So what a withdrawal leaves is not decided

@@ -16,7 +16,7 @@ fn device(n: u8) -> Writer {
     Writer::new(key(n), session(n))
 }
 
-const EVERYTHING: [Role; 4] = Role::ALL;
+const EVERYTHING: [Role; 7] = Role::ALL;
 
 fn effective(ledger: &mut Ledger, block: &Arc<Block>) -> bool {
     ledger.publish();

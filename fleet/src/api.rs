@@ -14,12 +14,18 @@
 //! | `POST /v1/invitations` | [`Invite`] → [`Invited`] |
 //! | `GET /v1/invitations` | → [`InvitationRow`]s |
 //! | `DELETE /v1/invitations/{id}?timeout_ms=` | → [`Written`] |
+//! | `GET /v1/whoami` | → [`Whoami`] |
+//! | `GET /v1/users` | → [`UserRow`]s |
+//! | `POST /v1/users` | [`AddUser`] → [`UserKnown`] |
+//! | `POST /v1/users/change` | [`ChangeUser`] → [`UserKnown`] |
+//! | `POST /v1/users/revoke` | [`RevokeUser`] → [`UserRevoked`] |
+//! | `GET /v1/users/{id}/ticket` | → [`TicketReply`] (join ticket for the user's key) |
 //! | `GET /v1/ticket` | → [`TicketReply`] (dial ticket) |
 //! | `POST /v1/sync` | [`Sync`] → [`Synced`] |
 //! | `POST /v1/drain` | → [`Drained`] once no invocation runs here |
 //! | `POST /v1/leave` | → [`Written`] |
 //! | `POST /v1/shutdown` | → `{}`; the node drains and ends |
-//! | `GET /v1/ledger?limit=` | → [`BlockRow`]s, newest first |
+//! | `POST /v1/ledger/log` | [`Log`] → [`BlockRow`]s, newest first |
 //! | `GET /v1/ledger/verify` | → [`Verified`] |
 //! | `GET /v1/doctor` | → [`Doctor`] |
 //! | `POST /v1/members/revoke` | [`Revoke`] → [`Revoked`] |
@@ -405,6 +411,31 @@ pub struct Drained {
     pub stopped: u64,
 }
 
+/// Which blocks are asked for: those that fit all that is given.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Log {
+    /// At most so many; at most 10,000.
+    pub limit: u64,
+    /// Author's label, or the start of its key.
+    #[serde(default)]
+    pub author: Option<String>,
+    /// Name of the user whose key gave the grant.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The function.
+    #[serde(default)]
+    pub function: Option<String>,
+    /// The operation's name.
+    #[serde(default)]
+    pub op: Option<String>,
+    /// From then on, by the authors' clocks, in milliseconds since 1970.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
+    /// Before then, likewise.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
+}
+
 /// One block, for people.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BlockRow {
@@ -428,6 +459,14 @@ pub struct BlockRow {
     pub wall_ms: u64,
     /// Whether it counts.
     pub effective: bool,
+    /// Why not, in words; empty where it counts.
+    pub void: String,
+    /// The block that gave the grant it was written by, hex.
+    pub grant: String,
+    /// How that grant was given, in words.
+    pub by: String,
+    /// The user whose key gave that grant; empty where none did.
+    pub user: String,
     /// Bytes of the entry.
     pub bytes: u64,
 }
@@ -501,6 +540,144 @@ pub struct RoleChange {
     pub roles: Vec<String>,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// This device, as the fleet knows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Whoami {
+    /// The device's key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// The fleet's id, hex.
+    pub fleet: String,
+    /// The fleet's name.
+    pub fleet_name: String,
+    /// Whether it is a member now.
+    pub member: bool,
+    /// What it may do: the roles of its active grants together.
+    pub roles: Vec<String>,
+    /// The users (names) whose keys gave it an active grant.
+    pub users: Vec<String>,
+    /// Its grants, highest rank first, ended ones included.
+    pub grants: Vec<GrantRow>,
+}
+
+/// One grant of a device.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GrantRow {
+    /// The block that gave it, hex.
+    pub id: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Whether it still holds.
+    pub active: bool,
+    /// How it was given, in words.
+    pub by: String,
+    /// Its rank, in words.
+    pub rank: String,
+}
+
+/// One user: a person, by a key that admits the person's devices.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UserRow {
+    /// The `user` block, hex.
+    pub id: String,
+    /// The person's name.
+    pub name: String,
+    /// Public half of the key, hex.
+    pub key: String,
+    /// What devices that it admits may write.
+    pub roles: Vec<String>,
+    /// `open`, `used-up` or `revoked`.
+    pub state: String,
+    /// Devices admitted, past ones included.
+    pub used: u32,
+    /// Devices it may admit.
+    pub devices_max: u32,
+    /// Void admissions beyond that.
+    pub surplus: u32,
+    /// Its devices (labels) that are members by it now.
+    pub devices: Vec<String>,
+    /// Who made it known (label or key).
+    pub by: String,
+}
+
+/// Makes a person known.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AddUser {
+    /// The person's name.
+    pub name: String,
+    /// Public half of the person's key, hex.
+    pub key: String,
+    /// What the person's devices may write.
+    pub roles: Vec<String>,
+    /// How many devices the key may admit.
+    pub devices: u32,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Makes a person known again, by the same key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChangeUser {
+    /// The `user` block that ends, hex.
+    pub id: String,
+    /// What devices admitted from now on may write; none: as before.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// How many devices it may admit from now on; 0: as before.
+    #[serde(default)]
+    pub devices: u32,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A person that the fleet knows now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UserKnown {
+    /// The last block written.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The `user` block, hex.
+    pub id: String,
+    /// The person's name.
+    pub name: String,
+    /// What the person's devices may write.
+    pub roles: Vec<String>,
+    /// A ticket to join with as this user, where members can be named. Without the key it admits nobody.
+    pub ticket: Option<String>,
+}
+
+/// Ends a user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RevokeUser {
+    /// The `user` block, hex.
+    pub id: String,
+    /// Its devices keep what it gave them.
+    #[serde(default)]
+    pub keep_devices: bool,
+    /// Void all that its devices wrote by it, too.
+    #[serde(default)]
+    pub discard: bool,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// An ended user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UserRevoked {
+    /// The last block written.
+    #[serde(flatten)]
+    pub written: Written,
+    /// The person's name.
+    pub name: String,
+    /// Devices of the user (labels) that are no members any more.
+    pub devices_ended: Vec<String>,
+    /// Devices of the user (labels) that stay members, each with the roles that it has now.
+    pub devices_staying: Vec<String>,
+    /// Functions that no revision is left of.
+    pub functions_ended: Vec<String>,
 }
 
 /// A member with changed roles.

@@ -1,22 +1,35 @@
 //! `osiris ledger log` and `ledger verify`.
 
-use crate::args::LedgerCommand;
+use osiris_fleet::api::Log;
+
+use crate::args::{LedgerCommand, LogArgs};
 use crate::backend::Backend;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::output::human::Moment;
 use crate::output::table::{Cell, Tone, printable};
 use crate::output::{Out, human};
 
 pub(crate) async fn run(command: &LedgerCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match command {
-        LedgerCommand::Log { limit } => log(*limit, settings, out).await,
+        LedgerCommand::Log(args) => log(args, settings, out).await,
         LedgerCommand::Verify => verify(settings, out).await,
     }
 }
 
-async fn log(limit: u64, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let rows = Backend::open_to_read(settings).await?.ledger(limit).await?;
-    let headers = ["DEPTH", "BLOCK", "WHEN", "WHO", "OP", "SAYS", "COUNTS"];
+async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let query = Log {
+        limit: args.limit,
+        author: args.author.clone(),
+        user: args.user.clone(),
+        function: args.function.clone(),
+        op: args.op.clone(),
+        since_ms: args.since.map(Moment::ms),
+        until_ms: args.until.map(Moment::ms),
+    };
+    let rows = Backend::open_to_read(settings).await?.ledger(query).await?;
+    // The time is what each author's clock said.
+    let headers = ["DEPTH", "BLOCK", "AUTHOR'S CLOCK", "WHO", "OP", "SAYS", "BY", "COUNTS"];
     out.rows(&rows, &headers, "no blocks", |row| {
         vec![
             Cell::right(row.depth),
@@ -25,7 +38,12 @@ async fn log(limit: u64, settings: &Settings, out: Out) -> Result<Exit, Failure>
             Cell::new(&row.author),
             Cell::new(&row.op),
             Cell::new(&row.says),
-            Cell::state(if row.effective { "effective" } else { "void" }),
+            Cell::dim(&row.by),
+            if row.effective {
+                Cell::state("effective")
+            } else {
+                Cell::new(format!("void: {}", row.void)).tone(Tone::Bad)
+            },
         ]
     })?;
     Ok(Exit::Done)

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{label, seen};
 use crate::args::{InitArgs, JoinArgs, LeaveArgs};
-use crate::backend::{Backend, driver};
+use crate::backend::{Backend, driver, must_be_member};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
@@ -149,7 +149,12 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
             .next("ask for a ticket made by `osiris invite`"));
     }
     let label = label(args.label.as_deref());
+    let user = match &ticket {
+        Ticket::Join(ticket) if ticket.secret.is_none() => Some(super::user::unlock(&args.key, settings)?),
+        _ => None,
+    };
     let options = driver::JoinOptions {
+        user,
         ticket: text.trim().to_owned(),
         label: label.clone(),
         mesh: settings.mesh,
@@ -271,10 +276,28 @@ struct Device {
     device: String,
 }
 
-/// `osiris whoami`.
-pub(crate) fn whoami(settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let device = Device { device: driver::device(&settings.data)? };
-    out.line(&device, &device.device)?;
+/// `osiris whoami`. A device that belongs to no fleet has a key alone, on one line to be handed to an admin.
+pub(crate) async fn whoami(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    if must_be_member(&settings.data).is_err() {
+        let device = Device { device: driver::device(&settings.data)? };
+        out.line(&device, &device.device)?;
+        return Ok(Exit::Done);
+    }
+    let who = Backend::open(settings).await?.whoami().await?;
+    let fleet = format!("{} ({})", who.fleet_name, human::short(&who.fleet));
+    let mut facts = vec![
+        ("device", Cell::new(&who.device)),
+        ("label", Cell::new(&who.label)),
+        ("fleet", Cell::new(if who.member { fleet } else { format!("{fleet}, no member any more") })),
+        ("users", Cell::new(human::list(&who.users))),
+        ("roles", Cell::new(human::list(&who.roles))),
+    ];
+    for grant in &who.grants {
+        let (id, roles) = (human::short(&grant.id), human::list(&grant.roles));
+        let ended = if grant.active { "" } else { "; ended" };
+        facts.push(("grant", Cell::new(format!("{id}: {roles}; {}; {}{ended}", grant.by, grant.rank))));
+    }
+    out.facts(&who, facts)?;
     Ok(Exit::Done)
 }
 

@@ -15,6 +15,7 @@ mod people;
 mod service;
 mod sim;
 mod top;
+mod user;
 
 use clap::CommandFactory;
 use osiris_fleet::api::Written;
@@ -32,7 +33,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Join(args) => members::join(&args, settings, out).await,
         Command::Leave(args) => members::leave(&args, settings, out).await,
         Command::Nodes => members::nodes(settings, out).await,
-        Command::Whoami => members::whoami(settings, out),
+        Command::Whoami => members::whoami(settings, out).await,
         Command::Ticket => members::ticket(settings, out).await,
         Command::Invite(args) => invite::run(args, settings, out).await,
         Command::Up(args) => node::up(&args, settings, out).await,
@@ -56,6 +57,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
         Command::Sim(command) => sim::run(&command, out),
         Command::Member(command) => people::member(&command, settings, out).await,
         Command::Role(command) => people::role(&command, settings, out).await,
+        Command::User(command) => user::run(&command, settings, out).await,
         Command::Recover(args) => people::recover(&args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();

@@ -98,9 +98,69 @@ pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
+/// A time in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    pub(crate) fn ms(self) -> u64 {
+        self.0
+    }
+}
+
+/// Reads a span that has passed until now, such as `90m`, `24h` or `30d`, or a time as in RFC 3339.
+pub(crate) fn parse_moment(text: &str) -> Result<Moment, String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let wrong = || format!("`{text}` is no time; write for example 90m, 24h, 30d or 2026-11-25T16:00:00Z");
+    if let Some(days) = text.strip_suffix('d') {
+        let days: u64 = days.parse().map_err(|_| wrong())?;
+        return Ok(Moment(now.saturating_sub(days.saturating_mul(86_400_000))));
+    }
+    if let Ok(span) = parse_span(text) {
+        return Ok(Moment(now.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))));
+    }
+    since_1970(text).ok_or_else(wrong)
+}
+
+/// TOML's offset date-times are those of RFC 3339. Days: Howard Hinnant's `days_from_civil`.
+fn since_1970(text: &str) -> Option<Moment> {
+    let read: toml::value::Datetime = text.parse().ok()?;
+    let (date, time, offset) = (read.date?, read.time?, read.offset?);
+    let minutes = match offset {
+        toml::value::Offset::Z => 0,
+        toml::value::Offset::Custom { minutes } => i64::from(minutes),
+    };
+    let (month, day) = (i64::from(date.month), i64::from(date.day));
+    let year = i64::from(date.year) - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year - era * 400;
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_era =
+        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * shifted_month + 2) / 5 + day - 1;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = i64::from(time.second.unwrap_or(0));
+    let seconds = days * 86_400 + i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 + seconds;
+    let ms = (seconds - minutes * 60) * 1000 + i64::from(time.nanosecond.unwrap_or(0) / 1_000_000);
+    u64::try_from(ms).ok().map(Moment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_read_as_dates_are_written() {
+        for ms in [0, 951_782_400_000, 1_795_455_166_000, 4_107_542_399_000] {
+            assert_eq!(parse_moment(&date(ms).replace(' ', "T")), Ok(Moment(ms)));
+        }
+        assert_eq!(parse_moment("1970-01-01T01:30:00.250+01:00"), Ok(Moment(1_800_250)));
+        let day = parse_moment("24h").expect("a span").0 - parse_moment("2d").expect("a span").0;
+        assert!((86_400_000..86_460_000).contains(&day), "{day}");
+        for wrong in ["", "yesterday", "2026-11-25", "2026-11-25T16:00:00", "-1d", "1969-12-31T23:59:59Z"] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_read_well() {

@@ -4,6 +4,7 @@
 //! desk over an engine without a network. So both say and do the same.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     api,
     manifest::Manifest,
-    node::{Facts, Query, Refusal, Reply, Request},
+    node::{Facts, LogQuery, Query, Refusal, Reply, Request},
 };
 
 /// Answers people's requests.
@@ -272,7 +273,8 @@ impl Desk {
             return Err(ApiError::bad_request("An invitation for a role above node must name the device.")
                 .with_next("Run `osiris whoami` on the device and pass its key: `osiris invite --role operator --device KEY`."));
         }
-        let peers = self.ticket_peers()?;
+        // Before anything is written: a ticket that names nobody is none.
+        self.ticket_peers()?;
         let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
         let key = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
         let uses = invite.uses.max(1);
@@ -281,20 +283,29 @@ impl Desk {
         let written = self.written(self.ask(request).await?)?;
         let invitation: BlockId =
             written.block.parse().map_err(|_| ApiError::internal("The block's id is not an id."))?;
+        let ticket = self.join_ticket(invitation, InvitationSecret::new(secret), device).await?;
+        Ok(api::Invited { written, ticket })
+    }
+
+    pub(super) async fn join_ticket(
+        &self,
+        invitation: BlockId,
+        secret: InvitationSecret,
+        device: Option<Author>,
+    ) -> Result<String> {
         let facts = self.facts().await?;
         // The invitation's own chain head comes with every other head; the newest matter most.
         let heads = facts.heads.iter().rev().take(TICKET_HEADS_MAX).map(|head| head.0).collect();
         let ticket = Ticket::Join(JoinTicket {
             fleet: self.fleet.0,
             fleet_name: self.view().name().to_owned(),
-            peers,
+            peers: self.ticket_peers()?,
             invitation: invitation.0,
-            secret: InvitationSecret::new(secret),
+            secret,
             heads,
             device: device.map(|device| device.0),
         });
-        let ticket = ticket.encode().map_err(|error| ApiError::internal(format!("{error}.")))?;
-        Ok(api::Invited { written, ticket })
+        ticket.encode().map_err(|error| ApiError::internal(format!("{error}.")))
     }
 
     pub(crate) fn invitations(&self) -> Vec<api::InvitationRow> {
@@ -363,11 +374,12 @@ impl Desk {
         self.written(reply)
     }
 
-    pub(crate) async fn ledger(&self, limit: usize) -> Result<Vec<api::BlockRow>> {
-        match self.ask(Request::Query(Query::Log(limit))).await? {
-            Reply::Blocks(blocks) => {
+    pub(crate) async fn ledger(&self, log: api::Log) -> Result<Vec<api::BlockRow>> {
+        let query = log_query(&self.view(), log)?;
+        match self.ask(Request::Query(Query::Log(Box::new(query)))).await? {
+            Reply::Log(logged) => {
                 let view = self.view();
-                Ok(blocks.iter().map(|(block, effective)| rows::block(&view, block, *effective)).collect())
+                Ok(logged.iter().map(|logged| rows::block(&view, logged)).collect())
             }
             other => Err(unexpected(&other)),
         }
@@ -385,6 +397,39 @@ impl Desk {
         });
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
     }
+}
+
+/// Names of people and devices as the ledger knows them. A name that nobody has is a mistake of typing, and
+/// not an empty answer.
+fn log_query(view: &View, log: api::Log) -> Result<LogQuery> {
+    let known = |name: &str, what: &str, next: &str| {
+        ApiError::not_found(format!("There is no {what} {name}.")).with_next(next)
+    };
+    let authors = log.author.map(|name| {
+        let key = name.to_ascii_lowercase();
+        let is_start = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let members = view.members().values();
+        let fits =
+            members.filter(|m| m.label == name || (is_start && m.device.to_string().starts_with(&key)));
+        let devices: BTreeSet<_> = fits.map(|member| member.device).collect();
+        let unknown = || known(&name, "member", "`osiris nodes` lists the members.");
+        if devices.is_empty() { Err(unknown()) } else { Ok(devices) }
+    });
+    let users = log.user.map(|name| {
+        let users = view.users().values().filter(|user| user.name == name);
+        let users: BTreeSet<_> = users.map(|user| user.id).collect();
+        let unknown = || known(&name, "user", "`osiris user ls` lists the users.");
+        if users.is_empty() { Err(unknown()) } else { Ok(users) }
+    });
+    Ok(LogQuery {
+        limit: usize::try_from(log.limit).unwrap_or(usize::MAX).min(super::limits::LEDGER_ROWS_MAX),
+        authors: authors.transpose()?,
+        users: users.transpose()?,
+        function: log.function,
+        op: log.op,
+        since_ms: log.since_ms,
+        until_ms: log.until_ms,
+    })
 }
 
 pub(crate) fn unknown_function(name: &str) -> ApiError {

@@ -9,6 +9,7 @@ use osiris_protocol::{
     limits::PEER_ADDRS_MAX,
     ticket::{JoinTicket, Ticket},
 };
+use zeroize::Zeroize as _;
 
 use super::{
     error::DriverError,
@@ -96,10 +97,42 @@ pub struct JoinOptions {
     pub ticket: String,
     /// This device's name.
     pub label: String,
+    /// The user's secret key, for a ticket that is for a user.
+    pub user: Option<SecretKey>,
     /// Where the mesh will listen.
     pub mesh: Option<SocketAddr>,
     /// How long to try.
     pub timeout: Duration,
+}
+
+/// A user's secret key. It is not shown by `Debug`.
+#[derive(Clone)]
+pub struct SecretKey(pub [u8; 32]);
+
+impl std::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretKey(redacted)")
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+fn wrong_key(why: &str) -> DriverError {
+    DriverError::new(
+        codes::BAD_REQUEST,
+        why,
+        "`osiris invite` makes tickets for anybody, `osiris user ticket` those for a user's key.",
+    )
+}
+
+/// Whether a member gains something by the ticket: a user's key gives it the user's roles.
+fn is_news(view: &View, ticket: &JoinTicket, device: &Author) -> bool {
+    let held = view.members().get(device).map(|member| member.users.as_slice()).unwrap_or_default();
+    ticket.secret.is_none() && !held.contains(&BlockId(ticket.invitation))
 }
 
 /// A membership.
@@ -134,6 +167,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let device = Author(key.verifying_key().to_bytes());
     if folder.journal().exists()
         && let Some(view) = already_member(&folder, &fleet, &device)?
+        && !is_news(&view, &ticket, &device)
     {
         adopt(&folder, &ticket.peers)?;
         return Ok(Joined {
@@ -142,7 +176,14 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
         });
     }
     let invitation = BlockId(ticket.invitation);
-    let secret = SigningKey::from_bytes(ticket.secret.expose());
+    let secret = match (&options.user, ticket.secret.is_none()) {
+        (Some(user), true) => SigningKey::from_bytes(&user.0),
+        (None, false) => SigningKey::from_bytes(ticket.secret.expose()),
+        (Some(_), false) => {
+            return Err(wrong_key("This ticket holds an invitation; no user's key is needed."));
+        }
+        (None, true) => return Err(wrong_key("This ticket is for a user, whose key is needed.")),
+    };
     let proof = osiris_ledger::join_proof(&secret, &fleet, &invitation, &device);
     let mut config = MeshConfig::new(key.to_bytes(), ticket.fleet);
     config.bind = options.mesh;

@@ -37,8 +37,6 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOG_LINES: usize = 100;
 /// Most log lines that are given at once.
 pub const LOG_LINES_MAX: usize = osiris_runtime::limits::LOG_RING_LINES;
-/// Blocks listed where a request does not say.
-pub const LEDGER_ROWS: usize = 50;
 /// Most blocks that are listed at once.
 pub const LEDGER_ROWS_MAX: usize = 10_000;
 

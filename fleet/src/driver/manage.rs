@@ -150,8 +150,8 @@ impl Manage for Management {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn ledger(&self, limit: usize) -> Answer<'_, Vec<api::BlockRow>> {
-        Box::pin(self.desk.ledger(limit))
+    fn ledger(&self, log: api::Log) -> Answer<'_, Vec<api::BlockRow>> {
+        Box::pin(self.desk.ledger(log))
     }
 
     fn verify(&self) -> Answer<'_, api::Verified> {
@@ -180,6 +180,30 @@ impl Manage for Management {
 
     fn recover(&self, recover: api::Recover) -> Answer<'_, api::Recovered> {
         Box::pin(self.desk.recover(recover))
+    }
+
+    fn whoami(&self) -> Answer<'_, api::Whoami> {
+        Box::pin(self.desk.whoami())
+    }
+
+    fn users(&self) -> Answer<'_, Vec<api::UserRow>> {
+        Box::pin(std::future::ready(Ok(self.desk.users())))
+    }
+
+    fn add_user(&self, user: api::AddUser) -> Answer<'_, api::UserKnown> {
+        Box::pin(self.desk.add_user(user))
+    }
+
+    fn change_user(&self, change: api::ChangeUser) -> Answer<'_, api::UserKnown> {
+        Box::pin(self.desk.change_user(change))
+    }
+
+    fn revoke_user(&self, revoke: api::RevokeUser) -> Answer<'_, api::UserRevoked> {
+        Box::pin(self.desk.revoke_user(revoke))
+    }
+
+    fn user_ticket(&self, id: BlockId) -> Answer<'_, api::TicketReply> {
+        Box::pin(self.desk.user_ticket(id))
     }
 }
 

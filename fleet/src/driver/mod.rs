@@ -25,13 +25,15 @@ pub mod serve;
 mod services;
 mod store;
 mod sweep;
+mod users;
 mod verify;
 
 pub use error::DriverError;
 pub use folder::{device, socket_path};
-pub use found::{InitOptions, Inited, JoinOptions, Joined, init, join};
+pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join};
 pub use load::{SAMPLE_INTERVAL, load_page_path};
 pub use offline::Offline;
 pub use osiris_runtime::{FunctionLoad, Load, PageError, PageReader, Reading};
 pub use people::certify_recovery;
 pub use run::{Addresses, RunOptions, run};
+pub use users::public_key;

@@ -11,6 +11,7 @@ use super::{
     open::Opened,
     run::{LOOK, Process, no_events},
     serve::manage::BlobKind,
+    users,
 };
 use crate::{api, api::codes, manifest::Manifest};
 
@@ -201,6 +202,54 @@ impl Offline {
         self.at_desk(|desk| async move { desk.recover(recover).await }).await
     }
 
+    /// This device, as the fleet knows it.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn whoami(&mut self) -> Result<api::Whoami> {
+        self.at_desk(|desk| async move { desk.whoami().await }).await
+    }
+
+    /// Users.
+    #[must_use]
+    pub fn users(&self) -> Vec<api::UserRow> {
+        self.process.desk.users()
+    }
+
+    /// Makes a person known.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn add_user(&mut self, user: api::AddUser) -> Result<api::UserKnown> {
+        self.at_desk(|desk| async move { desk.add_user(api::AddUser { timeout_ms: 0, ..user }).await }).await
+    }
+
+    /// Makes a person known again, by the same key.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn change_user(&mut self, change: api::ChangeUser) -> Result<api::UserKnown> {
+        let change = api::ChangeUser { timeout_ms: 0, ..change };
+        self.at_desk(|desk| async move { desk.change_user(change).await }).await
+    }
+
+    /// Ends a user.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn revoke_user(&mut self, revoke: api::RevokeUser) -> Result<api::UserRevoked> {
+        let revoke = api::RevokeUser { timeout_ms: 0, ..revoke };
+        self.at_desk(|desk| async move { desk.revoke_user(revoke).await }).await
+    }
+
+    /// A ticket to join with as a user.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn user_ticket(&mut self, id: &str) -> Result<api::TicketReply> {
+        self.at_desk(|desk| async move { desk.user_ticket(users::id(id)?).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors
@@ -209,12 +258,12 @@ impl Offline {
         Ok(self.process.desk.ticket()?)
     }
 
-    /// The newest blocks.
+    /// The newest blocks that fit.
     ///
     /// # Errors
     /// As [`Offline::status`].
-    pub async fn ledger(&mut self, limit: usize) -> Result<Vec<api::BlockRow>> {
-        self.at_desk(|desk| async move { desk.ledger(limit).await }).await
+    pub async fn ledger(&mut self, log: api::Log) -> Result<Vec<api::BlockRow>> {
+        self.at_desk(|desk| async move { desk.ledger(log).await }).await
     }
 
     /// Checks everything again.
@@ -357,7 +406,7 @@ mod tests {
         let invited: api::Invited = manage(by, "POST /v1/invitations", &invite).await;
         let dir = tempfile::tempdir().expect("a folder");
         let (label, mesh) = (label.to_owned(), Some(local()));
-        let options = JoinOptions { ticket: invited.ticket, label, mesh, timeout: PATIENCE };
+        let options = JoinOptions { ticket: invited.ticket, label, user: None, mesh, timeout: PATIENCE };
         join(dir.path(), options).await.expect("joined");
         dir
     }

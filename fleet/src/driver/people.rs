@@ -149,7 +149,7 @@ fn members(view: &View) -> BTreeSet<Author> {
     view.members().values().filter(|member| member.active).map(|member| member.device).collect()
 }
 
-fn functions(view: &View) -> BTreeSet<String> {
+pub(super) fn functions(view: &View) -> BTreeSet<String> {
     let standing = view.functions().values().filter(|f| !f.removed && !f.revisions.is_empty());
     standing.map(|function| function.name.clone()).collect()
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use osiris_ledger::{
-    Author, BlobHash, Block, BlockId, Function, InvitationState, Payload, Revision, Roles, View, World,
+    Author, BlobHash, BlockId, Function, InvitationState, Payload, Revision, Roles, View, Void, World,
 };
 use osiris_mesh::PeerStatus;
 
 use super::metrics::Metrics;
 use crate::{
-    api::{BacklogNodeRow, BacklogRow, BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow},
-    node::{Facts, FleetCounters},
+    api::{BacklogNodeRow, BacklogRow, BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow, UserRow},
+    node::{Facts, FleetCounters, Logged},
 };
 
 /// A member's name, or the start of its key.
@@ -194,8 +194,63 @@ pub(crate) fn invitations(view: &View) -> Vec<InvitationRow> {
     rows
 }
 
+/// Users, those that still admit first, then by name.
+pub(crate) fn users(view: &View) -> Vec<UserRow> {
+    let mut rows: Vec<_> = view
+        .users()
+        .values()
+        .map(|user| UserRow {
+            id: user.id.to_string(),
+            name: user.name.clone(),
+            key: user.key.to_string(),
+            roles: role_names(user.roles),
+            state: match user.state {
+                InvitationState::Open => "open",
+                InvitationState::UsedUp => "used-up",
+                InvitationState::Withdrawn => "revoked",
+            }
+            .to_owned(),
+            used: user.used,
+            devices_max: user.devices_max,
+            surplus: user.surplus,
+            devices: user.devices.iter().map(|(_, device)| label(view, device)).collect(),
+            by: label(view, &user.by),
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.state == "revoked", row.name.clone(), row.id.clone()));
+    rows
+}
+
+fn user_name(view: &View, logged: &Logged) -> Option<String> {
+    let user = logged.user?;
+    Some(view.users().get(&user).map_or_else(|| user.short(), |known| known.name.clone()))
+}
+
+/// How the grant that a block was written by was given, in words.
+pub(crate) fn granted(view: &View, logged: &Logged) -> String {
+    match (
+        logged.granted_by.as_deref().map(|grant| (grant.payload(), grant.author())),
+        user_name(view, logged),
+    ) {
+        (_, Some(user)) => format!("the key of {user}"),
+        (Some((Payload::Founded(_), _)), None) => "as founder".to_owned(),
+        (Some((Payload::Recovered(_), _)), None) => "the recovery key".to_owned(),
+        (Some((_, author)), None) => format!("admitted by {}", label(view, &author)),
+        (None, None) => String::new(),
+    }
+}
+
 /// A block, with what it says in a sentence.
-pub(crate) fn block(view: &View, block: &Block, effective: bool) -> BlockRow {
+pub(crate) fn block(view: &View, logged: &Logged) -> BlockRow {
+    let block = &logged.block;
+    let user =
+        logged.user.map(|user| view.users().get(&user).map_or_else(|| user.short(), |u| u.name.clone()));
+    let void = match logged.void {
+        None => "",
+        Some(Void::NotGiven) => "its grant was not given: the offer or the admission is void",
+        Some(Void::Revoked) => "its grant was revoked, and this block is not among what was left",
+        Some(Void::Forked) => "its author signed two blocks at one place",
+    };
     BlockRow {
         id: block.id().to_string(),
         depth: block.order().depth,
@@ -206,7 +261,11 @@ pub(crate) fn block(view: &View, block: &Block, effective: bool) -> BlockRow {
         op: block.payload().name().to_owned(),
         says: says(view, block.payload()),
         wall_ms: block.wall().0,
-        effective,
+        effective: logged.void.is_none(),
+        void: void.to_owned(),
+        grant: logged.granted_by.as_ref().map(|grant| grant.id().to_string()).unwrap_or_default(),
+        by: granted(view, logged),
+        user: user.unwrap_or_default(),
         bytes: block.entry().len() as u64,
     }
 }

@@ -156,7 +156,7 @@ impl Node {
     }
 
     /// Ends grants of another device, all or none; of what it wrote, the pins and what lies below count.
-    fn end_grants(
+    pub(super) fn end_grants(
         &mut self,
         now: Now,
         grants: Vec<BlockId>,
@@ -171,7 +171,7 @@ impl Node {
         last.ok_or_else(|| Refusal::from(AppendError::NotMember))
     }
 
-    fn may_end(&mut self, grants: &[BlockId]) -> Result<(), Refusal> {
+    pub(super) fn may_end(&mut self, grants: &[BlockId]) -> Result<(), Refusal> {
         let op = op::Revoked { grants: grants.to_vec(), pins: Vec::new() };
         Ok(self.writer.may_append(&mut self.ledger, &Payload::Revoked(op))?)
     }

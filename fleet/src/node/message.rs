@@ -1,10 +1,13 @@
 //! What goes into the core and what comes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, World,
-    counter::Figures,
+    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, Void,
+    World, counter::Figures, op,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
@@ -100,6 +103,33 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+    /// Make a person known by a key that admits devices.
+    AddUser {
+        /// The person and the key.
+        user: op::User,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Make a person known again by the same key, with other roles or another number of devices.
+    ChangeUser {
+        /// The `user` block that ends.
+        user: BlockId,
+        /// What devices admitted from now on may write; none: as before.
+        roles: Option<Roles>,
+        /// How many devices may be admitted from now on; none: as before.
+        devices: Option<u32>,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// End a user: the key admits no more.
+    RevokeUser {
+        /// The `user` block.
+        user: BlockId,
+        /// What becomes of its devices.
+        devices: UserDevices,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
     /// Withdraw an invitation.
     Withdraw {
         /// Its block.
@@ -162,6 +192,17 @@ pub enum Request {
     },
 }
 
+/// What becomes of a revoked user's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserDevices {
+    /// They keep what the user gave them.
+    Keep,
+    /// What the user gave them ends; what they wrote by it goes on counting.
+    End,
+    /// What the user gave them ends, and what they wrote by it is void.
+    Discard,
+}
+
 /// What [`Request::GrantRoles`] and [`Request::RevokeRoles`] change.
 #[derive(Debug)]
 pub struct RoleChange {
@@ -175,17 +216,51 @@ pub struct RoleChange {
     pub timeout_ms: u64,
 }
 
+/// Which blocks of the log are asked for: those that fit all that is given.
+#[derive(Clone, Debug, Default)]
+pub struct LogQuery {
+    /// At most so many.
+    pub limit: usize,
+    /// By one of these devices.
+    pub authors: Option<BTreeSet<Author>>,
+    /// By a grant that one of these users' keys gave.
+    pub users: Option<BTreeSet<BlockId>>,
+    /// About this function.
+    pub function: Option<String>,
+    /// This operation.
+    pub op: Option<String>,
+    /// From this time on, by the author's clock, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Before this time, likewise.
+    pub until_ms: Option<u64>,
+}
+
+/// A block with what the ledger makes of it.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// The block.
+    pub block: Arc<Block>,
+    /// Why it does not count.
+    pub void: Option<Void>,
+    /// The block that gave the grant it was written by; none where it is not here.
+    pub granted_by: Option<Arc<Block>>,
+    /// The user whose key gave that grant.
+    pub user: Option<BlockId>,
+}
+
 /// What can be read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Query {
     /// [`Facts`].
     Facts,
-    /// The newest blocks, at most so many, newest first, each with whether it counts.
-    Log(usize),
+    /// The newest blocks that fit, newest first.
+    Log(Box<LogQuery>),
     /// Every block, in order.
     Blocks,
     /// [`FleetCounters`].
     Counters,
+    /// This device's grants, highest rank first.
+    Grants,
 }
 
 /// What the core holds in memory that peers can make grow.
@@ -262,7 +337,11 @@ pub enum Reply {
     Drained(u64),
     /// [`Query::Facts`].
     Facts(Box<Facts>),
-    /// [`Query::Log`] and [`Query::Blocks`].
+    /// [`Query::Log`].
+    Log(Vec<Logged>),
+    /// [`Query::Grants`], each with the admissions between the genesis block and it.
+    Grants(Vec<(Logged, i64)>),
+    /// [`Query::Blocks`], each with whether it counts.
     Blocks(Vec<(Arc<Block>, bool)>),
     /// [`Query::Counters`].
     Counters(FleetCounters),
@@ -341,8 +420,8 @@ fn denied_next(role: Role) -> &'static str {
         Role::Admin => {
             "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY."
         }
-        Role::Voter => {
-            "Ask an admin to run `osiris invite --role voter --device KEY`; `osiris whoami` prints KEY."
+        Role::Viewer | Role::Invoker | Role::Spawner | Role::Voter => {
+            "Ask an admin to run `osiris role grant MEMBER ROLE`."
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod counters;
 mod functions;
+mod log;
 mod members;
 mod message;
 mod outbox;
@@ -17,6 +18,7 @@ mod roster;
 #[cfg(test)]
 mod sample;
 mod twin;
+mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -34,7 +36,10 @@ use osiris_mesh::{
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
 use functions::Functions;
-pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token};
+pub use message::{
+    Effect, Facts, Held, Input, LogQuery, Logged, Query, Refusal, Reply, Request, RoleChange, Token,
+    UserDevices,
+};
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};

@@ -23,6 +23,32 @@ pub(super) struct Waiting {
     admits: Option<(BlockId, Author)>,
 }
 
+/// What a stranger's proof is held against.
+struct Offer {
+    key: Author,
+    device: Option<Author>,
+    state: InvitationState,
+    user: bool,
+}
+
+impl Offer {
+    /// Why it admits nobody any more.
+    fn refusal(&self) -> Option<Refusal> {
+        let (code, why) = match (self.state, self.user) {
+            (InvitationState::Open, _) => return None,
+            (InvitationState::UsedUp, false) => (RefusalCode::UsedUp, USED_UP),
+            (InvitationState::UsedUp, true) => (RefusalCode::UsedUp, USER_USED_UP),
+            (InvitationState::Withdrawn, false) => (RefusalCode::Revoked, "The invitation was revoked."),
+            (InvitationState::Withdrawn, true) => (RefusalCode::Revoked, USER_ENDED),
+        };
+        Some(Refusal::joining(code, why))
+    }
+}
+
+const USER_USED_UP: &str = "The user has admitted as many devices as it may.";
+const USER_ENDED: &str = "The user was revoked, or made known again with other roles since the ticket was made; \
+    `osiris user ticket` on a member prints a new one.";
+
 const USED_UP: &str = "The invitation is used up: it admitted as many devices as it may.";
 
 /// How long a welcome waits for agreement with the connected members: two nodes may have spent the last use
@@ -44,6 +70,13 @@ impl Node {
             Request::Invite { key, uses, roles, device, note, timeout_ms } => {
                 let op = op::Invited { key, uses, roles, device, note };
                 self.write(now, token, Payload::Invited(op), timeout_ms, false)
+            }
+            Request::AddUser { user, timeout_ms } => self.add_user(now, token, user, timeout_ms),
+            Request::ChangeUser { user, roles, devices, timeout_ms } => {
+                self.change_user(now, token, user, (roles, devices), timeout_ms)
+            }
+            Request::RevokeUser { user, devices, timeout_ms } => {
+                self.revoke_user(now, token, user, devices, timeout_ms)
             }
             Request::Withdraw { invitation, timeout_ms } => self.withdraw(now, token, invitation, timeout_ms),
             Request::Admit { device, invitation, proof, label } => {
@@ -78,7 +111,7 @@ impl Node {
     }
 
     /// Appends, and answers later.
-    fn write(
+    pub(super) fn write(
         &mut self,
         now: Now,
         token: Token,
@@ -196,19 +229,23 @@ impl Node {
 
     fn admit(&mut self, now: Now, token: Token, op: op::Admitted) -> Result<Option<Reply>, Refusal> {
         let op::Admitted { invitation: id, device, .. } = op;
-        let Some(invitation) = self.view.invitations().get(&id) else {
+        let Some(offer) = self.offer(&id) else {
             let why = "This node does not know the invitation: the ticket was altered, or this node has not yet heard of it.";
             return Err(Refusal::joining(RefusalCode::Unknown, why));
         };
-        if invitation.device.is_some_and(|bound| bound != device) {
+        if offer.device.is_some_and(|bound| bound != device) {
             let why = "The ticket is for another device.";
             return Err(Refusal::joining(RefusalCode::OtherDevice, why));
         }
         let message = osiris_ledger::join_proof_message(&self.ledger.fleet(), &id, &device);
-        if !op::verify(&invitation.key, &message, &op.proof) {
+        if !op::verify(&offer.key, &message, &op.proof) {
             return Err(Refusal::joining(
                 RefusalCode::Altered,
-                "The ticket's secret does not fit its invitation.",
+                if offer.user {
+                    "The user's key is not the one that the fleet knows."
+                } else {
+                    "The ticket's secret does not fit its invitation."
+                },
             ));
         }
         // A joiner that lost the answer asks again, perhaps another node.
@@ -222,14 +259,8 @@ impl Node {
         if let Some((grant, ..)) = admitted {
             return Ok(Some(Reply::Admitted(*grant)));
         }
-        match invitation.state {
-            InvitationState::Open => {}
-            InvitationState::UsedUp => {
-                return Err(Refusal::joining(RefusalCode::UsedUp, USED_UP));
-            }
-            InvitationState::Withdrawn => {
-                return Err(Refusal::joining(RefusalCode::Revoked, "The invitation was revoked."));
-            }
+        if let Some(refusal) = offer.refusal() {
+            return Err(refusal);
         }
         let until = now.mono.plus(WELCOME_AFTER);
         let block = self.append(now, Payload::Admitted(op))?;
@@ -252,20 +283,27 @@ impl Node {
         if member.is_some_and(|member| member.grants.iter().any(|(id, _, active)| *id == grant && *active)) {
             return Ok(grant);
         }
-        let invitation = self.ledger.get(&grant).and_then(|block| match block.payload() {
-            Payload::Admitted(op) => self.view.invitations().get(&op.invitation),
+        let offer = self.ledger.get(&grant).and_then(|block| match block.payload() {
+            Payload::Admitted(op) => self.offer(&op.invitation),
             _ => None,
         });
-        Err(match invitation.map(|invitation| invitation.state) {
-            Some(InvitationState::UsedUp) => Refusal::joining(RefusalCode::UsedUp, USED_UP),
-            Some(InvitationState::Withdrawn) => {
-                Refusal::joining(RefusalCode::Revoked, "The invitation was revoked.")
-            }
-            _ => Refusal::joining(
+        let refusal = offer.and_then(|offer| offer.refusal());
+        Err(refusal.unwrap_or_else(|| {
+            Refusal::joining(
                 RefusalCode::Revoked,
                 "The invitation gives nothing any more: its author was revoked.",
-            ),
-        })
+            )
+        }))
+    }
+
+    /// What admits devices by this id: an invitation, or a user.
+    fn offer(&self, id: &BlockId) -> Option<Offer> {
+        if let Some(invitation) = self.view.invitations().get(id) {
+            let (key, device, state) = (invitation.key, invitation.device, invitation.state);
+            return Some(Offer { key, device, state, user: false });
+        }
+        let user = self.view.users().get(id)?;
+        Some(Offer { key: user.key, device: None, state: user.state, user: true })
     }
 
     fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
@@ -321,11 +359,9 @@ impl Node {
                     document_heads: self.heads_shown(now),
                 }))
             }
-            Query::Log(limit) => {
-                let newest = self.ledger.in_order().into_iter().rev().take(limit);
-                Reply::Blocks(newest.map(|block| self.with_verdict(block)).collect())
-            }
+            Query::Log(query) => Reply::Log(self.log(&query)),
             Query::Counters => Reply::Counters(self.counters(now)),
+            Query::Grants => Reply::Grants(self.own_grants()),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
             ),

@@ -43,7 +43,7 @@ async fn every_route_reaches_its_method() {
         ("POST", "/v1/drain", "", "drain"),
         ("POST", "/v1/leave", "{}", "leave"),
         ("POST", "/v1/shutdown", "", "shutdown"),
-        ("GET", "/v1/ledger?limit=2", "", "ledger 2"),
+        ("POST", "/v1/ledger/log", r#"{"limit":2,"author":"a"}"#, "log 2 Some(\"a\")"),
         ("GET", "/v1/ledger/verify", "", "verify"),
         ("GET", "/v1/doctor", "", "doctor"),
         ("POST", "/v1/members/revoke", r#"{"device":"ab","timeout_ms":5}"#, "revoke ab false"),
@@ -79,8 +79,8 @@ async fn what_is_not_understood_is_refused() {
     let node = Node::start().await;
     for (method, path, body, says) in [
         ("GET", "/v1/status?x=1", "", "unknown key `x`"),
-        ("GET", "/v1/ledger?limit=-1", "", "a whole number from 0"),
-        ("GET", "/v1/ledger?limit=1&limit=2", "", "twice"),
+        ("GET", "/v1/functions/chart/logs?lines=-1", "", "a whole number from 0"),
+        ("GET", "/v1/functions/chart/logs?lines=1&lines=2", "", "twice"),
         ("GET", "/v1/functions/a/logs?follow=yes", "", "`true` or `false`"),
         ("POST", "/v1/blobs?kind=other", "x", "component or manifest"),
         ("POST", "/v1/sync", r#"{"timeout_ms":1,"force":true}"#, "unknown field `force`"),
@@ -154,6 +154,9 @@ async fn the_document_describes_what_is_served() {
                     Some("Invite") => r#"{"uses":1,"roles":[],"note":"","timeout_ms":1}"#,
                     Some("Revoke") => r#"{"device":"ab","timeout_ms":1}"#,
                     Some("RoleChange") => r#"{"device":"ab","roles":[],"timeout_ms":1}"#,
+                    Some("Log") => r#"{"limit":1}"#,
+                    Some("AddUser") => r#"{"name":"isis","key":"","roles":[],"devices":1,"timeout_ms":1}"#,
+                    Some("ChangeUser" | "RevokeUser") => r#"{"id":"ab","timeout_ms":1}"#,
                     Some("Recover") => r#"{"device":"ab","generation":1,"certificate":"","timeout_ms":1}"#,
                     _ => r#"{"timeout_ms":1}"#,
                 });
@@ -168,5 +171,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 43);
+    assert_eq!(walked, 49);
 }

@@ -209,8 +209,8 @@ impl Manage for Desk {
     fn shutdown(&self) -> Answer<'_, ()> {
         self.answer("shutdown", ())
     }
-    fn ledger(&self, limit: usize) -> Answer<'_, Vec<BlockRow>> {
-        self.answer(format!("ledger {limit}"), vec![])
+    fn ledger(&self, log: Log) -> Answer<'_, Vec<BlockRow>> {
+        self.answer(format!("log {} {:?}", log.limit, log.author), vec![])
     }
     fn verify(&self) -> Answer<'_, Verified> {
         self.answer("verify", Verified::default())
@@ -229,6 +229,25 @@ impl Manage for Desk {
     }
     fn revoke_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
         self.answer(format!("take {} {:?}", change.device, change.roles), RolesChanged::default())
+    }
+    fn whoami(&self) -> Answer<'_, Whoami> {
+        self.answer("whoami", Whoami::default())
+    }
+    fn users(&self) -> Answer<'_, Vec<UserRow>> {
+        self.answer("users", vec![])
+    }
+    fn add_user(&self, user: AddUser) -> Answer<'_, UserKnown> {
+        self.answer(format!("add user {} {:?}", user.name, user.roles), UserKnown::default())
+    }
+    fn change_user(&self, change: ChangeUser) -> Answer<'_, UserKnown> {
+        self.answer(format!("change user {} {:?}", change.id, change.roles), UserKnown::default())
+    }
+    fn revoke_user(&self, revoke: RevokeUser) -> Answer<'_, UserRevoked> {
+        let said = format!("revoke user {} {} {}", revoke.id, revoke.keep_devices, revoke.discard);
+        self.answer(said, UserRevoked::default())
+    }
+    fn user_ticket(&self, id: BlockId) -> Answer<'_, TicketReply> {
+        self.answer(format!("user ticket {id}"), TicketReply { ticket: "osirisuser".to_owned() })
     }
     fn doctor(&self) -> Answer<'_, Doctor> {
         self.answer("doctor", Doctor::default())

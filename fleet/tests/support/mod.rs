@@ -107,6 +107,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 
 pub(crate) fn join_options(ticket: &str, label: &str) -> JoinOptions {
     JoinOptions {
+        user: None,
         ticket: ticket.to_owned(),
         label: label.to_owned(),
         mesh: Some("127.0.0.1:0".parse().expect("an address")),

@@ -6,7 +6,7 @@
 //! ```text
 //! version u8 = 1 | kind u8: 0 dial, 1 join | fleet 32 | name: u8 length, UTF-8
 //! peers: u8 count, each: key 32, u8 count of addresses, each: u8 4 or 6, ip 4 or 16, port u16 BE
-//! join only: invitation 32 | secret 32 | heads: u8 count, each 32 | bound: u8 0 or 1, device 32
+//! join only: invitation 32 | secret 32 (zero: a user's own key signs) | heads: u8 count, each 32 | bound: u8 0 or 1, device 32
 //! checksum: first 4 bytes of BLAKE3 over all bytes before it
 //! ```
 //!
@@ -64,7 +64,8 @@ pub struct JoinTicket {
     pub peers: Vec<PeerAddr>,
     /// The invitation's block in the ledger.
     pub invitation: [u8; 32],
-    /// The invitation's secret key: whoever holds it may use the invitation.
+    /// The invitation's secret key: whoever holds it may use the invitation. None where `invitation` is a
+    /// user, whose key is in no ticket.
     pub secret: InvitationSecret,
     /// The inviter's heads, so that a node that lags behind knows that it does. At most
     /// [`TICKET_HEADS_MAX`].
@@ -81,6 +82,16 @@ impl InvitationSecret {
     /// Wraps the 32 bytes of an Ed25519 secret key.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// No secret: the ticket is for a user, whose own key admits the device.
+    pub fn none() -> Self {
+        Self([0; 32])
+    }
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.0 == [0; 32]
     }
 
     /// The key's bytes, to sign with. Do not log or store them.

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 pub use crate::driver::answer::ApiError;
 
 use crate::api::{
-    BacklogRow, BlobStored, BlockRow, Deploy, Deployed, Doctor, Drained, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke, Revoked,
-    RoleChange, RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply, Verified, Written,
+    AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
+    FunctionRow, InvitationRow, Invite, Invited, Log, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke,
+    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply,
+    UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -77,8 +78,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn leave(&self) -> Answer<'_, Written>;
     /// `POST /v1/shutdown`: returns once the end is asked for; the node ends after the answer is sent.
     fn shutdown(&self) -> Answer<'_, ()>;
-    /// `GET /v1/ledger?limit=`: newest first.
-    fn ledger(&self, limit: usize) -> Answer<'_, Vec<BlockRow>>;
+    /// `POST /v1/ledger/log`: newest first.
+    fn ledger(&self, log: Log) -> Answer<'_, Vec<BlockRow>>;
     /// `GET /v1/ledger/verify`.
     fn verify(&self) -> Answer<'_, Verified>;
     /// `GET /v1/doctor`.
@@ -93,4 +94,16 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.
     fn recover(&self, recover: Recover) -> Answer<'_, Recovered>;
+    /// `GET /v1/whoami`.
+    fn whoami(&self) -> Answer<'_, Whoami>;
+    /// `GET /v1/users`.
+    fn users(&self) -> Answer<'_, Vec<UserRow>>;
+    /// `POST /v1/users`.
+    fn add_user(&self, user: AddUser) -> Answer<'_, UserKnown>;
+    /// `POST /v1/users/change`.
+    fn change_user(&self, change: ChangeUser) -> Answer<'_, UserKnown>;
+    /// `POST /v1/users/revoke`.
+    fn revoke_user(&self, revoke: RevokeUser) -> Answer<'_, UserRevoked>;
+    /// `GET /v1/users/{id}/ticket`.
+    fn user_ticket(&self, id: BlockId) -> Answer<'_, TicketReply>;
 }

@@ -237,6 +237,19 @@ const TYPES: &[Type] = &[
     ),
     ("Drained", false, &[f("stopped", Number)]),
     (
+        "Log",
+        true,
+        &[
+            f("limit", Number),
+            Field("author", Text, Optional),
+            Field("user", Text, Optional),
+            Field("function", Text, Optional),
+            Field("op", Text, Optional),
+            Field("since_ms", Number, Optional),
+            Field("until_ms", Number, Optional),
+        ],
+    ),
+    (
         "BlockRow",
         false,
         &[
@@ -250,6 +263,10 @@ const TYPES: &[Type] = &[
             f("says", Text),
             f("wall_ms", Number),
             f("effective", Flag),
+            f("void", Text),
+            f("grant", Text),
+            f("by", Text),
+            f("user", Text),
             f("bytes", Number),
         ],
     ),
@@ -301,6 +318,92 @@ const TYPES: &[Type] = &[
             f("device", Text),
             f("label", Text),
             f("roles", Texts),
+        ],
+    ),
+    (
+        "Whoami",
+        false,
+        &[
+            f("device", Text),
+            f("label", Text),
+            f("fleet", Text),
+            f("fleet_name", Text),
+            f("member", Flag),
+            f("roles", Texts),
+            f("users", Texts),
+            f("grants", Many("GrantRow")),
+        ],
+    ),
+    (
+        "GrantRow",
+        false,
+        &[f("id", Text), f("roles", Texts), f("active", Flag), f("by", Text), f("rank", Text)],
+    ),
+    (
+        "UserRow",
+        false,
+        &[
+            f("id", Text),
+            f("name", Text),
+            f("key", Text),
+            f("roles", Texts),
+            f("state", Text),
+            f("used", Number),
+            f("devices_max", Number),
+            f("surplus", Number),
+            f("devices", Texts),
+            f("by", Text),
+        ],
+    ),
+    (
+        "AddUser",
+        true,
+        &[f("name", Text), f("key", Text), f("roles", Texts), f("devices", Number), f("timeout_ms", Number)],
+    ),
+    (
+        "ChangeUser",
+        true,
+        &[
+            f("id", Text),
+            Field("roles", Texts, Optional),
+            Field("devices", Number, Optional),
+            f("timeout_ms", Number),
+        ],
+    ),
+    (
+        "UserKnown",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("id", Text),
+            f("name", Text),
+            f("roles", Texts),
+            Field("ticket", Text, Null),
+        ],
+    ),
+    (
+        "RevokeUser",
+        true,
+        &[
+            f("id", Text),
+            Field("keep_devices", Flag, Optional),
+            Field("discard", Flag, Optional),
+            f("timeout_ms", Number),
+        ],
+    ),
+    (
+        "UserRevoked",
+        false,
+        &[
+            f("block", Text),
+            f("seen_by", Number),
+            f("others", Number),
+            f("name", Text),
+            f("devices_ended", Texts),
+            f("devices_staying", Texts),
+            f("functions_ended", Texts),
         ],
     ),
     ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
@@ -446,9 +549,18 @@ mod tests {
         check("Revoked", api::Revoked::default());
         check("RoleChange", api::RoleChange::default());
         check("RolesChanged", api::RolesChanged::default());
+        check("Log", api::Log::default());
+        check("Whoami", api::Whoami::default());
+        check("GrantRow", api::GrantRow::default());
+        check("UserRow", api::UserRow::default());
+        check("AddUser", api::AddUser::default());
+        check("ChangeUser", api::ChangeUser::default());
+        check("UserKnown", api::UserKnown::default());
+        check("RevokeUser", api::RevokeUser::default());
+        check("UserRevoked", api::UserRevoked::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 32, "a type has no check here");
+        assert_eq!(TYPES.len(), 41, "a type has no check here");
     }
 }

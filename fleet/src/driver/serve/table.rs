@@ -2,9 +2,7 @@
 //! document is made of it.
 
 use crate::api::codes;
-use crate::driver::limits::{
-    CONFIRM_TIMEOUT, CONFIRM_TIMEOUT_MAX, LEDGER_ROWS, LEDGER_ROWS_MAX, LOG_LINES, LOG_LINES_MAX,
-};
+use crate::driver::limits::{CONFIRM_TIMEOUT, CONFIRM_TIMEOUT_MAX, LOG_LINES, LOG_LINES_MAX};
 
 /// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +38,12 @@ pub(super) enum Op {
     RevokeRoles,
     Recovery,
     Recover,
+    Whoami,
+    Users,
+    AddUser,
+    ChangeUser,
+    RevokeUser,
+    UserTicket,
 }
 
 /// Where a route is served.
@@ -139,11 +143,6 @@ const LOGS: &[Key] = &[
     },
     Key { name: "follow", says: "Also those that follow, until the caller goes away.", value: Value::Flag },
 ];
-const LIMIT: &[Key] = &[Key {
-    name: "limit",
-    says: "How many blocks, the newest first.",
-    value: Value::Number { default: LEDGER_ROWS as u64, max: LEDGER_ROWS_MAX as u64 },
-}];
 const KIND: &[Key] =
     &[Key { name: "kind", says: "What the bytes are.", value: Value::Word(&["component", "manifest"]) }];
 
@@ -269,7 +268,10 @@ pub(super) const TABLE: &[Row] = &[
     ),
     row(Op::Leave, "POST", "/v1/leave", "Leaves the fleet.", Json("Written"), WRITE),
     row(Op::Shutdown, "POST", "/v1/shutdown", "Drains and ends the node.", EmptyObject, READ),
-    query(LIMIT, row(Op::Ledger, "GET", "/v1/ledger", "The newest blocks.", Rows("BlockRow"), READ)),
+    takes(
+        Json("Log"),
+        row(Op::Ledger, "POST", "/v1/ledger/log", "The newest blocks that fit.", Rows("BlockRow"), FIND),
+    ),
     row(Op::Verify, "GET", "/v1/ledger/verify", "Checks everything again.", Json("Verified"), READ),
     row(Op::Doctor, "GET", "/v1/doctor", "What the node finds out about itself.", Json("Doctor"), READ),
     takes(
@@ -316,6 +318,35 @@ pub(super) const TABLE: &[Row] = &[
             Json("Recovered"),
             WRITE,
         ),
+    ),
+    row(Op::Whoami, "GET", "/v1/whoami", "This device, as the fleet knows it.", Json("Whoami"), READ),
+    row(Op::Users, "GET", "/v1/users", "The users.", Rows("UserRow"), READ),
+    takes(
+        Json("AddUser"),
+        row(Op::AddUser, "POST", "/v1/users", "Makes a person known.", Json("UserKnown"), WRITE),
+    ),
+    takes(
+        Json("ChangeUser"),
+        row(
+            Op::ChangeUser,
+            "POST",
+            "/v1/users/change",
+            "Makes a person known again, by the same key.",
+            Json("UserKnown"),
+            WRITE,
+        ),
+    ),
+    takes(
+        Json("RevokeUser"),
+        row(Op::RevokeUser, "POST", "/v1/users/revoke", "Ends a user.", Json("UserRevoked"), WRITE),
+    ),
+    row(
+        Op::UserTicket,
+        "GET",
+        "/v1/users/{id}/ticket",
+        "A ticket to join with as this user.",
+        Json("TicketReply"),
+        WRITE,
     ),
 ];
 

@@ -69,7 +69,7 @@ pub(super) async fn answer(
             manage.shutdown().await?;
             Ok(json_response("{}"))
         }
-        Op::Ledger => json(&manage.ledger(usize::try_from(query.number(0)).unwrap_or(usize::MAX)).await?),
+        Op::Ledger => json(&manage.ledger(parse("Log", &body)?).await?),
         Op::Verify => json(&manage.verify().await?),
         Op::Doctor => json(&manage.doctor().await?),
         Op::Revoke => json(&manage.revoke(parse("Revoke", &body)?).await?),
@@ -77,6 +77,17 @@ pub(super) async fn answer(
         Op::RevokeRoles => json(&manage.revoke_roles(parse("RoleChange", &body)?).await?),
         Op::Recovery => json(&manage.recovery().await?),
         Op::Recover => json(&manage.recover(parse("Recover", &body)?).await?),
+        Op::Whoami => json(&manage.whoami().await?),
+        Op::Users => json(&manage.users().await?),
+        Op::AddUser => json(&manage.add_user(parse("AddUser", &body)?).await?),
+        Op::ChangeUser => json(&manage.change_user(parse("ChangeUser", &body)?).await?),
+        Op::RevokeUser => json(&manage.revoke_user(parse("RevokeUser", &body)?).await?),
+        Op::UserTicket => {
+            let id: BlockId = place
+                .parse()
+                .map_err(|e| ApiError::bad_request(format!("`{place}` does not name a user: {e}.")))?;
+            json(&manage.user_ticket(id).await?)
+        }
         Op::Call | Op::CallPath | Op::Health | Op::Ready | Op::Metrics | Op::OpenApi => {
             Err(ApiError::internal("This route does not belong to the management interface."))
         }

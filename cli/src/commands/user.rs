@@ -1,0 +1,338 @@
+//! `osiris user`: persons, whose keys admit their devices.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use osiris_fleet::api::{AddUser, ChangeUser, RevokeUser, UserKnown, UserRow};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::seen;
+use crate::args::{Role, UserAddArgs, UserCommand, UserKey, UserKeyCommand};
+use crate::backend::driver::{SecretKey, public_key};
+use crate::backend::{Backend, millis};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::{Cell, Tone};
+use crate::output::{Out, human};
+use crate::user_key::{KeyFile, KeyFileError, PASSPHRASE_BYTES_MIN};
+
+/// Bytes of a passphrase, with the end of its line.
+const PASSPHRASE_BYTES_MAX: u64 = 1_024;
+
+pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    match command {
+        UserCommand::Add(args) => add(args, settings, out).await,
+        UserCommand::Ls => ls(settings, out).await,
+        UserCommand::Ticket { user } => {
+            let mut backend = Backend::open_to_read(settings).await?;
+            let row = find(&backend.users().await?, user)?;
+            let reply = backend.user_ticket(&row.id).await?;
+            out.line(&reply, &reply.ticket)?;
+            Ok(Exit::Done)
+        }
+        UserCommand::Roles { user, roles, devices, wait } => {
+            if roles.is_empty() && devices.is_none() {
+                return Err(Failure::usage("Nothing is to be changed.").next("name roles, or give --devices"));
+            }
+            let mut backend = Backend::open(settings).await?;
+            let id = find(&backend.users().await?, user)?.id;
+            let offline = backend.is_offline();
+            let (roles, devices) = (names(roles), devices.unwrap_or(0));
+            let change = ChangeUser { id, roles, devices, timeout_ms: millis(wait.timeout) };
+            let known = backend.change_user(change).await?;
+            told(&known, out)?;
+            out.note(
+                "Devices that joined before keep what they have: `osiris role grant` and `revoke` change it.",
+            );
+            Ok(seen(&known.written, offline, out))
+        }
+        UserCommand::Revoke { user, keep_devices, discard, wait } => {
+            let mut backend = Backend::open(settings).await?;
+            let id = find(&backend.users().await?, user)?.id;
+            let offline = backend.is_offline();
+            let timeout_ms = millis(wait.timeout);
+            let revoke = RevokeUser { id, keep_devices: *keep_devices, discard: *discard, timeout_ms };
+            let revoked = backend.revoke_user(revoke).await?;
+            out.line(&revoked, &format!("revoked the user {}", revoked.name))?;
+            if !revoked.devices_ended.is_empty() {
+                out.note(&format!("No members any more: {}", human::list(&revoked.devices_ended)));
+            }
+            if !revoked.devices_staying.is_empty() {
+                out.note(&format!("Members still: {}", human::list(&revoked.devices_staying)));
+            }
+            if !revoked.functions_ended.is_empty() {
+                out.note(&format!("No functions any more: {}", human::list(&revoked.functions_ended)));
+            }
+            Ok(seen(&revoked.written, offline, out))
+        }
+        UserCommand::Key(command) => key(command, settings, out),
+    }
+}
+
+async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let backend = Backend::open(settings).await?;
+    let offline = backend.is_offline();
+    let key = match &args.public_key {
+        Some(key) => key.clone(),
+        None => {
+            let path = path(args.key.file.as_deref(), settings)?;
+            if path.exists() {
+                let message = format!("There is a key in {} already.", path.display());
+                return Err(Failure::usage(message).next(
+                    "add its owner with --public-key \"$(osiris user key show)\", or give another --key",
+                ));
+            }
+            let public = new_key(&args.key, &path)?;
+            out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
+            public
+        }
+    };
+    let user = AddUser {
+        name: args.name.clone(),
+        key,
+        roles: names(&args.roles),
+        devices: args.devices,
+        timeout_ms: millis(args.wait.timeout),
+    };
+    let known = backend.add_user(user).await?;
+    told(&known, out)?;
+    Ok(seen(&known.written, offline, out))
+}
+
+/// What a user is now. The ticket is what people pipe on.
+fn told(known: &UserKnown, out: Out) -> Result<(), Failure> {
+    out.note(&format!(
+        "{} is known, and its devices are {} from now on",
+        known.name,
+        human::list(&known.roles)
+    ));
+    match &known.ticket {
+        Some(ticket) => out.line(known, ticket),
+        None => {
+            out.note("next: `osiris user ticket` prints a ticket once a node runs");
+            out.line(known, &known.id)
+        }
+    }
+}
+
+async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let rows = Backend::open_to_read(settings).await?.users().await?;
+    let headers = ["NAME", "ID", "STATE", "ROLES", "ADMITTED", "DEVICES", "KEY", "BY"];
+    out.rows(&rows, &headers, "no users; `osiris user add` makes a person known", |row| {
+        let used = format!("{} of {}", row.used, row.devices_max);
+        vec![
+            Cell::new(&row.name),
+            Cell::dim(human::short(&row.id)),
+            Cell::state(&row.state),
+            Cell::new(human::list(&row.roles)),
+            if row.surplus > 0 {
+                Cell::new(format!("{used}, {} void", row.surplus)).tone(Tone::Warning)
+            } else {
+                Cell::new(used)
+            },
+            Cell::new(human::list(&row.devices)),
+            Cell::dim(human::short(&row.key)),
+            Cell::new(&row.by),
+        ]
+    })?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct PublicKey {
+    key: String,
+    file: String,
+}
+
+fn key(command: &UserKeyCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let (public, path) = match command {
+        UserKeyCommand::New(args) => {
+            let path = path(args.file.as_deref(), settings)?;
+            let public = new_key(args, &path)?;
+            out.note("next: an admin runs `osiris user add NAME --public-key` with this key");
+            (public, path)
+        }
+        UserKeyCommand::Show { file } => {
+            let path = path(file.as_deref(), settings)?;
+            (read(&path)?.public(), path)
+        }
+        UserKeyCommand::Passphrase { key, new_passphrase_file } => {
+            let path = path(key.file.as_deref(), settings)?;
+            let secret = unlock(key, settings)?;
+            let passphrase = new_passphrase(new_passphrase_file.as_deref())?;
+            let file = seal(&secret, &passphrase)?;
+            file.replace(&path).map_err(|error| unwritten(&path, &error))?;
+            out.note("Copies of the file keep the passphrase that they had.");
+            (file.public(), path)
+        }
+    };
+    let key = PublicKey { key: public, file: path.display().to_string() };
+    out.line(&key, &key.key)?;
+    Ok(Exit::Done)
+}
+
+/// The user's key, with the passphrase from a file or from the terminal.
+pub(crate) fn unlock(args: &UserKey, settings: &Settings) -> Result<SecretKey, Failure> {
+    let path = path(args.file.as_deref(), settings)?;
+    let file = read(&path)?;
+    let passphrase = match &args.passphrase_file {
+        Some(file) => passphrase_in(file)?,
+        None => ask("Passphrase of the user's key: ")?,
+    };
+    file.open(&passphrase).map_err(|error| unusable(&path, &error))
+}
+
+fn new_key(args: &UserKey, path: &Path) -> Result<String, Failure> {
+    if path.exists() {
+        return Err(taken(path));
+    }
+    let passphrase = new_passphrase(args.passphrase_file.as_deref())?;
+    let secret = SecretKey(random()?);
+    seal(&secret, &passphrase)?.create(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => taken(path),
+        _ => unwritten(path, &error),
+    })?;
+    Ok(public_key(&secret.0))
+}
+
+fn seal(secret: &SecretKey, passphrase: &str) -> Result<KeyFile, Failure> {
+    KeyFile::seal(secret, passphrase, &random()?)
+        .map_err(|error| Failure::failed(format!("The key cannot be encrypted: {error}.")))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::failed(format!("The system gives no random bytes: {error}.")))?;
+    Ok(bytes)
+}
+
+fn path(given: Option<&Path>, settings: &Settings) -> Result<PathBuf, Failure> {
+    given.map(Path::to_owned).or_else(|| settings.user_key.clone()).ok_or_else(|| {
+        Failure::usage("There is no home folder to keep a user's key in.")
+            .next("give --key FILE, or set OSIRIS_USER_KEY")
+    })
+}
+
+fn read(path: &Path) -> Result<KeyFile, Failure> {
+    KeyFile::read(path).map_err(|error| unusable(path, &error))
+}
+
+fn unusable(path: &Path, error: &KeyFileError) -> Failure {
+    let message = format!("The user's key {} cannot be used: {error}.", path.display());
+    match error {
+        KeyFileError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Failure::not_found(message).next("give --key FILE, or make a key with `osiris user key new`")
+        }
+        KeyFileError::Io(_) => Failure::usage(message).next("check its name and permissions"),
+        KeyFileError::Passphrase => {
+            Failure::new(Exit::Denied, message).next("try again; nobody can open the key without it")
+        }
+        _ => Failure::failed(message).next("take a copy from a backup, or be made known with a new key"),
+    }
+}
+
+fn taken(path: &Path) -> Failure {
+    Failure::usage(format!("The file {} is there already and is left alone.", path.display()))
+        .next("give another --key; `osiris user key show` prints what this one holds")
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("The key file {} cannot be written: {error}.", path.display()))
+        .next("check its folder, permissions and free space")
+}
+
+/// A passphrase that is to be kept in mind: asked for twice.
+fn new_passphrase(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+    let passphrase = match file {
+        Some(file) => passphrase_in(file)?,
+        None => {
+            let passphrase = ask("New passphrase for the user's key: ")?;
+            if *ask("The same again: ")? != *passphrase {
+                return Err(
+                    Failure::failed("The two are not the same; nothing was written.").next("try again")
+                );
+            }
+            passphrase
+        }
+    };
+    if passphrase.len() < PASSPHRASE_BYTES_MIN {
+        return Err(Failure::usage(format!("A passphrase has at least {PASSPHRASE_BYTES_MIN} bytes."))
+            .next("take several words"));
+    }
+    Ok(passphrase)
+}
+
+fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("A passphrase is needed, and nobody is here to be asked.")
+            .next("give --passphrase-file FILE"));
+    }
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
+        Failure::failed(format!("The passphrase cannot be read from the terminal: {error}."))
+            .next("give --passphrase-file FILE")
+    })
+}
+
+fn passphrase_in(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::with_capacity(2 * PASSPHRASE_BYTES_MAX as usize));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| {
+        Failure::usage(format!("The passphrase file {} cannot be read: {error}.", path.display()))
+            .next("check its name and permissions")
+    })?;
+    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+fn names(roles: &[Role]) -> Vec<String> {
+    roles.iter().map(|role| role.name().to_owned()).collect()
+}
+
+/// The one user of this name, or whose id starts so. Revoked ones are looked at last.
+fn find(rows: &[UserRow], name: &str) -> Result<UserRow, Failure> {
+    let id = name.to_ascii_lowercase();
+    let is_start = id.len() >= 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let fits = |row: &&UserRow| row.name == name || (is_start && row.id.starts_with(&id));
+    let (past, present): (Vec<_>, Vec<_>) = rows.iter().filter(fits).partition(|row| row.state == "revoked");
+    match if present.is_empty() { &past } else { &present }.as_slice() {
+        [row] => Ok((*row).clone()),
+        [] => {
+            Err(Failure::not_found(format!("There is no user {name}."))
+                .next("`osiris user ls` lists the users"))
+        }
+        // Of past ones any says that it is past.
+        [row, ..] if present.is_empty() => Ok((*row).clone()),
+        several => {
+            let several: Vec<_> = several.iter().map(|row| human::short(&row.id)).collect();
+            Err(Failure::usage(format!("{name} names several users: {}.", several.join(", ")))
+                .next("give the start of the one's id"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_name_or_id_and_nobody_is_guessed() {
+        let row = |name: &str, id: &str, state: &str| UserRow {
+            name: name.to_owned(),
+            id: id.to_owned(),
+            state: state.to_owned(),
+            ..UserRow::default()
+        };
+        let rows = [
+            row("isis", "abcd1111", "revoked"),
+            row("isis", "abcd2222", "open"),
+            row("seth", "beef0000", "open"),
+            row("seth", "dead0000", "used-up"),
+        ];
+        assert_eq!(find(&rows, "isis").expect("the one that admits").id, "abcd2222");
+        assert_eq!(find(&rows, "abcd1").expect("by id").id, "abcd1111");
+        assert_eq!(find(&rows, "seth").expect_err("two").exit, Exit::Usage);
+        assert_eq!(find(&rows, "nobody").expect_err("none").exit, Exit::NotFound);
+    }
+}
