@@ -225,12 +225,6 @@ impl Offline {
         self.at_desk(|desk| async move { desk.verify().await }).await
     }
 
-    /// Whether another member confirmed every own block.
-    #[must_use]
-    pub fn all_seen(&self) -> bool {
-        self.process.engine.node.all_seen()
-    }
-
     /// Meets other members for at most so long: hands over what they lack, takes what they have, and
     /// serves them the components they ask for. Ends the process's use of the folder.
     ///

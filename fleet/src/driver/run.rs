@@ -87,14 +87,14 @@ pub(crate) struct Process {
 
 impl Process {
     /// Makes the engine. `serves` says whether this process runs functions.
-    pub(crate) fn new(mut opened: Opened, serves: bool) -> Result<Self, DriverError> {
+    pub(crate) fn new(opened: Opened, serves: bool) -> Result<Self, DriverError> {
         let clock = Clock::start();
-        let all_seen = opened.all_seen();
         let seed = u64::from_le_bytes(random()?);
         let Opened { folder, journal, ledger, writer, library, warnings, damaged } = opened;
         let secret = folder.device_key()?.to_bytes();
+        let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
-        let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
+        let node = Node::new(clock.now(), &Config { serves, seed, confirmed }, ledger, writer);
         let state = Arc::new(NodeState::default());
         let metrics = Arc::new(Metrics::default());
         let (engine, handle) = Engine::new(
@@ -197,11 +197,7 @@ impl Process {
             let patience = if connected { MESH_CLOSE } else { MESH_CLOSE_ALONE };
             let _ = tokio::time::timeout(patience, mesh.shutdown()).await;
         }
-        if self.engine.node.all_seen() {
-            let digest = self.engine.node.digest();
-            self.folder.save_seen(&digest)?;
-        }
-        Ok(())
+        self.folder.save_confirmed(&self.engine.node.confirmed())
     }
 }
 
@@ -333,7 +329,8 @@ impl Process {
         }
     }
 
-    /// Runs, and now and then keeps what it learnt of members' addresses and removes what is unused.
+    /// Runs, and now and then keeps what it learnt of members' addresses and of confirmed blocks, and removes
+    /// what is unused.
     async fn run_until(
         &mut self,
         events: &mut mpsc::Receiver<MeshEvent>,
@@ -358,6 +355,9 @@ impl Process {
                 && let Err(error) = save_peers(&self.folder, mesh)
             {
                 tracing::warn!(%error, "the addresses of members were not kept");
+            }
+            if let Err(error) = self.folder.save_confirmed(&self.engine.node.confirmed()) {
+                tracing::warn!(%error, "it was not kept which blocks other members have seen");
             }
             self.sweep(Instant::now()).await;
         }

@@ -401,7 +401,7 @@ mod tests {
             for block in ledger.in_order() {
                 replica.replay(block.entry()).expect("valid");
             }
-            let config = Config { serves: false, seed: device.into(), all_seen: true };
+            let config = Config { serves: false, seed: device.into(), confirmed: Vec::new() };
             Node::new(at(0), &config, replica, Writer::new(key(device), Session([session; 16])))
         });
         let other = [2, 1].map(|device| vec![Input::PeerUp(PeerId::from_bytes(author(device).0))]);

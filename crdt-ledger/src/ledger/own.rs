@@ -1,0 +1,33 @@
+//! What a replica asks of the blocks that it wrote itself.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Ledger, read::Read};
+use crate::{
+    block::Block,
+    id::{Author, BlockId},
+};
+
+impl Ledger {
+    /// The admitted blocks of one author, chain by chain.
+    pub fn blocks_by(&self, author: Author) -> impl Iterator<Item = &Arc<Block>> {
+        let chains = self.chains.iter().filter(move |(id, _)| id.author == author);
+        chains.flat_map(|(_, chain)| chain.from(1)).filter_map(|id| self.blocks.get(&id))
+    }
+
+    /// Takes these blocks out again, as if they had never come: for blocks that this replica made and could
+    /// not make durable, so that nobody else holds them. What waits for others is dropped with them, and comes
+    /// again from whoever sent it. Costs a replay of all blocks. Call [`Ledger::publish`] next.
+    ///
+    /// # Panics
+    /// If a block that was admitted before is refused now: what a block names makes it valid, for ever.
+    pub fn forget(&mut self, blocks: &BTreeSet<BlockId>) {
+        let mut rest = Self { view: Arc::clone(&self.view), ..Self::new(self.fleet) };
+        for block in self.in_order().iter().filter(|block| !blocks.contains(&block.id())) {
+            // One that follows what is forgotten waits now.
+            let again = rest.place(Read::Block(Box::new(Block::clone(block))), None);
+            assert!(again.is_ok(), "an admitted block stays valid: {again:?}");
+        }
+        *self = rest;
+    }
+}
