@@ -78,6 +78,15 @@ impl Offline {
         Ok(status)
     }
 
+    /// What is wrong with the folder. What a running node costs is nothing here.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn doctor(&mut self) -> Result<api::Doctor> {
+        let doctor = self.at_desk(|desk| async move { desk.doctor().await }).await?;
+        Ok(api::Doctor { facts: doctor.facts, problems: doctor.problems, ..api::Doctor::default() })
+    }
+
     /// Members.
     ///
     /// # Errors
