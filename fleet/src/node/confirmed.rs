@@ -40,10 +40,11 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use osiris_ledger::{Now, Payload, Roles, Session, Writer, op};
+    use osiris_mesh::{PeerId, proto::sync::Frame};
 
     use super::*;
     use crate::node::{
-        Config,
+        Config, Input,
         sample::{author, founded, key},
     };
 
@@ -56,18 +57,32 @@ mod tests {
         Node::new(Now::default(), &config, replica, Writer::new(key(1), Session([7; 16])))
     }
 
+    fn invite(seed: u8) -> Payload {
+        let (key, note) = (author(seed), String::new());
+        Payload::Invited(op::Invited { key, uses: 1, roles: Roles::NODE, device: None, note })
+    }
+
+    #[test]
+    fn who_gave_all_that_was_missing_is_known_to_hold_the_rest() {
+        let (mut first, mut ledger) = founded(Now::default());
+        let mut node = restarted(&ledger, Vec::new());
+        let missing = first.append(&mut ledger, Now::default(), invite(50)).expect("allowed");
+        let peer = PeerId::from_bytes(author(9).0);
+        let mut handle = |input| {
+            node.handle(Now::default(), input);
+            while node.poll_effect().is_some() {}
+            node.unseen.len()
+        };
+        handle(Input::PeerUp(peer));
+        let digest = Frame::Digest(ledger.digest().to_vec().into());
+        assert_ne!(handle(Input::Frame(peer, digest.encode())), 0, "it holds something else");
+        let blocks = Frame::Blocks(vec![missing.entry().to_vec().into()], false);
+        assert_eq!(handle(Input::Frame(peer, blocks.encode())), 0, "before its next digest");
+    }
+
     #[test]
     fn a_start_counts_as_unseen_what_the_note_does_not_cover_and_no_more() {
         let (mut first, mut ledger) = founded(Now::default());
-        let invite = |seed| {
-            Payload::Invited(op::Invited {
-                key: author(seed),
-                uses: 1,
-                roles: Roles::NODE,
-                device: None,
-                note: String::new(),
-            })
-        };
         let mut blocks = Vec::new();
         for seed in 50..53 {
             blocks.push(first.append(&mut ledger, Now::default(), invite(seed)).expect("allowed").id());

@@ -245,6 +245,10 @@ impl Node {
             }
         }
         if !admitted.is_empty() {
+            // With them this replica may hold just what a peer last said it holds.
+            if self.sync.agreeing(&mut self.ledger) > 0 {
+                self.unseen.clear();
+            }
             // What this peer brought may be news to the others.
             self.sync.nudge(now);
         }
