@@ -268,7 +268,7 @@ async fn a_node_takes_back_what_it_cannot_serve() {
     let node = folder.up().await;
     until("the statement is taken back", || async {
         let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;
-        rows.iter().any(|row| row.state == "pending" && row.replicas == 0)
+        rows.iter().any(|row| row.state == "pending" && row.served_by == 0)
     })
     .await;
     let detail: api::FunctionDetail = node.get("/v1/functions/summary").await;

@@ -351,7 +351,7 @@ mod tests {
 
     async fn replicas(node: &Addresses) -> u64 {
         let rows: Vec<api::FunctionRow> = manage(node, "GET /v1/functions", b"").await;
-        rows.first().map_or(0, |row| row.replicas)
+        rows.first().map_or(0, |row| row.served_by)
     }
 
     /// A folder that was admitted by this node.

@@ -166,7 +166,7 @@ impl Fleet {
             loop {
                 let rows: Vec<FunctionRow> = client.get("/v1/functions").await?;
                 let row = rows.into_iter().find(|row| row.name == name);
-                if row.as_ref().is_some_and(|row| row.revision == number && row.replicas >= replicas) {
+                if row.as_ref().is_some_and(|row| row.revision == number && row.served_by >= replicas) {
                     break;
                 }
                 if Instant::now() >= until {
@@ -245,7 +245,7 @@ impl Fleet {
     async fn all_serve_newest(&self) -> Result<bool, Failure> {
         let rows: Vec<FunctionRow> = self.client(0).await?.get("/v1/functions").await?;
         let summary = rows.iter().find(|row| row.name == "summary");
-        Ok(summary.is_some_and(|row| row.replicas == NODES as u64 && row.revision == row.newest))
+        Ok(summary.is_some_and(|row| row.served_by == NODES as u64 && row.revision == row.newest))
     }
 
     /// Every node checks every block and every component again.
