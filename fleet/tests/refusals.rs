@@ -45,8 +45,8 @@ async fn tickets_that_admit_nobody_say_why() {
     assert!(rows.iter().any(|row| row.id == id && row.state == "open"));
     let answer = node.manage("DELETE", &format!("/v1/invitations/{id}?timeout_ms=50"), "").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let refused = Folder::joined(&revoked, "x").await.expect_err("revoked");
-    assert!(refused.message.contains("was revoked"), "{refused}");
+    let refused = Folder::joined(&revoked, "x").await.expect_err("withdrawn");
+    assert!(refused.message.contains("was withdrawn"), "{refused}");
 
     // None of this used up the good one.
     Folder::joined(&good, "good").await.expect("joined");

@@ -228,7 +228,7 @@ impl Node {
                 return Err(Refusal::joining(RefusalCode::UsedUp, USED_UP));
             }
             InvitationState::Withdrawn => {
-                return Err(Refusal::joining(RefusalCode::Revoked, "The invitation was revoked."));
+                return Err(Refusal::joining(RefusalCode::Revoked, "The invitation was withdrawn."));
             }
         }
         let until = now.mono.plus(WELCOME_AFTER);
@@ -259,7 +259,7 @@ impl Node {
         Err(match invitation.map(|invitation| invitation.state) {
             Some(InvitationState::UsedUp) => Refusal::joining(RefusalCode::UsedUp, USED_UP),
             Some(InvitationState::Withdrawn) => {
-                Refusal::joining(RefusalCode::Revoked, "The invitation was revoked.")
+                Refusal::joining(RefusalCode::Revoked, "The invitation was withdrawn.")
             }
             _ => Refusal::joining(
                 RefusalCode::Revoked,
