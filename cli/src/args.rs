@@ -363,7 +363,7 @@ pub(crate) struct DeployArgs {
     /// Also wait, within the timeout, until the revision is live
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Check everything and deploy nothing
+    /// Check everything, the role of this device too, and deploy nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]

@@ -172,12 +172,7 @@ fn read(argument: &str) -> Result<Vec<u8>, Failure> {
         }
         Some(path) => {
             let file = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-            file.map_err(|e| {
-                let exit =
-                    if e.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
-                Failure::new(exit, format!("The file {path} cannot be read: {e}."))
-                    .next("check its name and permissions")
-            })?;
+            file.map_err(|error| Failure::unread("file", path.as_ref(), &error))?;
         }
         None => bytes.extend_from_slice(argument.as_bytes()),
     }

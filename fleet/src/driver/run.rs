@@ -224,8 +224,7 @@ fn save_peers(folder: &Folder, mesh: &Mesh) -> Result<(), DriverError> {
 /// [`DriverError`] where the node cannot start; what happens later is logged and repaired.
 pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<(), DriverError> {
     let token = options.token_file.as_deref().map(Token::read).transpose();
-    let token =
-        token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), &error.next()))?;
+    let token = token.map_err(|error| DriverError::new(error.code(), error.to_string(), &error.next()))?;
     validate_listen(options.http, token.as_ref())
         .map_err(|error| listen_error(codes::BAD_REQUEST, &error))?;
     let opened = Opened::open_founded(&options.data)?;
