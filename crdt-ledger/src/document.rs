@@ -34,7 +34,7 @@ pub struct Document {
     chains: BTreeMap<ChainId, ChainState>,
     /// Blocks whose changes are not derived yet, each behind its predecessor.
     pending: Vec<Arc<Block>>,
-    /// A fork came to light below what was derived: the document is built again.
+    /// A fork came to light below what was derived, or blocks were taken out: the document is built again.
     stale: bool,
     rebuilds: u64,
 }
@@ -57,6 +57,12 @@ impl Document {
             self.stale = true;
         }
         self.pending.retain(|block| block.chain() != chain || block.seq() < seq);
+    }
+
+    /// Blocks were taken out of the ledger: the document is built again.
+    pub(crate) fn outdated(&mut self) {
+        self.stale = true;
+        self.pending.clear();
     }
 
     /// Applies what waits; after a fork, builds the document again from the ledger's blocks.

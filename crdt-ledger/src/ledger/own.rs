@@ -1,6 +1,6 @@
 //! What a replica asks of the blocks that it wrote itself.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
 use super::{Ledger, read::Read};
 use crate::{
@@ -16,13 +16,14 @@ impl Ledger {
     }
 
     /// Takes these blocks out again, as if they had never come: for blocks that this replica made and could
-    /// not make durable, so that nobody else holds them. What waits for others is dropped with them, and comes
-    /// again from whoever sent it. Costs a replay of all blocks. Call [`Ledger::publish`] next.
+    /// not make durable, so that nobody else holds them. Costs a replay of all blocks. Call [`Ledger::publish`] next.
     ///
     /// # Panics
     /// If a block that was admitted before is refused now: what a block names makes it valid, for ever.
     pub fn forget(&mut self, blocks: &BTreeSet<BlockId>) {
-        let mut rest = Self { view: Arc::clone(&self.view), ..Self::new(self.fleet) };
+        let (mut document, early) = (mem::take(&mut self.document), mem::take(&mut self.early));
+        document.outdated();
+        let mut rest = Self { view: Arc::clone(&self.view), document, early, ..Self::new(self.fleet) };
         for block in self.in_order().iter().filter(|block| !blocks.contains(&block.id())) {
             // One that follows what is forgotten waits now.
             let again = rest.place(Read::Block(Box::new(Block::clone(block))), None);

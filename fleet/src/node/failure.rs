@@ -129,6 +129,7 @@ mod tests {
         running.durable();
         assert!(matches!(running.answer(1), Some(Ok(_))));
         let before = (running.node.view().hash(), running.node.digest());
+        let heads = running.node.document_heads();
         running.deploy(2, "lost");
         running.deploy(3, "lost-too");
         assert_ne!(running.node.digest(), before.1, "it was in memory");
@@ -139,6 +140,7 @@ mod tests {
             );
         }
         assert_eq!((running.node.view().hash(), running.node.digest()), before);
+        assert_eq!(running.node.document_heads(), heads);
         assert!(running.node.view().function("lost").is_none());
         assert_eq!(running.node.ledger().blocks_by(author(1)).count(), 2, "the founding and what is durable");
         assert_eq!(running.node.held().unseen, 2);
