@@ -113,7 +113,7 @@ Examples:
     /// Leave the fleet for good
     #[command(after_help = "Examples:\n  osiris leave --yes")]
     Leave(LeaveArgs),
-    /// Make a ticket that admits a device, or list and revoke invitations
+    /// Make a ticket that admits a device, or list and withdraw invitations
     #[command(
         args_conflicts_with_subcommands = true,
         after_help = "\
@@ -343,7 +343,7 @@ pub(crate) enum Role {
     Node,
     /// Deploys and removes functions.
     Operator,
-    /// Invites and revokes.
+    /// Invites, withdraws invitations and revokes members.
     Admin,
     /// Reads; writes nothing.
     Viewer,
@@ -390,7 +390,7 @@ pub(crate) struct BacklogArgs {
 pub(crate) enum InviteCommand {
     /// List the invitations
     Ls,
-    /// Revoke an invitation: it admits nobody any more
+    /// Withdraw an invitation: it admits nobody any more
     #[command(after_help = "Examples:\n  osiris invite revoke 3f9a1c2b7d04")]
     Revoke {
         /// The invitation's id, or its start, as `osiris invite ls` prints it
@@ -418,7 +418,7 @@ pub(crate) struct DeployArgs {
     /// Also wait, within the timeout, until the revision is live
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Check everything and deploy nothing
+    /// Check everything, the role of this device too, and deploy nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]

@@ -10,16 +10,16 @@ use bytes::Bytes;
 use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
-    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, FunctionDetail, FunctionRow, InvitationRow,
-    Invite, Invited, Log, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
-    RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami,
-    Written,
+    AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
+    InvitationRow, Invite, Invited, Log, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked,
+    RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified,
+    Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
 use osiris_protocol::call::CallRequest;
 
-use crate::client::{Answer, Client, GRACE, QUICK};
+use crate::client::{Answer, Client, Patience};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, human, progress::Progress};
@@ -28,6 +28,11 @@ use crate::output::{Out, human, progress::Progress};
 const CONTACT: Duration = Duration::from_secs(2);
 /// How often a condition is looked at that nothing announces.
 const LOOK: Duration = Duration::from_millis(50);
+/// What says whether a function was deployed or removed, an invitation made or withdrawn, a member changed.
+const DEPLOYED: &str = "osiris ledger log";
+const INVITED: &str = "osiris invite ls";
+const MEMBERS: &str = "osiris nodes";
+const USERS: &str = "osiris user ls";
 /// How long a whole ledger may take to be checked.
 const VERIFY: Duration = Duration::from_secs(600);
 
@@ -166,6 +171,13 @@ impl Backend {
         }
     }
 
+    pub(crate) async fn doctor(&mut self) -> Result<Doctor, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/doctor").await,
+            Self::Replica(replica) => Ok(replica.offline.doctor().await?),
+        }
+    }
+
     pub(crate) async fn nodes(&mut self) -> Result<Vec<NodeRow>, Failure> {
         match self {
             Self::Node(client) => client.get("/v1/nodes").await,
@@ -196,7 +208,7 @@ impl Backend {
 
     pub(crate) async fn ledger(&mut self, log: Log) -> Result<Vec<BlockRow>, Failure> {
         match self {
-            Self::Node(client) => client.post("/v1/ledger/log", &log, QUICK).await,
+            Self::Node(client) => client.post("/v1/ledger/log", &log, Patience::question()).await,
             Self::Replica(replica) => Ok(replica.offline.ledger(log).await?),
         }
     }
@@ -205,7 +217,8 @@ impl Backend {
         let progress = Progress::spinner("checking the ledger");
         match self {
             Self::Node(client) => {
-                client.json(Method::GET, "/v1/ledger/verify", Bytes::new(), VERIFY, progress).await
+                let patience = Patience::fixed(VERIFY);
+                client.json(Method::GET, "/v1/ledger/verify", Bytes::new(), patience, progress).await
             }
             Self::Replica(replica) => Ok(replica.offline.verify().await?),
         }
@@ -220,14 +233,17 @@ impl Backend {
     ) -> Result<Deployed, Failure> {
         match self {
             Self::Node(client) => {
+                // One patience for both requests.
+                let patience = Patience::timeout(timeout);
                 let upload = Progress::bytes(component.len() as u64, "handing over the component");
                 let path = "/v1/blobs?kind=component";
                 let stored: BlobStored =
-                    client.json(Method::POST, path, component.into(), QUICK * 3, upload).await?;
+                    client.json(Method::POST, path, component.into(), patience.prepares(), upload).await?;
                 let _progress =
                     Progress::spinner(format!("waiting for other members ({})", human::span(timeout)));
-                let deploy = Deploy { component: stored.hash, manifest, timeout_ms: millis(timeout), wait };
-                client.post("/v1/functions", &deploy, timeout + GRACE).await
+                let timeout_ms = millis(patience.left());
+                let deploy = Deploy { component: stored.hash, manifest, timeout_ms, wait };
+                client.post("/v1/functions", &deploy, patience.records(DEPLOYED)).await
             }
             Self::Replica(mut replica) => {
                 let mut deployed = replica.offline.deploy(&component, manifest).await?;
@@ -239,7 +255,7 @@ impl Backend {
 
     pub(crate) async fn remove(self, name: &str, timeout: Duration) -> Result<Written, Failure> {
         match self {
-            Self::Node(client) => delete(&client, &format!("/v1/functions/{name}"), timeout).await,
+            Self::Node(client) => delete(&client, &format!("/v1/functions/{name}"), timeout, DEPLOYED).await,
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.remove(name).await?;
                 replica.hand_on(&mut written).await;
@@ -251,8 +267,8 @@ impl Backend {
     pub(crate) async fn invite(self, invite: Invite) -> Result<Invited, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(invite.timeout_ms) + GRACE;
-                client.post("/v1/invitations", &invite, wait).await
+                let patience = Patience::timeout(Duration::from_millis(invite.timeout_ms)).records(INVITED);
+                client.post("/v1/invitations", &invite, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut invited = replica.offline.invite(invite).await?;
@@ -264,7 +280,7 @@ impl Backend {
 
     pub(crate) async fn withdraw(self, id: &str, timeout: Duration) -> Result<Written, Failure> {
         match self {
-            Self::Node(client) => delete(&client, &format!("/v1/invitations/{id}"), timeout).await,
+            Self::Node(client) => delete(&client, &format!("/v1/invitations/{id}"), timeout, INVITED).await,
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.withdraw(id).await?;
                 replica.hand_on(&mut written).await;
@@ -276,8 +292,8 @@ impl Backend {
     pub(crate) async fn revoke(self, revoke: Revoke) -> Result<Revoked, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(revoke.timeout_ms) + GRACE;
-                client.post("/v1/members/revoke", &revoke, wait).await
+                let patience = Patience::timeout(Duration::from_millis(revoke.timeout_ms)).records(MEMBERS);
+                client.post("/v1/members/revoke", &revoke, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut revoked = replica.offline.revoke(revoke).await?;
@@ -291,9 +307,9 @@ impl Backend {
     pub(crate) async fn change_roles(self, change: RoleChange, give: bool) -> Result<RolesChanged, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(change.timeout_ms) + GRACE;
+                let patience = Patience::timeout(Duration::from_millis(change.timeout_ms)).records(MEMBERS);
                 let path = if give { "/v1/roles/grant" } else { "/v1/roles/revoke" };
-                client.post(path, &change, wait).await
+                client.post(path, &change, patience).await
             }
             Self::Replica(mut replica) => {
                 let changed = match give {
@@ -331,8 +347,8 @@ impl Backend {
     pub(crate) async fn add_user(self, user: AddUser) -> Result<UserKnown, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(user.timeout_ms) + GRACE;
-                client.post("/v1/users", &user, wait).await
+                let patience = Patience::timeout(Duration::from_millis(user.timeout_ms)).records(USERS);
+                client.post("/v1/users", &user, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut known = replica.offline.add_user(user).await?;
@@ -345,8 +361,8 @@ impl Backend {
     pub(crate) async fn change_user(self, change: ChangeUser) -> Result<UserKnown, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(change.timeout_ms) + GRACE;
-                client.post("/v1/users/change", &change, wait).await
+                let patience = Patience::timeout(Duration::from_millis(change.timeout_ms)).records(USERS);
+                client.post("/v1/users/change", &change, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut known = replica.offline.change_user(change).await?;
@@ -359,8 +375,8 @@ impl Backend {
     pub(crate) async fn revoke_user(self, revoke: RevokeUser) -> Result<UserRevoked, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(revoke.timeout_ms) + GRACE;
-                client.post("/v1/users/revoke", &revoke, wait).await
+                let patience = Patience::timeout(Duration::from_millis(revoke.timeout_ms)).records(USERS);
+                client.post("/v1/users/revoke", &revoke, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut revoked = replica.offline.revoke_user(revoke).await?;
@@ -380,8 +396,8 @@ impl Backend {
     pub(crate) async fn recover(self, recover: Recover) -> Result<Recovered, Failure> {
         match self {
             Self::Node(client) => {
-                let wait = Duration::from_millis(recover.timeout_ms) + GRACE;
-                client.post("/v1/recovery", &recover, wait).await
+                let patience = Patience::timeout(Duration::from_millis(recover.timeout_ms)).records(MEMBERS);
+                client.post("/v1/recovery", &recover, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut recovered = replica.offline.recover(recover).await?;
@@ -393,7 +409,9 @@ impl Backend {
 
     pub(crate) async fn leave(self) -> Result<Written, Failure> {
         match self {
-            Self::Node(client) => client.post("/v1/leave", &NOTHING, QUICK).await,
+            Self::Node(client) => {
+                client.post("/v1/leave", &NOTHING, Patience::question().records(MEMBERS)).await
+            }
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.leave().await?;
                 replica.hand_on(&mut written).await;
@@ -407,7 +425,7 @@ impl Backend {
         match self {
             Self::Node(client) => {
                 let sync = Sync { timeout_ms: millis(timeout) };
-                client.post("/v1/sync", &sync, timeout + GRACE).await
+                client.post("/v1/sync", &sync, Patience::timeout(timeout)).await
             }
             Self::Replica(replica) => Ok(replica.offline.contact(timeout, replica.mesh).await?),
         }
@@ -431,10 +449,16 @@ pub(crate) async fn wait_for_release(data: &Path, until: Instant) -> bool {
 /// An empty JSON object.
 pub(crate) const NOTHING: std::collections::BTreeMap<(), ()> = std::collections::BTreeMap::new();
 
-async fn delete(client: &Client, path: &str, timeout: Duration) -> Result<Written, Failure> {
+async fn delete(
+    client: &Client,
+    path: &str,
+    timeout: Duration,
+    look: &'static str,
+) -> Result<Written, Failure> {
     let _progress = Progress::spinner(format!("waiting for other members ({})", human::span(timeout)));
     let path = format!("{path}?timeout_ms={}", millis(timeout));
-    client.json(Method::DELETE, &path, Bytes::new(), timeout + GRACE, Progress::none()).await
+    let patience = Patience::timeout(timeout).records(look);
+    client.json(Method::DELETE, &path, Bytes::new(), patience, Progress::none()).await
 }
 
 pub(crate) fn millis(span: Duration) -> u64 {

@@ -20,8 +20,10 @@ use tokio::net::UnixStream;
 use crate::exit::Failure;
 use crate::output::{human, progress::Progress};
 
+/// Longest wait for a connection to the node's socket.
+const CONNECT: Duration = Duration::from_secs(2);
 /// Longest wait for the answer to a question that a node answers from memory.
-pub(crate) const QUICK: Duration = Duration::from_secs(20);
+pub(crate) const QUICK: Duration = Duration::from_secs(10);
 /// Added to a wait that the node itself keeps to, so that its own answer comes first.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// Largest answer that is read.
@@ -30,6 +32,109 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes that go out at once.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// How long a request may take, and what is known where no answer comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    until: tokio::time::Instant,
+    wait: Duration,
+    /// Whether the command takes --timeout.
+    adjustable: bool,
+    stake: Stake,
+}
+
+/// What a request may have changed when no answer comes.
+#[derive(Clone, Copy, Debug)]
+enum Stake {
+    /// Nothing that counts.
+    Nothing,
+    /// Nothing yet: it only prepares for what is to be recorded.
+    Prepares,
+    /// A block may have been recorded; the command that says whether.
+    Records(&'static str),
+}
+
+impl Patience {
+    /// For a question that a node answers from memory.
+    pub(crate) fn question() -> Self {
+        Self::fixed(QUICK)
+    }
+
+    /// For a command without --timeout.
+    pub(crate) fn fixed(wait: Duration) -> Self {
+        let until = tokio::time::Instant::now() + wait;
+        Self { until, wait, adjustable: false, stake: Stake::Nothing }
+    }
+
+    /// For a --timeout that the node does not know of.
+    pub(crate) fn exactly(timeout: Duration) -> Self {
+        Self { adjustable: true, ..Self::fixed(timeout) }
+    }
+
+    /// For all requests of a command, from now on, whose --timeout the node itself keeps to: [`GRACE`] more is
+    /// for its answer.
+    pub(crate) fn timeout(timeout: Duration) -> Self {
+        Self::exactly(timeout.saturating_add(GRACE))
+    }
+
+    /// For a request that comes before the one that records something.
+    #[must_use]
+    pub(crate) fn prepares(self) -> Self {
+        Self { stake: Stake::Prepares, ..self }
+    }
+
+    /// For a request that records something; `look` is the command that says whether it did.
+    #[must_use]
+    pub(crate) fn records(self, look: &'static str) -> Self {
+        Self { stake: Stake::Records(look), ..self }
+    }
+
+    /// What is left of the timeout that the node is to keep to.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(tokio::time::Instant::now()).saturating_sub(GRACE)
+    }
+
+    /// Nothing came in time.
+    fn over(&self) -> Failure {
+        let known = match self.stake {
+            Stake::Nothing => "",
+            Stake::Prepares => " Nothing was recorded.",
+            Stake::Records(_) => " It is unknown whether this was recorded.",
+        };
+        let failure = Failure::timed_out(format!(
+            "No answer came from the node within {}.{known}",
+            human::span(self.wait)
+        ));
+        match (self.stake, self.adjustable) {
+            (Stake::Records(look), _) => failure.next(format!(
+                "see with `osiris doctor` whether the node answers at all; when it does, look with `{look}` before you repeat this"
+            )),
+            (_, true) => failure.next(
+                "give it longer with --timeout, or see with `osiris doctor` whether the node answers at all",
+            ),
+            (_, false) => failure.next("see with `osiris doctor` whether the node answers at all"),
+        }
+    }
+
+    /// The connection broke after the request went out.
+    fn cut(&self, error: &dyn std::error::Error) -> Failure {
+        let (known, next) = match self.stake {
+            Stake::Nothing => ("", "check it with `osiris status`".to_owned()),
+            Stake::Prepares => {
+                (" Nothing was recorded.", "check it with `osiris status`, then repeat this".to_owned())
+            }
+            Stake::Records(look) => (
+                " It is unknown whether this was recorded.",
+                format!("check it with `osiris status`, and look with `{look}` before you repeat this"),
+            ),
+        };
+        Failure::failed(format!("The node went away before it answered ({error}).{known}")).next(next)
+    }
+
+    async fn keep<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::time::timeout_at(self.until, work).await.unwrap_or_else(|_| Err(self.over()))
+    }
+}
 
 /// A running node.
 #[derive(Clone, Debug)]
@@ -51,9 +156,16 @@ pub(crate) struct Answer {
 impl Client {
     /// The node that listens at `socket`; `None` where nothing does.
     pub(crate) async fn find(socket: &Path) -> Result<Option<Self>, Failure> {
-        match UnixStream::connect(socket).await {
+        let connected = tokio::time::timeout(CONNECT, UnixStream::connect(socket));
+        match connected.await.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())) {
             Ok(_) => Ok(Some(Self { socket: socket.to_owned() })),
             Err(error) => match error.kind() {
+                // Somebody listens and takes no more connections.
+                io::ErrorKind::WouldBlock => Err(Failure::timed_out(format!(
+                    "The node at {} takes no connection: it hangs or has too much to do.",
+                    socket.display()
+                ))
+                .next("look at its log; a node that hangs is ended by SIGKILL, and started again by `osiris up`")),
                 // A socket without a listener is what a killed node leaves behind.
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
                     Ok(None)
@@ -75,7 +187,7 @@ impl Client {
 
     /// `GET` of a JSON document.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.json(Method::GET, path, Bytes::new(), QUICK, Progress::none()).await
+        self.json(Method::GET, path, Bytes::new(), Patience::question(), Progress::none()).await
     }
 
     /// A request with a JSON body.
@@ -83,11 +195,11 @@ impl Client {
         &self,
         path: &str,
         body: &impl Serialize,
-        wait: Duration,
+        patience: Patience,
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body)
             .map_err(|e| Failure::failed(format!("The request is not JSON: {e}.")))?;
-        self.json(Method::POST, path, body.into(), wait, Progress::none()).await
+        self.json(Method::POST, path, body.into(), patience, Progress::none()).await
     }
 
     /// A request with any body, and a JSON answer.
@@ -96,11 +208,11 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-        wait: Duration,
+        patience: Patience,
         progress: Progress,
     ) -> Result<T, Failure> {
         let request = builder(method, path).body(Upload { rest: body, progress }).map_err(bad_request)?;
-        let answer = self.answer(request, wait).await?;
+        let answer = self.answer(request, &patience).await?;
         if !(200..300).contains(&answer.status) {
             return Err(refusal(&answer));
         }
@@ -117,14 +229,14 @@ impl Client {
         path: &str,
         headers: &[(String, String)],
         body: Bytes,
-        wait: Duration,
+        patience: Patience,
     ) -> Result<Answer, Failure> {
         let mut request = builder(method.clone(), path);
         for (name, value) in headers {
             request = request.header(name, value);
         }
         let request = request.body(Upload { rest: body, progress: Progress::none() }).map_err(bad_request)?;
-        self.answer(request, wait).await
+        self.answer(request, &patience).await
     }
 
     /// `GET` of JSON lines, each handed on as it comes.
@@ -136,14 +248,15 @@ impl Client {
         let request = builder(Method::GET, path)
             .body(Upload { rest: Bytes::new(), progress: Progress::none() })
             .map_err(bad_request)?;
-        let response = within(QUICK, self.send(request)).await?;
+        let patience = Patience::question();
+        let response = patience.keep(self.send(request, &patience)).await?;
         if !response.status().is_success() {
-            return Err(refusal(&within(QUICK, collect(response)).await?));
+            return Err(refusal(&patience.keep(collect(response, &patience)).await?));
         }
         let mut body = response.into_body();
         let mut pending = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(lost)?;
+            let frame = frame.map_err(|error| patience.cut(&error))?;
             let Ok(data) = frame.into_data() else { continue };
             pending.extend_from_slice(&data);
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
@@ -159,20 +272,25 @@ impl Client {
         if pending.trim_ascii().is_empty() { Ok(()) } else { each(line_of(&pending)?) }
     }
 
-    async fn answer(&self, request: Request<Upload>, wait: Duration) -> Result<Answer, Failure> {
-        within(wait, async { collect(self.send(request).await?).await }).await
+    async fn answer(&self, request: Request<Upload>, patience: &Patience) -> Result<Answer, Failure> {
+        patience.keep(async { collect(self.send(request, patience).await?, patience).await }).await
     }
 
-    async fn send(&self, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+    async fn send(
+        &self,
+        request: Request<Upload>,
+        patience: &Patience,
+    ) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             Failure::failed(format!("The node at {} is gone: {error}.", self.socket.display()))
                 .next("start it with `osiris up`")
         })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| patience.cut(&e))?;
         // It ends when the sender and the response's body are dropped; what goes wrong shows there.
         tokio::spawn(connection);
-        sender.send_request(request).await.map_err(lost)
+        sender.send_request(request).await.map_err(|error| patience.cut(&error))
     }
 }
 
@@ -191,23 +309,10 @@ fn bad_request(error: http::Error) -> Failure {
         .next("escape what is not printable ASCII in --path, and check --method and --header")
 }
 
-fn lost(error: hyper::Error) -> Failure {
-    Failure::failed(format!("The connection to the node was lost: {error}."))
-        .next("check the node with `osiris status`")
-}
-
-async fn within<T>(wait: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(wait, work).await.unwrap_or_else(|_| {
-        Err(Failure::timed_out(format!("No answer came within {}.", human::span(wait)))
-            .next("give it longer with --timeout, or look at `osiris status`"))
-    })
-}
-
-async fn collect(response: Response<Incoming>) -> Result<Answer, Failure> {
+async fn collect(response: Response<Incoming>, patience: &Patience) -> Result<Answer, Failure> {
     let (parts, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-        Failure::failed(format!("The node's answer was cut: {error}.")).next("send the request again")
-    })?;
+    let body =
+        Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| patience.cut(error.as_ref()))?;
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
 }
 
@@ -290,6 +395,53 @@ mod tests {
             (failure.message.as_str(), failure.next.as_deref()),
             ("No such thing.", Some("osiris ls"))
         );
+    }
+
+    #[test]
+    fn a_timeout_bounds_all_requests_of_a_command() {
+        let patience = Patience::timeout(Duration::from_secs(2));
+        assert_eq!(patience.wait, Duration::from_secs(2) + GRACE);
+        assert!(patience.left() <= Duration::from_secs(2));
+        assert_eq!(
+            Patience { until: tokio::time::Instant::now() + GRACE, ..patience }.left(),
+            Duration::ZERO
+        );
+    }
+
+    #[tokio::test]
+    async fn of_a_node_that_does_not_answer_the_truth_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("s");
+        // It listens and never accepts, as a stopped process does.
+        let _listener = tokio::net::UnixListener::bind(&socket).expect("listens");
+        let client = Client::find(&socket).await.expect("usable").expect("somebody listens");
+        let over = |patience| Patience { until: tokio::time::Instant::now(), ..patience };
+        let asked = [
+            (
+                Patience::timeout(QUICK).records("osiris ls"),
+                "unknown whether this was recorded",
+                "`osiris ls`",
+            ),
+            (Patience::timeout(QUICK).prepares(), "Nothing was recorded", "--timeout"),
+            (Patience::question(), "No answer came", "`osiris doctor`"),
+        ];
+        for (patience, says, next) in asked {
+            let answer = client.post::<serde_json::Value>("/v1/x", &(), over(patience)).await;
+            let failure = answer.expect_err("no answer");
+            assert_eq!(failure.exit, Exit::TimedOut);
+            assert!(failure.message.contains(says), "{failure}");
+            let said = failure.next.expect("a next step");
+            assert!(said.contains(next) && said.contains("--timeout") == (next == "--timeout"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_was_cut_off_is_unknown_and_not_lost() {
+        let (_folder, client) = node("").await;
+        let write = Patience::timeout(Duration::from_secs(60)).records("osiris ls");
+        let failure = client.post::<serde_json::Value>("/v1/functions", &(), write).await.expect_err("cut");
+        assert_eq!(failure.exit, Exit::Failed);
+        assert!(failure.message.contains("unknown whether this was recorded"), "{failure}");
     }
 
     #[tokio::test]

@@ -143,8 +143,7 @@ pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, F
         // Where the data folder is no folder, whoever opens it says so better.
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
         Err(error) => {
-            return Err(Failure::usage(format!("{} cannot be read: {error}.", path.display()))
-                .next("check the file and its permissions"));
+            return Err(Failure::unread("file", path, &error));
         }
     };
     toml::from_str(&text).map(Some).map_err(|error| {

@@ -1,6 +1,8 @@
 //! How the program ends: one code for each kind of end, and the sentence that goes with a bad one.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use osiris_fleet::api::codes;
@@ -87,6 +89,16 @@ impl Failure {
     /// It took too long.
     pub(crate) fn timed_out(message: impl Into<String>) -> Self {
         Self::new(Exit::TimedOut, message)
+    }
+
+    /// A file that was named cannot be read: 3 where there is none, 1 for any other cause.
+    pub(crate) fn unread(what: &str, path: &Path, error: &io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, format!("The {what} {} cannot be read: {error}.", path.display()))
+            .next("check its name and permissions")
     }
 
     /// An error that names one of the [`codes`].

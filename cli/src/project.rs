@@ -30,7 +30,7 @@ pub(crate) fn resolve(args: &DeployArgs, folder: &Path) -> Result<(PathBuf, Mani
         (Some(path), _) => {
             let path = folder.join(path);
             let project = read_toml::<Project>(&path)?
-                .ok_or_else(|| Failure::not_found(format!("There is no file {}.", path.display())))?;
+                .ok_or_else(|| Failure::unread("manifest", &path, &std::io::ErrorKind::NotFound.into()))?;
             (project, path.parent().unwrap_or(folder).to_owned())
         }
         // A component and a name say all there is to say, wherever the command runs.

@@ -263,7 +263,7 @@ fn tickets_that_admit_nobody_are_refused_with_a_reason() {
     let altered = format!("{}{last}", &ticket[..ticket.len() - 1]);
     guest.fails(&["join", &altered], 2, &["ticket", "next: "]);
     guest.fails(&["join", &dial], 2, &["admits no device"]);
-    guest.fails(&["join", "@missing.txt"], 2, &["cannot be read"]);
+    guest.fails(&["join", "@missing.txt"], 3, &["cannot be read", "next: "]);
     assert_eq!(guest.run_with_input(&["join", "-"], b"nonsense").code, 2);
     assert!(!guest.path().join("data").exists());
 
@@ -353,7 +353,6 @@ fn a_node_that_cannot_listen_says_what_to_do() {
         up(&["--http", &port], &["cannot listen", "next: ", "--http PORT"]);
         up(&["--http", "0.0.0.0:0"], &["without a token", "next: ", "--token-file"]);
         up(&["--http", "0", "--token-file", &token], &["the mode", "next: ", "chmod 600"]);
-        up(&["--http", "0", "--token-file", "none"], &["cannot be read", "next: "]);
     }
     let socket = home.path().join("data/osiris.sock");
     std::fs::write(&socket, "mine").expect("written");
@@ -419,12 +418,18 @@ fn one_node_from_init_to_down() {
     assert!(rows.is_array());
     let detail = home.done(&["describe", "summary", "-o", "json"]).json();
     assert_eq!(detail["function"]["state"], "live");
+    assert_eq!(
+        (&detail["function"]["served_by"], &detail["manifest"]["replicas"]),
+        (&1.into(), &"all".into())
+    );
     assert!(home.done(&["nodes"]).out.contains("this"));
     assert!(home.done(&["ticket"]).out.starts_with("osiris"));
     home.done(&["invite"]);
     let invitations = home.done(&["invite", "ls", "-o", "json"]).json();
     let id = invitations[0]["id"].as_str().expect("an id");
-    home.done(&["invite", "revoke", &id[..12]]);
+    let withdrawn = home.done(&["invite", "revoke", &id[..12]]);
+    assert!(withdrawn.out.contains("withdrew") && !withdrawn.out.contains("revoked"), "{withdrawn:?}");
+    assert!(home.done(&["invite", "ls"]).out.contains("withdrawn"));
     home.fails(&["invite", "revoke", "0000000000000000"], 3, &["no invitation"]);
     assert!(home.done(&["doctor"]).out.contains("pool"));
     let idle = home.done(&["doctor", "--idle", "--seconds", "1", "-o", "json"]).json();
@@ -463,7 +468,8 @@ fn a_guest_is_admitted_by_a_running_node() {
     operator.done(&["join", &ticket]);
     // A node may not deploy; that is said before anything is sent anywhere.
     let wasm = guest.write("a.wasm", osiris_examples::SUMMARY);
-    guest.fails(&["deploy", &wasm, "--name", "a"], 4, &["next: "]);
+    guest.fails(&["deploy", &wasm, "--name", "a"], 4, &["operator", "next: "]);
+    guest.fails(&["deploy", &wasm, "--name", "a", "--dry-run"], 4, &["operator", "next: "]);
     let wasm = operator.write("a.wasm", osiris_examples::SUMMARY);
     operator.done(&["deploy", &wasm, "--name", "a"]);
     let mesh = node.addresses["mesh"][0].as_str().expect("an address").to_owned();
@@ -477,4 +483,100 @@ fn a_guest_is_admitted_by_a_running_node() {
     operator.done(&["sync", "--timeout", "5s"]);
     home.fails(&["call", "a", "1"], 3, &["a"]);
     node.down();
+    // What was confirmed stays so: of all that this device ever wrote, one block is new.
+    for _ in 0..2 {
+        assert_eq!(operator.done(&["status", "-o", "json"]).json()["unseen"], 0);
+    }
+    assert_eq!(operator.run(&["deploy", &wasm, "--name", "b"]).code, 5);
+    for _ in 0..2 {
+        assert_eq!(operator.done(&["status", "-o", "json"]).json()["unseen"], 1);
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_3_in_every_command() {
+    let home = Home::founded();
+    for arguments in [
+        &["join", "@none"][..],
+        &["recover", "--recovery-file", "none"],
+        &["up", "--http", "0", "--token-file", "none"],
+        &["call", "f", "@none"],
+        &["deploy", "none", "--name", "f"],
+        &["deploy", "--manifest", "none"],
+        &["sim", "replay", "none"],
+    ] {
+        home.fails(arguments, 3, &["none cannot be read", "next: "]);
+    }
+}
+
+#[test]
+fn the_demo_takes_no_folder_that_holds_something() {
+    let home = Home::new();
+    home.write("mine.txt", b"mine");
+    let folder = home.path().display().to_string();
+    home.fails(&["demo", "--dir", &folder], 2, &["not empty", "next: "]);
+    assert_eq!(std::fs::read_dir(home.path()).expect("a folder").count(), 1);
+}
+
+#[test]
+fn a_node_that_hangs_is_not_waited_for_and_the_doctor_says_so() {
+    let home = Home::founded();
+    let node = home.up();
+    let pid = rustix::process::Pid::from_child(&node.child);
+    let wasm = home.write("a.wasm", osiris_examples::SUMMARY);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stopped");
+    home.fails(
+        &["deploy", &wasm, "--name", "a", "--timeout", "100ms"],
+        6,
+        &["Nothing was recorded", "next: "],
+    );
+    let remove = ["remove", "a", "--timeout", "100ms"];
+    home.fails(&remove, 6, &["unknown whether this was recorded", "osiris ledger log"]);
+    let doctor = home.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("does not answer"), "{doctor:?}");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("goes on");
+    node.down();
+}
+
+#[test]
+fn the_doctor_looks_at_what_is_served_at_what_was_kept_and_at_the_key() {
+    let home = Home::founded();
+    let node = home.up();
+    let wasm = home.write("summary.wasm", osiris_examples::SUMMARY);
+    home.done(&["deploy", &wasm, "--name", "summary", "--wait", "--timeout", "60s"]);
+    assert_eq!(home.done(&["doctor"]).code, 0);
+    let library = home.path().join("data/library");
+    let largest = std::fs::read_dir(&library)
+        .expect("the library")
+        .map(|entry| entry.expect("an entry"))
+        .max_by_key(|entry| entry.metadata().expect("there").len());
+    let component = largest.expect("a component").path();
+    let mut bytes = std::fs::read(&component).expect("its bytes");
+    bytes[100] ^= 1;
+    std::fs::write(&component, bytes).expect("damaged");
+    let finds = |words: &[&str]| {
+        let doctor = home.run(&["doctor", "-o", "json"]);
+        assert_eq!(doctor.code, 1, "{doctor:?}");
+        let problems = doctor.json()["problems"].to_string();
+        for word in words {
+            assert!(problems.contains(word), "no {word:?} in {problems}");
+        }
+    };
+    finds(&["was moved", "bytes of summary@1 are missing"]);
+    node.down();
+    finds(&["bytes of summary@1 are missing", "deploy the function again"]);
+    std::fs::remove_dir_all(&library).expect("removed");
+    finds(&["bytes of summary@1 are missing"]);
+    home.done(&["deploy", &wasm, "--name", "summary"]);
+
+    let data = home.path().join("data");
+    for (file, says) in
+        [("journal.tail-1", "cut off"), ("journal.damaged-1", "damaged"), ("journal.cut-1", "missing")]
+    {
+        std::fs::write(data.join(file), b"kept").expect("written");
+        finds(&[file, says, "osiris sync"]);
+        std::fs::remove_file(data.join(file)).expect("removed");
+    }
+    std::fs::write(data.join("device.key"), format!("{}\n", "07".repeat(32))).expect("another's");
+    finds(&["device.key", "another device's"]);
 }

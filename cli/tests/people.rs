@@ -183,7 +183,7 @@ fn the_recovery_key_makes_a_member_the_highest_admin_after_the_founder_is_lost()
     let file = file.to_str().expect("a path");
     let recover = ["recover", "--recovery-file", file];
     guest.fails(&["recover"], 2, "nobody is here to be asked");
-    guest.fails(&recover, 2, "cannot be read");
+    guest.fails(&recover, 3, "cannot be read");
     std::fs::write(file, "none").expect("written");
     guest.fails(&recover, 1, "64 hexadecimal digits");
     std::fs::write(file, "1".repeat(64)).expect("written");

@@ -36,7 +36,7 @@ pub struct Document {
     chains: BTreeMap<ChainId, ChainState>,
     /// Blocks whose changes are not derived yet, each behind its predecessor.
     pending: Vec<Arc<Block>>,
-    /// A fork came to light below what was derived: the document is built again.
+    /// A fork came to light below what was derived, or blocks were taken out: the document is built again.
     stale: bool,
     rebuilds: u64,
     left_out: bool,
@@ -67,9 +67,10 @@ impl Document {
         self.pending.retain(|block| block.chain() != chain || block.seq() < seq);
     }
 
-    /// Blocks were dropped: the document starts anew, without them, at the next flush.
+    /// Blocks were taken out of the ledger, or dropped to summaries: the document starts anew, without them, at the
+    /// next flush.
     pub(crate) fn restart(&mut self) {
-        *self = Self { stale: true, rebuilds: self.rebuilds, ..Self::default() };
+        *self = Self { stale: true, rebuilds: self.rebuilds, left_out: self.left_out, ..Self::default() };
     }
 
     /// Applies what waits; after a fork, builds the document again from the ledger's blocks.

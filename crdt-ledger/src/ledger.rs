@@ -10,6 +10,7 @@ use ed25519_dalek::VerifyingKey;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 mod lineage;
+mod own;
 mod pages;
 mod read;
 

@@ -177,8 +177,9 @@ pub struct FunctionRow {
     pub revision: u64,
     /// The newest revision's number.
     pub newest: u64,
-    /// Members that serve the live revision.
-    pub replicas: u64,
+    /// Members that serve the live revision now. How many are to serve it, a number or `"all"`, is the
+    /// manifest's `replicas`.
+    pub served_by: u64,
     /// Whether revisions were deployed side by side.
     pub concurrent: bool,
     /// Backlog on this node.

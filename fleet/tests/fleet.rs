@@ -82,7 +82,7 @@ async fn three_nodes_agree_and_relay() {
     assert!(again.written.seen_by > 0, "{again:?}");
     until("all hold it", || async {
         let rows: Vec<api::FunctionRow> = a.get("/v1/functions").await;
-        rows.iter().any(|row| row.name == "again" && row.replicas == 3)
+        rows.iter().any(|row| row.name == "again" && row.served_by == 3)
     })
     .await;
     let deploy = api::Deploy { timeout_ms: 0, manifest: manifest("third", Replicas::Count(1)), ..deploy };
@@ -110,7 +110,7 @@ async fn nodes_converge_with_every_hint_dropped() {
     assert!(deployed.live);
     until("all three serve", || async {
         let rows: Vec<api::FunctionRow> = c.get("/v1/functions").await;
-        rows.iter().any(|row| row.replicas == 3)
+        rows.iter().any(|row| row.served_by == 3)
     })
     .await;
     agree(&[&a, &b, &c]).await;
@@ -187,7 +187,7 @@ async fn drained_and_left_nodes_serve_no_more() {
     a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::All)).await;
     let replicas = async |node: &support::Node| {
         let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;
-        rows.first().map_or(0, |row| row.replicas)
+        rows.first().map_or(0, |row| row.served_by)
     };
     until("both serve", || async { replicas(&a).await == 2 && replicas(&b).await == 2 }).await;
 

@@ -45,8 +45,8 @@ async fn tickets_that_admit_nobody_say_why() {
     assert!(rows.iter().any(|row| row.id == id && row.state == "open"));
     let answer = node.manage("DELETE", &format!("/v1/invitations/{id}?timeout_ms=50"), "").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let refused = Folder::joined(&revoked, "x").await.expect_err("revoked");
-    assert!(refused.message.contains("was revoked"), "{refused}");
+    let refused = Folder::joined(&revoked, "x").await.expect_err("withdrawn");
+    assert!(refused.message.contains("was withdrawn"), "{refused}");
 
     // None of this used up the good one.
     Folder::joined(&good, "good").await.expect("joined");
@@ -268,7 +268,7 @@ async fn a_node_takes_back_what_it_cannot_serve() {
     let node = folder.up().await;
     until("the statement is taken back", || async {
         let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;
-        rows.iter().any(|row| row.state == "pending" && row.replicas == 0)
+        rows.iter().any(|row| row.state == "pending" && row.served_by == 0)
     })
     .await;
     let detail: api::FunctionDetail = node.get("/v1/functions/summary").await;

@@ -26,7 +26,7 @@ async fn every_member_knows_what_all_have_done_also_after_a_restart() {
     a.deploy(osiris_examples::SUMMARY, manifest).await;
     until("both serve", || async {
         let rows: Vec<api::FunctionRow> = b.get("/v1/functions").await;
-        rows.iter().any(|row| row.replicas == 2)
+        rows.iter().any(|row| row.served_by == 2)
     })
     .await;
     for node in [&a, &a, &a, &b, &b] {

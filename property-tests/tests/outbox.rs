@@ -110,7 +110,7 @@ proptest! {
                     }
                 }
                 Event::CoreTold => {
-                    outbox.core_told();
+                    let _ = outbox.core_told();
                     model.told = model.failed;
                 }
             }

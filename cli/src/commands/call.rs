@@ -11,7 +11,7 @@ use osiris_protocol::limits::{CALL_BODY_BYTES_MAX, CALL_DEADLINE_MS_MAX};
 
 use crate::args::CallArgs;
 use crate::backend::{Backend, Replica};
-use crate::client::{Answer, Client, refusal};
+use crate::client::{Answer, Client, Patience, refusal};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Out, human, progress::Progress};
@@ -113,7 +113,7 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
     let path = format!("/function/{}{}", args.name, request.path);
     let _progress = Progress::spinner(format!("calling {}", args.name));
     let body = Bytes::from(request.body.unwrap_or_default());
-    client.call(&method, &path, &headers, body, args.timeout).await
+    client.call(&method, &path, &headers, body, Patience::exactly(args.timeout)).await
 }
 
 /// With no node here, another member is asked.
@@ -172,12 +172,7 @@ fn read(argument: &str) -> Result<Vec<u8>, Failure> {
         }
         Some(path) => {
             let file = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-            file.map_err(|e| {
-                let exit =
-                    if e.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
-                Failure::new(exit, format!("The file {path} cannot be read: {e}."))
-                    .next("check its name and permissions")
-            })?;
+            file.map_err(|error| Failure::unread("file", path.as_ref(), &error))?;
         }
         None => bytes.extend_from_slice(argument.as_bytes()),
     }

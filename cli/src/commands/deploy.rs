@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::path::Path;
 
+use osiris_fleet::api::Status;
 use osiris_fleet::manifest::Manifest;
 use osiris_runtime::limits::COMPONENT_BYTES_MAX;
 use osiris_runtime::{Inspection, World, inspect};
 use serde::Serialize;
 
 use super::seen;
-use crate::args::DeployArgs;
+use crate::args::{DeployArgs, Role};
 use crate::backend::Backend;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
@@ -35,10 +36,11 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         Failure::failed(format!("{}: {error}", path.display()))
             .next("build a component for wasm32-wasip2, and give that file")
     })?;
+    let mut backend = Backend::open(settings).await?;
     if args.dry_run {
+        may_deploy(&backend.status().await?)?;
         return plan(&manifest, &component, &inspection, out);
     }
-    let backend = Backend::open(settings).await?;
     let offline = backend.is_offline();
     let (timeout, wait) = (args.confirm.timeout, args.wait);
     let deployed = backend.deploy(component, manifest, timeout, wait).await?;
@@ -73,6 +75,18 @@ fn holders(others: u64) -> String {
     }
 }
 
+/// What the ledger would say of a deploy by this device.
+fn may_deploy(status: &Status) -> Result<(), Failure> {
+    if status.roles.iter().any(|role| role == Role::Operator.name()) {
+        return Ok(());
+    }
+    let device = &status.device;
+    Err(Failure::new(Exit::Denied, "This device does not have the role operator, which deploying needs.")
+        .next(format!(
+            "ask an admin to run `osiris role grant {device} operator`; who is no member joins first"
+        )))
+}
+
 fn plan(manifest: &Manifest, component: &[u8], inspection: &Inspection, out: Out) -> Result<Exit, Failure> {
     let plan = Plan { manifest, component: blake3::hash(component).to_string(), inspection };
     let facts = vec![
@@ -97,13 +111,8 @@ fn world(world: World) -> &'static str {
 
 /// The component's bytes, and not one more than is accepted.
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |error: std::io::Error| {
-        let exit = match error.kind() {
-            std::io::ErrorKind::NotFound => Exit::NotFound,
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, format!("The component {} cannot be read: {error}.", path.display()))
-            .next("check the path; your build may write it elsewhere")
+    let failed = |error| {
+        Failure::unread("component", path, &error).next("check the path; your build may write it elsewhere")
     };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;

@@ -30,22 +30,43 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings, out: Out) -> Res
     if args.idle {
         return idle(args.seconds, settings, out).await;
     }
-    let mut doctor = match Client::find(&settings.socket).await? {
-        Some(client) => {
-            let mut doctor: Doctor = client.get("/v1/doctor").await?;
-            doctor.facts.insert("node".to_owned(), format!("runs, at {}", settings.socket.display()));
-            doctor
-        }
-        None => {
+    let mut doctor = match Client::find(&settings.socket).await {
+        Ok(Some(client)) => running(&client, settings).await?,
+        Ok(None) => {
             let mut doctor = Doctor::default();
             replica(settings, &mut doctor).await;
             pool(&mut doctor);
             doctor
         }
+        Err(failure) => silent(failure)?,
     };
     machine(&settings.data, &mut doctor);
     folder(&settings.data, &mut doctor);
     print(&doctor, out)
+}
+
+async fn running(client: &Client, settings: &Settings) -> Result<Doctor, Failure> {
+    match client.get::<Doctor>("/v1/doctor").await {
+        Ok(mut doctor) => {
+            doctor.facts.insert("node".to_owned(), format!("runs, at {}", settings.socket.display()));
+            Ok(doctor)
+        }
+        Err(failure) => silent(failure),
+    }
+}
+
+/// A node that hangs is what a doctor is asked about; the rest is looked at all the same.
+fn silent(failure: Failure) -> Result<Doctor, Failure> {
+    if failure.exit != Exit::TimedOut {
+        return Err(failure);
+    }
+    let mut doctor = Doctor::default();
+    fact(&mut doctor, "node", "does not answer");
+    doctor.problems.push(format!(
+        "{} It was stopped, hangs or has too much to do. Look at its log; continue a stopped process with SIGCONT, or end it with SIGKILL and start it again with `osiris up`: what was acknowledged is kept.",
+        failure.message
+    ));
+    Ok(doctor)
 }
 
 fn print(doctor: &Doctor, out: Out) -> Result<Exit, Failure> {
@@ -165,16 +186,20 @@ async fn replica(settings: &Settings, doctor: &mut Doctor) {
         fact(doctor, "fleet", format!("none: {}", failure.message));
         return;
     }
-    let status = match Backend::open(settings).await {
-        Ok(mut backend) => backend.status().await,
-        Err(failure) => Err(failure),
+    let looked = async {
+        let mut backend = Backend::open(settings).await?;
+        Ok::<_, Failure>((backend.status().await?, backend.doctor().await?))
     };
-    match status {
-        Ok(status) => {
+    match looked.await {
+        Ok((status, found)) => {
             fact(doctor, "fleet", format!("{} ({})", status.fleet_name, human::short(&status.fleet)));
             fact(doctor, "device", format!("{} ({})", status.label, human::short(&status.device)));
             fact(doctor, "ledger", human::count(status.blocks, "block"));
             fact(doctor, "unseen", human::count(status.unseen, "block"));
+            for (name, value) in found.facts {
+                fact(doctor, &name, value);
+            }
+            doctor.problems.extend(found.problems);
         }
         Err(failure) => {
             let next = failure.next.map(|next| format!(" Next: {next}")).unwrap_or_default();

@@ -20,7 +20,7 @@ pub(crate) async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {
             Cell::state(&row.state),
             Cell::new(&row.world),
             Cell::right(revision(row)),
-            Cell::right(row.replicas),
+            Cell::right(row.served_by),
             Cell::right(row.in_flight),
             Cell::right(row.backlog),
             Cell::right(row.done),

@@ -19,7 +19,7 @@ pub(crate) async fn run(args: InviteArgs, settings: &Settings, out: Out) -> Resu
             let id = find(&backend.invitations().await?, id)?;
             let offline = backend.is_offline();
             let written = backend.withdraw(&id, wait.timeout).await?;
-            out.line(&written, &format!("revoked {}", human::short(&id)))?;
+            out.line(&written, &format!("withdrew the invitation {}", human::short(&id)))?;
             Ok(seen(&written, offline, out))
         }
     }

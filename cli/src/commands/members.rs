@@ -206,12 +206,8 @@ fn ticket_text(argument: &str) -> Result<String, Failure> {
             })?;
         }
         Some(path) => {
-            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(
-                |e| {
-                    Failure::usage(format!("The ticket file {path} cannot be read: {e}."))
-                        .next("check its name and permissions")
-                },
-            )?;
+            let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text));
+            read.map_err(|error| Failure::unread("ticket file", path.as_ref(), &error))?;
         }
         None => argument.clone_into(&mut text),
     }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{DownArgs, DrainArgs, LogFormat, UpArgs, Wait};
 use crate::backend::{self, Backend, NOTHING, driver};
-use crate::client::{Client, QUICK};
+use crate::client::{Client, Patience, QUICK};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
@@ -182,7 +182,7 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
 pub(crate) async fn drain(args: &DrainArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let client = backend::node(settings).await?;
     let progress = Progress::spinner("waiting for running calls");
-    let drained: Drained = client.post("/v1/drain", &NOTHING, args.timeout).await?;
+    let drained: Drained = client.post("/v1/drain", &NOTHING, Patience::exactly(args.timeout)).await?;
     drop(progress);
     let stopped = human::count(drained.stopped, "function");
     out.line(&drained, &format!("drained: {stopped} no longer served here"))?;
@@ -204,7 +204,8 @@ pub(crate) async fn down(args: &DownArgs, settings: &Settings, out: Out) -> Resu
     };
     let until = Instant::now() + args.timeout;
     let progress = Progress::spinner("waiting for the node to end");
-    let _: serde_json::Value = client.post("/v1/shutdown", &NOTHING, QUICK.min(args.timeout)).await?;
+    let _: serde_json::Value =
+        client.post("/v1/shutdown", &NOTHING, Patience::exactly(args.timeout.min(QUICK))).await?;
     if !backend::wait_for_release(&settings.data, until).await {
         return Err(Failure::timed_out(format!(
             "The node has not ended after {}; calls may be running.",

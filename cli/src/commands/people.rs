@@ -102,10 +102,7 @@ fn recovery_key(file: Option<&Path>) -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::fs::File::open(path)
         .and_then(|file| file.take(RECOVERY_FILE_BYTES_MAX).read_to_string(&mut text));
-    read.map_err(|error| {
-        Failure::usage(format!("The recovery file {} cannot be read: {error}.", path.display()))
-            .next("check its name and permissions")
-    })?;
+    read.map_err(|error| Failure::unread("recovery file", path, &error))?;
     Ok(text)
 }
 

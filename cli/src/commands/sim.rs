@@ -78,8 +78,7 @@ fn replay(args: &SimReplayArgs, out: Out) -> Result<Exit, Failure> {
 
 fn read(file: &Path) -> Result<Recorded, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        let message = format!("{} cannot be read: {error}.", file.display());
-        Failure::not_found(message).next("name a report that `osiris sim run -o json` wrote")
+        Failure::unread("report", file, &error).next("name a report that `osiris sim run -o json` wrote")
     })?;
     Recorded::read(&text).map_err(|why| Failure::usage(format!("{}: {why}.", file.display())))
 }

@@ -195,8 +195,8 @@ impl Engine {
 
     async fn tell_failure(&mut self) {
         if let Some(why) = self.failure.take() {
-            self.outbox.core_told();
-            self.node.handle(self.clock.now(), Input::StoreFailed(why));
+            let lost = self.outbox.core_told();
+            self.node.handle(self.clock.now(), Input::StoreFailed(why, lost));
             self.drain().await;
         }
     }

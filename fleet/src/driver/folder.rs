@@ -9,7 +9,7 @@
 //! DATA/journal.head   how far the journal goes; without it, a journal cut between two records looks whole
 //! DATA/journal.damaged-N, journal.tail-N, journal.cut-N   what a start found damaged, cut off or missing, for people
 //! DATA/peers.json     where members were last known to listen
-//! DATA/seen           digest of the ledger when another member last held the same
+//! DATA/confirmed      ids of the last own blocks that other members confirmed, one a line; without it they count as unseen
 //! DATA/library/       components and manifests by hash
 //! DATA/cache/         compiled components, of this build and machine alone
 //! DATA/osiris.sock    the management socket of the running node
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use osiris_ledger::{Author, Session, SigningKey};
+use osiris_ledger::{Author, BlockId, Session, SigningKey};
 use osiris_protocol::PeerAddr;
 
 use super::{disk::FolderDisk, error::DriverError};
@@ -124,17 +124,19 @@ impl Folder {
         self.save("peers.json", &bytes)
     }
 
-    /// The digest that another member last agreed on.
-    pub(crate) fn seen(&self) -> Option<[u8; 32]> {
-        let text = fs::read_to_string(self.path.join("seen")).ok()?;
-        text.trim().parse::<osiris_ledger::BlockId>().ok().map(|digest| digest.0)
+    /// The own blocks that other members had confirmed when that was last kept; nothing where the file is
+    /// missing or damaged, because the next agreement brings it back.
+    pub(crate) fn confirmed(&self) -> Vec<BlockId> {
+        let text = fs::read_to_string(self.path.join("confirmed")).unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
     }
 
-    pub(crate) fn save_seen(&self, digest: &[u8; 32]) -> Result<(), DriverError> {
-        if self.seen() == Some(*digest) {
+    pub(crate) fn save_confirmed(&self, blocks: &[BlockId]) -> Result<(), DriverError> {
+        if self.confirmed() == blocks {
             return Ok(());
         }
-        self.save("seen", osiris_ledger::BlockId(*digest).to_string().as_bytes())
+        let text: String = blocks.iter().map(|id| format!("{id}\n")).collect();
+        self.save("confirmed", text.as_bytes())
     }
 
     /// What earlier starts found damaged, cut off or missing and kept, in sentences.

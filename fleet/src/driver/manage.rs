@@ -264,6 +264,12 @@ impl Desk {
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
+        doctor.problems.extend(self.key_problem());
+        let (view, me, library) = (self.view(), self.me, self.library.clone());
+        let served = tokio::task::spawn_blocking(move || super::verify::served_bytes(&view, &me, &library));
+        doctor
+            .problems
+            .extend(served.await.map_err(|_| ApiError::internal("Looking into the library failed."))?);
         doctor.problems.extend(super::folder::Folder::kept(&self.data));
         if facts.returned > 0 {
             doctor.problems.push(format!(
@@ -283,6 +289,34 @@ impl Desk {
             );
         }
         Ok(doctor)
+    }
+}
+
+impl Desk {
+    /// What is wrong with the device's key: as a file, and in the eyes of the fleet.
+    fn key_problem(&self) -> Option<String> {
+        match super::folder::device(&self.data) {
+            Err(error) => return Some(format!("{} {}", error.message, error.next.unwrap_or_default())),
+            Ok(key) if key != self.me.to_string() => {
+                return Some(
+                    "The file device.key was replaced while the node runs: from its next start on this would be another device. Restore the file from a backup."
+                        .to_owned(),
+                );
+            }
+            Ok(_) => {}
+        }
+        let view = self.view();
+        match view.members().get(&self.me) {
+            Some(member) if member.active => None,
+            Some(_) => Some(
+                "This device is no member any more: it left, or was revoked. Join again with a new ticket: `osiris join TICKET`."
+                    .to_owned(),
+            ),
+            None => Some(format!(
+                "No member of the fleet ever had the key in device.key ({}): the file is another device's. Restore the right one from a backup, or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`.",
+                self.me.short()
+            )),
+        }
     }
 }
 

@@ -79,6 +79,15 @@ impl Offline {
         Ok(status)
     }
 
+    /// What is wrong with the folder. What a running node costs is nothing here.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn doctor(&mut self) -> Result<api::Doctor> {
+        let doctor = self.at_desk(|desk| async move { desk.doctor().await }).await?;
+        Ok(api::Doctor { facts: doctor.facts, problems: doctor.problems, ..api::Doctor::default() })
+    }
+
     /// Members.
     ///
     /// # Errors
@@ -274,12 +283,6 @@ impl Offline {
         self.at_desk(|desk| async move { desk.verify().await }).await
     }
 
-    /// Whether another member confirmed every own block.
-    #[must_use]
-    pub fn all_seen(&self) -> bool {
-        self.process.engine.node.all_seen()
-    }
-
     /// Meets other members for at most so long: hands over what they lack, takes what they have, and
     /// serves them the components they ask for. Ends the process's use of the folder.
     ///
@@ -397,7 +400,7 @@ mod tests {
 
     async fn replicas(node: &Addresses) -> u64 {
         let rows: Vec<api::FunctionRow> = manage(node, "GET /v1/functions", b"").await;
-        rows.first().map_or(0, |row| row.replicas)
+        rows.first().map_or(0, |row| row.served_by)
     }
 
     /// A folder that was admitted by this node.

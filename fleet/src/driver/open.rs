@@ -98,11 +98,6 @@ impl Opened {
             "If a join was interrupted, run it again. Else restore the folder from a backup, or move the journal away and join again with a new ticket.",
         ))
     }
-
-    /// Whether the ledger's tips are what another member last confirmed to hold.
-    pub(crate) fn all_seen(&mut self) -> bool {
-        self.folder.seen() == Some(self.ledger.digest())
-    }
 }
 
 pub(crate) fn open_library(folder: &Folder) -> Result<Library, DriverError> {

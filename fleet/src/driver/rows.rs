@@ -103,7 +103,7 @@ pub(crate) fn function(function: &Function, metrics: &Metrics, load: (u64, u64))
         world: shown.map(|revision| world_name(revision.world)).unwrap_or_default(),
         revision: function.live.as_ref().map_or(0, |live| live.number),
         newest: function.newest.as_ref().map_or(0, |newest| newest.number),
-        replicas: function.live.as_ref().map_or(0, |live| live.serving.len() as u64),
+        served_by: function.live.as_ref().map_or(0, |live| live.serving.len() as u64),
         concurrent: function.revisions.iter().any(|revision| revision.concurrent),
         backlog: load.0,
         in_flight: load.1,

@@ -89,14 +89,14 @@ pub(crate) struct Process {
 
 impl Process {
     /// Makes the engine. `serves` says whether this process runs functions.
-    pub(crate) fn new(mut opened: Opened, serves: bool) -> Result<Self, DriverError> {
+    pub(crate) fn new(opened: Opened, serves: bool) -> Result<Self, DriverError> {
         let clock = Clock::start();
-        let all_seen = opened.all_seen();
         let seed = u64::from_le_bytes(random()?);
         let Opened { folder, journal, ledger, writer, library, warnings, damaged } = opened;
         let secret = folder.device_key()?.to_bytes();
+        let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
-        let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
+        let node = Node::new(clock.now(), &Config { serves, seed, confirmed }, ledger, writer);
         let state = Arc::new(NodeState::default());
         let metrics = Arc::new(Metrics::default());
         let (engine, handle) = Engine::new(
@@ -199,11 +199,7 @@ impl Process {
             let patience = if connected { MESH_CLOSE } else { MESH_CLOSE_ALONE };
             let _ = tokio::time::timeout(patience, mesh.shutdown()).await;
         }
-        if self.engine.node.all_seen() {
-            let digest = self.engine.node.digest();
-            self.folder.save_seen(&digest)?;
-        }
-        Ok(())
+        self.folder.save_confirmed(&self.engine.node.confirmed())
     }
 }
 
@@ -230,8 +226,7 @@ fn save_peers(folder: &Folder, mesh: &Mesh) -> Result<(), DriverError> {
 /// [`DriverError`] where the node cannot start; what happens later is logged and repaired.
 pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<(), DriverError> {
     let token = options.token_file.as_deref().map(Token::read).transpose();
-    let token =
-        token.map_err(|error| DriverError::new(codes::BAD_REQUEST, error.to_string(), &error.next()))?;
+    let token = token.map_err(|error| DriverError::new(error.code(), error.to_string(), &error.next()))?;
     validate_listen(options.http, token.as_ref())
         .map_err(|error| listen_error(codes::BAD_REQUEST, &error))?;
     let opened = Opened::open_founded(&options.data)?;
@@ -337,7 +332,8 @@ impl Process {
         }
     }
 
-    /// Runs, and now and then keeps what it learnt of members' addresses and removes what is unused.
+    /// Runs, and now and then keeps what it learnt of members' addresses and of confirmed blocks, and removes
+    /// what is unused.
     async fn run_until(
         &mut self,
         events: &mut mpsc::Receiver<MeshEvent>,
@@ -362,6 +358,9 @@ impl Process {
                 && let Err(error) = save_peers(&self.folder, mesh)
             {
                 tracing::warn!(%error, "the addresses of members were not kept");
+            }
+            if let Err(error) = self.folder.save_confirmed(&self.engine.node.confirmed()) {
+                tracing::warn!(%error, "it was not kept which blocks other members have seen");
             }
             self.sweep(Instant::now()).await;
         }

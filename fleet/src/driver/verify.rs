@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use osiris_ledger::{Admission, Author, Block, BlockId, FleetId, Ledger, View};
-use osiris_runtime::{ComponentHash, Library};
+use osiris_runtime::{ComponentHash, Library, LibraryError};
 
 use super::{folder::Folder, store::Journal};
 use crate::{api::Verified, store::places};
@@ -76,15 +76,28 @@ pub(crate) fn verify(
     }
 }
 
+/// What is wrong with the bytes of revisions that this node says it serves: each is read and hashed.
+pub(crate) fn served_bytes(view: &View, me: &Author, library: &Library) -> Vec<String> {
+    let revisions = view.functions().values().flat_map(|function| &function.revisions);
+    let served = revisions.filter(|revision| revision.serving.iter().any(|s| s.device == *me));
+    let hashes: BTreeSet<_> = served.flat_map(|revision| [revision.component, revision.manifest]).collect();
+    let read = hashes.into_iter().filter_map(|hash| library.read(ComponentHash(hash.0)).err());
+    let wrong = read.filter(|error| !matches!(error, LibraryError::Missing { .. }));
+    let mut problems: Vec<_> = wrong.map(|error| error.to_string()).collect();
+    // What is damaged was moved aside, so it is missing now.
+    problems.extend(missing_bytes(view, me, library));
+    problems
+}
+
 /// Revisions that this node says it serves, and whose bytes it does not hold.
-pub(crate) fn missing_bytes(view: &View, me: &Author, library: &Library) -> Vec<String> {
+fn missing_bytes(view: &View, me: &Author, library: &Library) -> Vec<String> {
     let mut missing = Vec::new();
     for function in view.functions().values() {
         for revision in function.revisions.iter().filter(|r| r.serving.iter().any(|s| s.device == *me)) {
             let held = |hash: osiris_ledger::BlobHash| library.contains(ComponentHash(hash.0));
             if !held(revision.component) || !held(revision.manifest) {
                 missing.push(format!(
-                    "The bytes of {}@{} are missing here; a running node fetches them from other members.",
+                    "The bytes of {}@{} are missing here, though the ledger says that it is served here. Start the node again: it fetches them from another member; where none holds them, deploy the function again.",
                     function.name, revision.number
                 ));
             }

@@ -57,8 +57,9 @@ pub enum Input {
     Prepared(BlockId, u32),
     /// A revision cannot run here.
     PrepareFailed(BlockId, String),
-    /// The journal could not be written or synced.
-    StoreFailed(String),
+    /// The journal could not be written or synced: why, and the blocks that it was given and did not
+    /// make durable.
+    StoreFailed(String, Vec<BlockId>),
 }
 
 /// What can be asked of a node.
@@ -270,7 +271,7 @@ pub struct Held {
     pub early: u64,
     /// What those hold, bytes; at most [`osiris_ledger::limits::EARLY_BYTES_MAX`].
     pub early_bytes: u64,
-    /// Own blocks that nobody confirmed; at most [`super::UNSEEN_MAX`] are counted.
+    /// Own blocks that nobody confirmed.
     pub unseen: u64,
     /// Blocks whose changes wait for the automerge document; fewer than
     /// [`osiris_ledger::limits::DOCUMENT_PENDING_MAX`].
@@ -383,6 +384,19 @@ impl Refusal {
             codes::STORAGE,
             format!("The journal takes no more writes: {why}."),
             "Free space on the data folder's disk or replace it, then restart the node; calls go on meanwhile.",
+        )
+    }
+}
+
+impl Refusal {
+    /// The journal failed over what was asked: it is not here now, and may be on the disk all the same.
+    pub(crate) fn in_doubt(why: &str) -> Self {
+        Self::new(
+            codes::STORAGE,
+            format!(
+                "The journal failed while this was written: {why}. It does not count now; the next start shows whether the disk kept it."
+            ),
+            "Free space on the data folder's disk or replace it, then restart the node and look at `osiris ledger log` before you ask again; calls go on meanwhile.",
         )
     }
 }

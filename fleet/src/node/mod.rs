@@ -7,7 +7,9 @@
 //! **Architecture invariants.** No clock, no IO, no randomness but the seed it was given, no map
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
+mod confirmed;
 mod counters;
+mod failure;
 mod functions;
 mod log;
 mod members;
@@ -46,8 +48,6 @@ pub use roster::{is_in_roster, roster};
 pub use twin::AHEAD_MAX;
 use twin::Twin;
 
-/// Own blocks whose confirmations are counted; older ones are settled by the next agreement.
-pub const UNSEEN_MAX: usize = 4_096;
 /// How long a member that was connected may be gone before its replicas are taken over.
 pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(4);
 
@@ -62,8 +62,8 @@ pub struct Config {
     pub serves: bool,
     /// Spreads periods of different nodes.
     pub seed: u64,
-    /// Whether the own blocks in the ledger were all confirmed by another member.
-    pub all_seen: bool,
+    /// What [`Node::confirmed`] gave when it was last kept. Empty: nothing is known to be confirmed.
+    pub confirmed: Vec<BlockId>,
 }
 
 /// One node's core.
@@ -101,7 +101,7 @@ impl Node {
         let me = writer.author();
         let view = ledger.publish();
         let telemetry = Telemetry::new(ledger.fleet(), me);
-        let unseen = if config.all_seen { BTreeSet::new() } else { own_blocks(&ledger, me) };
+        let unseen = confirmed::unseen(&ledger, me, &config.confirmed);
         // A small fleet is connected in full, so a member that never connects is gone. In a larger one
         // most members are never neighbours.
         let members = view.members().keys().filter(|member| **member != me);
@@ -196,7 +196,7 @@ impl Node {
             Input::HintsLagged => self.sync.hurry(now),
             Input::Tick => {}
             Input::Request(token, request) => self.request(now, token, request),
-            Input::StoreFailed(why) => self.store_failed(&why),
+            Input::StoreFailed(why, lost) => self.store_failed(&why, lost),
             Input::BlobHeld(hash) => self.functions.blob_held(hash),
             Input::BlobGone(hash) => self.functions.blob_gone(&hash),
             Input::Manifest(hash, manifest) => self.functions.manifest_read(hash, manifest),
@@ -268,6 +268,10 @@ impl Node {
             }
         }
         if !admitted.is_empty() {
+            // With them this replica may hold just what a peer last said it holds.
+            if self.sync.agreeing(&mut self.ledger) > 0 {
+                self.unseen.clear();
+            }
             // What this peer brought may be news to the others.
             self.sync.nudge(now);
         }
@@ -314,9 +318,7 @@ impl Node {
         let block = self.writer.append(&mut self.ledger, now, payload).map_err(Refusal::from)?;
         self.effects.push_back(Effect::Persist(vec![Arc::clone(&block)]));
         self.effects.push_back(Effect::Hint(block.entry().to_vec()));
-        if self.unseen.len() < UNSEEN_MAX {
-            self.unseen.insert(block.id());
-        }
+        self.unseen.insert(block.id());
         self.publish();
         self.sync.nudge(now);
         Ok(block)
@@ -340,39 +342,6 @@ impl Node {
         self.effects.push_back(Effect::Send(peer, frame));
     }
 
-    /// What a node whose journal failed may still say. A digest and a receipt confirm that blocks are
-    /// durable here, and an own block of this session may not be: so it asks with a vector in place of a
-    /// digest, and keeps its own session to itself. Both come after the next start.
-    fn without_promises(&self, frame: &Frame) -> Option<Frame> {
-        let frame = match frame {
-            Frame::Receipt(_) => return None,
-            Frame::Digest(_) => Frame::Vector(false, self.ledger.vector(false)),
-            Frame::Blocks(entries, more) => {
-                let mine = self.writer.chain();
-                let is_mine = |entry: &[u8]| {
-                    let block = self.ledger.get(&Block::id_of(entry));
-                    block.is_some_and(|block| block.chain() == mine)
-                };
-                let others: Vec<_> = entries.iter().filter(|entry| !is_mine(entry)).cloned().collect();
-                if others.is_empty() {
-                    return None;
-                }
-                Frame::Blocks(others, *more)
-            }
-            other => other.clone(),
-        };
-        Some(frame)
-    }
-
-    fn store_failed(&mut self, why: &str) {
-        // fsync-gate (Rebello et al., 2020): after a failed sync nothing is known of what was
-        // written, so this process acknowledges nothing any more. Calls go on.
-        self.read_only.get_or_insert_with(|| why.to_owned());
-        for waiting in std::mem::take(&mut self.waiting) {
-            self.effects.push_back(Effect::Reply(waiting.token, Err(Refusal::storage(why))));
-        }
-    }
-
     /// Active members other than this device.
     fn others(&self) -> u64 {
         self.view.members().values().filter(|member| member.active && member.device != self.me).count() as u64
@@ -386,18 +355,7 @@ impl Node {
     }
 }
 
-fn own_blocks(ledger: &Ledger, me: Author) -> BTreeSet<BlockId> {
-    let own = ledger.in_order().into_iter().filter(|block| block.author() == me);
-    own.map(|block| block.id()).take(UNSEEN_MAX).collect()
-}
-
 impl Node {
-    /// Whether every own block was confirmed by another member, or there is none to confirm.
-    #[must_use]
-    pub fn all_seen(&self) -> bool {
-        self.unseen.is_empty() || self.others() == 0
-    }
-
     /// What is held in memory that peers can make grow.
     #[must_use]
     pub fn held(&self) -> Held {

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use osiris_ledger::Block;
+use osiris_ledger::{Block, BlockId};
 
 use super::{Effect, Refusal};
 
@@ -37,6 +37,8 @@ pub struct Outbox {
     held: VecDeque<(u64, Effect)>,
     /// Bytes of the frames among those.
     held_bytes: usize,
+    /// Groups that are not durable yet.
+    pending: VecDeque<Group>,
     failure: Option<Failure>,
 }
 
@@ -51,10 +53,15 @@ impl Outbox {
     /// Takes the core's next effect. `None`: it waits for a group.
     pub fn push(&mut self, effect: Effect) -> Option<Step> {
         match (&self.failure, effect) {
-            (Some(_), Effect::Persist(_)) => None,
-            (None, Effect::Persist(blocks)) => {
+            (Some(failure), Effect::Persist(_)) if failure.told => None,
+            (failure, Effect::Persist(blocks)) => {
+                let group = Group { number: self.written + 1, blocks };
+                self.pending.push_back(group.clone());
+                if failure.is_some() {
+                    return None;
+                }
                 self.written += 1;
-                Some(Step::Write(Group { number: self.written, blocks }))
+                Some(Step::Write(group))
             }
             (Some(failure), effect) if !failure.told => {
                 after_failure(effect, &failure.why).map(Step::Perform)
@@ -75,6 +82,8 @@ impl Outbox {
             return Vec::new();
         }
         self.durable = number;
+        let durable = self.pending.partition_point(|group| group.number <= number);
+        self.pending.drain(..durable);
         let ready = self.held.partition_point(|(group, _)| *group <= number);
         let freed: Vec<_> = self.held.drain(..ready).map(|(_, effect)| effect).collect();
         self.held_bytes -= freed.iter().map(frame_bytes).sum::<usize>();
@@ -93,10 +102,14 @@ impl Outbox {
     }
 
     /// The core is about to be told of the failure: what it decides from here on takes it into account.
-    pub fn core_told(&mut self) {
+    /// Returns the blocks that it was not given as durable, for [`super::Input::StoreFailed`].
+    #[must_use]
+    pub fn core_told(&mut self) -> Vec<BlockId> {
         if let Some(failure) = &mut self.failure {
             failure.told = true;
         }
+        let lost = std::mem::take(&mut self.pending).into_iter().flat_map(|group| group.blocks);
+        lost.map(|block| block.id()).collect()
     }
 
     /// Whether the journal failed.
@@ -134,7 +147,8 @@ fn frame_bytes(effect: &Effect) -> usize {
 /// What happens of an effect that was decided before the core knew of the failure.
 fn after_failure(effect: Effect, why: &str) -> Option<Effect> {
     match effect {
-        Effect::Reply(token, _) => Some(Effect::Reply(token, Err(Refusal::storage(why)))),
+        Effect::Reply(token, Ok(_)) => Some(Effect::Reply(token, Err(Refusal::in_doubt(why)))),
+        Effect::Reply(..) => Some(effect),
         Effect::Published(_) => Some(effect),
         _ => None,
     }
@@ -189,7 +203,7 @@ mod tests {
         assert!(matches!(left.as_slice(), [Effect::Reply(7, Err(_))]), "{left:?}");
         assert!(outbox.push(hint(2)).is_none(), "decided before the core knew");
         assert!(outbox.push(Effect::Persist(Vec::new())).is_none());
-        outbox.core_told();
+        assert!(outbox.core_told().is_empty(), "the groups were empty");
         assert!(matches!(outbox.push(hint(3)), Some(Step::Perform(_))));
         assert!(matches!(outbox.push(Effect::ReadManifest(BlobHash::ZERO)), Some(Step::Perform(_))));
         assert!(outbox.push(Effect::Persist(Vec::new())).is_none(), "nothing is written any more");

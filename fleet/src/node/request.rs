@@ -38,7 +38,7 @@ impl Offer {
             (InvitationState::Open, _) => return None,
             (InvitationState::UsedUp, false) => (RefusalCode::UsedUp, USED_UP),
             (InvitationState::UsedUp, true) => (RefusalCode::UsedUp, USER_USED_UP),
-            (InvitationState::Withdrawn, false) => (RefusalCode::Revoked, "The invitation was revoked."),
+            (InvitationState::Withdrawn, false) => (RefusalCode::Revoked, "The invitation was withdrawn."),
             (InvitationState::Withdrawn, true) => (RefusalCode::Revoked, USER_ENDED),
         };
         Some(Refusal::joining(code, why))

@@ -84,14 +84,12 @@ impl World<'_> {
     /// is kept.
     pub(super) fn stop(&mut self, node: NodeId) {
         self.settle(node);
-        let Some(mut running) = self.end(node) else { return };
+        let Some(running) = self.end(node) else { return };
         self.say(format_args!("stops {node}"));
         if running.outbox.has_failed() {
             self.devices[node as usize].journal.crash(&mut self.random);
         }
-        if running.node.all_seen() {
-            self.devices[node as usize].seen = Some(running.node.digest());
-        }
+        self.devices[node as usize].confirmed = running.node.confirmed();
         self.vanish(node, true);
     }
 

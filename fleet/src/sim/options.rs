@@ -133,7 +133,8 @@ impl Options {
             sync_ms_max: random.pick(&[5, 40, 400]).unwrap_or(5),
             work_every_ms: random.between(200, 1_500),
             hostile_every_ms: random.between(300, 2_000),
-            flood: hostile > 0 && random.chance(120),
+            // Not every flood meets a full room; in some tens of runs one has to.
+            flood: hostile > 0 && random.chance(250),
             crash_every_ms,
             restart_every_ms,
             partition_every_ms,

@@ -118,8 +118,15 @@ impl World<'_> {
         running.syncing = false;
         if std::mem::take(&mut device.disk_fails) {
             let done = running.disk_failed(now, wall, "the simulated disk failed");
+            let refused = running.own_blocks().filter(|id| !device.durable.contains(id)).count();
             self.branches.count("disk failed");
             self.say(format_args!("disk fails {node}"));
+            if refused > 0 {
+                self.check.violated(
+                    now,
+                    format_args!("node {node} goes on showing {refused} own blocks that its disk refused"),
+                );
+            }
             let back = now + self.random.between(2_000, 10_000);
             self.perform(node, done);
             let fault = super::faults::Fault::Crash { node, in_write: false, away_ms: 500 };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use osiris_ledger::{Ledger, Mono, Now, Session, SigningKey, WallMs, Writer};
+use osiris_ledger::{BlockId, Ledger, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
 use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token};
@@ -64,17 +64,17 @@ pub(super) struct Start {
     pub(super) session: Session,
     pub(super) seed: u64,
     pub(super) serves: bool,
-    pub(super) all_seen: bool,
+    pub(super) confirmed: Vec<BlockId>,
     pub(super) ledger: Ledger,
     pub(super) told: BTreeSet<PeerId>,
 }
 
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
-        let Start { run, key, session, seed, serves, all_seen, ledger, told } = start;
+        let Start { run, key, session, seed, serves, confirmed, ledger, told } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
-        let node = Node::new(clock, &Config { serves, seed, all_seen }, ledger, writer);
+        let node = Node::new(clock, &Config { serves, seed, confirmed }, ledger, writer);
         Self {
             run,
             node,
@@ -130,12 +130,18 @@ impl Running {
         self.handle(now, wall, Input::Request(self.next_token, request))
     }
 
+    /// What this process wrote and still shows.
+    pub(super) fn own_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let own = self.node.ledger().blocks_by(self.node.device());
+        own.filter(|block| block.chain().session == self.session).map(|block| block.id())
+    }
+
     /// The disk failed: what waited for it is refused, and the core is told.
     pub(super) fn disk_failed(&mut self, now: u64, wall: u64, why: &str) -> Vec<Done> {
         let left = self.outbox.fail(why);
         let mut done: Vec<_> = left.into_iter().map(Done::Perform).collect();
-        self.outbox.core_told();
-        done.extend(self.handle(now, wall, Input::StoreFailed(why.to_owned())));
+        let lost = self.outbox.core_told();
+        done.extend(self.handle(now, wall, Input::StoreFailed(why.to_owned(), lost)));
         done
     }
 

@@ -65,8 +65,8 @@ pub(super) struct Device {
     /// Own blocks that are durable here; in a small run all blocks.
     pub(super) durable: BTreeSet<BlockId>,
     pub(super) library: BTreeSet<BlobHash>,
-    /// What the last clean stop kept: the digest that another member had confirmed.
-    pub(super) seen: Option<[u8; 32]>,
+    /// What the last clean stop kept: the last own blocks that other members had confirmed.
+    pub(super) confirmed: Vec<BlockId>,
     /// Own blocks that left, or were acknowledged.
     pub(super) promised: BTreeSet<BlockId>,
     pub(super) wall_offset: i64,
@@ -178,7 +178,7 @@ impl<'a> World<'a> {
             journal: Journal::default(),
             durable: BTreeSet::new(),
             library: BTreeSet::new(),
-            seen: None,
+            confirmed: Vec::new(),
             promised: BTreeSet::new(),
             wall_offset: 0,
             known: BTreeSet::new(),
@@ -339,7 +339,7 @@ impl<'a> World<'a> {
         // A journal holds each block behind all it names; where one waits, something was lost before.
         let damaged = found.damaged || ledger.early().0 > 0;
         let joining = matches!(device.standing, Standing::Joining { .. });
-        let all_seen = device.seen == Some(ledger.digest());
+        let confirmed = device.confirmed.clone();
         let session = Session(device.random.bytes());
         let start = Start {
             run: device.runs,
@@ -347,7 +347,7 @@ impl<'a> World<'a> {
             session,
             seed: device.random.next(),
             serves: !joining,
-            all_seen,
+            confirmed,
             told: if damaged || joining { device.known.clone() } else { BTreeSet::new() },
             ledger,
         };

@@ -75,6 +75,10 @@ impl Fleet {
         let program = std::env::current_exe().map_err(|e| fail("This program cannot be found again", e))?;
         let name = format!("osiris-demo-{}", std::process::id());
         let root = dir.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
+        if fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Failure::usage(format!("The folder {} is not empty.", root.display()))
+                .next("give an empty folder or a new one with --dir, or leave --dir out"));
+        }
         let made_root = !root.exists();
         fs::create_dir_all(&root)
             .map_err(|e| fail(&format!("The folder {} cannot be made", root.display()), e))?;
@@ -96,10 +100,6 @@ impl Fleet {
     /// Founds the fleet and starts its first node.
     pub(in crate::commands) async fn found(&mut self) -> Done<()> {
         let data = self.folder(1);
-        if data.join("journal").exists() {
-            return Err(Failure::failed(format!("{} holds a fleet already.", self.root.display()))
-                .next("give the demo an empty folder with --dir, or none"));
-        }
         self.osiris(&data, &["init", "--name", "demo", "--label", "node-1"]).await?;
         let node = self.up(1).await?;
         let result = format!("{} at {}", node.label, node.http);
@@ -166,7 +166,7 @@ impl Fleet {
             loop {
                 let rows: Vec<FunctionRow> = client.get("/v1/functions").await?;
                 let row = rows.into_iter().find(|row| row.name == name);
-                if row.as_ref().is_some_and(|row| row.revision == number && row.replicas >= replicas) {
+                if row.as_ref().is_some_and(|row| row.revision == number && row.served_by >= replicas) {
                     break;
                 }
                 if Instant::now() >= until {
@@ -245,7 +245,7 @@ impl Fleet {
     async fn all_serve_newest(&self) -> Result<bool, Failure> {
         let rows: Vec<FunctionRow> = self.client(0).await?.get("/v1/functions").await?;
         let summary = rows.iter().find(|row| row.name == "summary");
-        Ok(summary.is_some_and(|row| row.replicas == NODES as u64 && row.revision == row.newest))
+        Ok(summary.is_some_and(|row| row.served_by == NODES as u64 && row.revision == row.newest))
     }
 
     /// Every node checks every block and every component again.

@@ -96,7 +96,7 @@ const TYPES: &[Type] = &[
             f("world", Text),
             f("revision", Number),
             f("newest", Number),
-            f("replicas", Number),
+            f("served_by", Number),
             f("concurrent", Flag),
             f("backlog", Number),
             f("in_flight", Number),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use http::HeaderValue;
 use subtle::ConstantTimeEq;
 
+use crate::api::codes;
 use crate::driver::limits::{TOKEN_CHARS_MAX, TOKEN_CHARS_MIN};
 
 /// A token. Only its hash is kept, so that comparing takes the same time whatever was sent.
@@ -49,6 +50,15 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// One of [`codes`]: a missing file is not found, as everywhere.
+    #[must_use]
+    pub fn code(&self) -> (&'static str, u16) {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => codes::NOT_FOUND,
+            _ => codes::BAD_REQUEST,
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn next(&self) -> String {

@@ -1,0 +1,39 @@
+//! What a replica asks of the blocks that it wrote itself.
+
+use std::{collections::BTreeSet, mem, sync::Arc};
+
+use super::{Ledger, read::Read};
+use crate::{
+    block::Block,
+    id::{Author, BlockId},
+};
+
+impl Ledger {
+    /// The admitted blocks of one author, chain by chain.
+    pub fn blocks_by(&self, author: Author) -> impl Iterator<Item = &Arc<Block>> {
+        let chains = self.chains.iter().filter(move |(id, _)| id.author == author);
+        chains.flat_map(|(_, chain)| chain.from(1)).filter_map(|id| self.blocks.get(&id))
+    }
+
+    /// Takes these blocks out again, as if they had never come: for blocks that this replica made and could
+    /// not make durable, so that nobody else holds them. Costs a replay of all blocks. Call [`Ledger::publish`] next.
+    ///
+    /// # Panics
+    /// If a block that was admitted before is refused now: what a block names makes it valid, for ever.
+    pub fn forget(&mut self, blocks: &BTreeSet<BlockId>) {
+        let (mut document, early) = (mem::take(&mut self.document), mem::take(&mut self.early));
+        document.restart();
+        let (view, memo) = (Arc::clone(&self.view), self.memo.clone());
+        let mut rest = Self { view, memo, document, early, ..Self::new(self.fleet) };
+        for page in self.pages() {
+            rest.offer(page);
+        }
+        for block in self.in_order().iter().filter(|block| !blocks.contains(&block.id())) {
+            // One that follows what is forgotten waits now.
+            let again = rest.place(Read::Block(Arc::clone(block)), None);
+            assert!(again.is_ok(), "an admitted block stays valid: {again:?}");
+        }
+        rest.take_offered();
+        *self = rest;
+    }
+}
