@@ -1,0 +1,338 @@
+//! Entries on the wire without what both ends can restore.
+//!
+//! Most of an entry is 32-byte strings that the receiver has just seen: the author, its session and its grant
+//! in the entry before, and the ids of entries that came a moment ago. Within one frame each is written once,
+//! and then named. The receiver restores the exact bytes; the ledger's door verifies them as it does any.
+//!
+//! ```text
+//! packed = entry*
+//! entry  = length ‖ piece*         until its pieces make `length` bytes, exactly
+//! piece  = 4n + 0 ‖ n bytes        these bytes
+//!        | 4n + 1                  value n of the frame, the first being 0
+//!        | 4n + 2                  58 20 and the id (blake3) of the entry n + 1 before this one
+//!        | 4n + 3 ‖ bytes          a new value: n = 0: 58 20 and 32 bytes; n = 1: 50 and 16 bytes
+//! ```
+//!
+//! Numbers are LEB128, shortest, below 2^32. A **value** is the head and the content of a CBOR byte string of
+//! 32 or 16 bytes; values are numbered as they come. Nothing refers to what refers further, so restoring a
+//! piece costs what it restores: an entry has at most [`limits::ENTRY_BYTES_MAX`] bytes, all entries of a frame
+//! at most [`FRAME_BYTES_MAX`], both checked against the stated length before anything is restored.
+
+use std::collections::BTreeMap;
+
+use osiris_ledger::{Block, limits};
+use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+use serde_bytes::ByteBuf;
+
+use crate::limits::FRAME_BYTES_MAX;
+
+const LITERAL: u32 = 0;
+const VALUE: u32 = 1;
+const ID: u32 = 2;
+const NEW: u32 = 3;
+/// Heads of the byte strings that are values, by the number in the piece that makes one.
+const HEADS: [(&[u8], usize); 2] = [(&[0x58, 0x20], 32), (&[0x50], 16)];
+/// Where the session's head stands: behind an array of ten, the version and the author.
+const SESSION_AT: usize = 2 + 34;
+
+/// Bytes that are not packed entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are not packed entries")]
+pub struct UnpackError;
+
+/// Packs entries, in their order.
+#[must_use]
+pub fn pack(entries: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut packer = Packer::default();
+    for entry in entries {
+        packer.entry(entry.as_ref());
+    }
+    packer.packed
+}
+
+#[derive(Default)]
+struct Packer<'a> {
+    packed: Vec<u8>,
+    values: BTreeMap<&'a [u8], u32>,
+    ids: BTreeMap<[u8; 32], u32>,
+}
+
+impl<'a> Packer<'a> {
+    fn entry(&mut self, entry: &'a [u8]) {
+        write(&mut self.packed, entry.len());
+        // What looks like a value in the signature is none.
+        let body = entry.len().saturating_sub(limits::SIGNATURE_BYTES);
+        let (mut at, mut from) = (0, 0);
+        while at < body {
+            let Some((head, string)) = value_at(entry, at) else {
+                at += 1;
+                continue;
+            };
+            self.literal(&entry[from..at]);
+            self.value(head, string);
+            at += string.len();
+            from = at;
+        }
+        self.literal(&entry[from..]);
+        let number = u32::try_from(self.ids.len()).expect("a frame's entries are counted in 32 bits");
+        self.ids.insert(Block::id_of(entry).0, number);
+    }
+
+    fn literal(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.piece(bytes.len(), LITERAL);
+            self.packed.extend_from_slice(bytes);
+        }
+    }
+
+    fn value(&mut self, head: usize, string: &'a [u8]) {
+        let (start, _) = HEADS[head];
+        let content = &string[start.len()..];
+        let id = <[u8; 32]>::try_from(content).ok().and_then(|content| self.ids.get(&content));
+        if let Some(number) = id {
+            let back = self.ids.len() - *number as usize - 1;
+            self.piece(back, ID);
+        } else if let Some(number) = self.values.get(string) {
+            self.piece(*number as usize, VALUE);
+        } else {
+            let number = u32::try_from(self.values.len()).expect("a frame's values are counted in 32 bits");
+            self.values.insert(string, number);
+            self.piece(head, NEW);
+            self.packed.extend_from_slice(content);
+        }
+    }
+
+    fn piece(&mut self, number: usize, kind: u32) {
+        write(&mut self.packed, (number << 2) | kind as usize);
+    }
+}
+
+/// The byte string of an entry that begins here, if it is one that is worth a name.
+fn value_at(entry: &[u8], at: usize) -> Option<(usize, &[u8])> {
+    let candidates = if at == SESSION_AT { 0..2 } else { 0..1 };
+    candidates.into_iter().find_map(|head| {
+        let (start, len) = HEADS[head];
+        let string = entry.get(at..at + start.len() + len)?;
+        string.starts_with(start).then_some((head, string))
+    })
+}
+
+fn write(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+/// Restores packed entries.
+///
+/// # Errors
+/// [`UnpackError`] where the bytes are not what [`pack`] makes of entries within their limits: the offender
+/// gains nothing by it, since a piece costs no more than the bytes that it restores.
+pub fn unpack(packed: &[u8]) -> Result<Vec<ByteBuf>, UnpackError> {
+    let mut unpacker = Unpacker { packed, values: Vec::new(), entries: Vec::new(), ids: Vec::new() };
+    let mut left = FRAME_BYTES_MAX;
+    while !unpacker.packed.is_empty() {
+        let len = unpacker.number()?;
+        // Nothing shorter can be a block, so their number is bounded too.
+        if len <= limits::SIGNATURE_BYTES || len > limits::ENTRY_BYTES_MAX {
+            return Err(UnpackError);
+        }
+        left = left.checked_sub(len).ok_or(UnpackError)?;
+        let entry = unpacker.entry(len)?;
+        unpacker.entries.push(ByteBuf::from(entry));
+        unpacker.ids.push(None);
+    }
+    Ok(unpacker.entries)
+}
+
+struct Unpacker<'a> {
+    packed: &'a [u8],
+    values: Vec<(usize, &'a [u8])>,
+    entries: Vec<ByteBuf>,
+    /// Ids of those entries that were asked for.
+    ids: Vec<Option<[u8; 32]>>,
+}
+
+impl<'a> Unpacker<'a> {
+    fn entry(&mut self, len: usize) -> Result<Vec<u8>, UnpackError> {
+        let mut entry = Vec::with_capacity(len);
+        while entry.len() < len {
+            let piece = self.number()?;
+            let number = piece >> 2;
+            let room = len - entry.len();
+            let (head, content): (&[u8], &[u8]) = match (piece & 3) as u32 {
+                LITERAL if (1..=room).contains(&number) => (&[], self.take(number)?),
+                VALUE => {
+                    let (head, content) = *self.values.get(number).ok_or(UnpackError)?;
+                    (HEADS[head].0, content)
+                }
+                ID => (HEADS[0].0, self.id(number)?),
+                NEW => {
+                    let (head, len) = *HEADS.get(number).ok_or(UnpackError)?;
+                    let content = self.take(len)?;
+                    self.values.push((number, content));
+                    (head, content)
+                }
+                _ => return Err(UnpackError),
+            };
+            if head.len() + content.len() > room {
+                return Err(UnpackError);
+            }
+            entry.extend_from_slice(head);
+            entry.extend_from_slice(content);
+        }
+        Ok(entry)
+    }
+
+    fn id(&mut self, back: usize) -> Result<&[u8], UnpackError> {
+        let at = self.entries.len().checked_sub(back + 1).ok_or(UnpackError)?;
+        let id = self.ids[at].get_or_insert_with(|| Block::id_of(&self.entries[at]).0);
+        Ok(id.as_slice())
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], UnpackError> {
+        let (taken, rest) = self.packed.split_at_checked(len).ok_or(UnpackError)?;
+        self.packed = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Result<usize, UnpackError> {
+        let mut number = 0_u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let byte = self.take(1)?[0];
+            let bits = u32::from(byte & 0x7f);
+            // The fifth byte has four bits left; a last byte of zero is no shortest form.
+            if (shift == 28 && bits > 0x0f) || (shift > 0 && byte == 0) {
+                return Err(UnpackError);
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return usize::try_from(number).map_err(|_| UnpackError);
+            }
+        }
+        Err(UnpackError)
+    }
+}
+
+/// For a frame's field.
+pub(super) fn serialize<S: Serializer>(entries: &[ByteBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(&pack(entries))
+}
+
+/// For a frame's field.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ByteBuf>, D::Error> {
+    let packed = ByteBuf::deserialize(deserializer)?;
+    unpack(&packed).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Entries whose strings repeat as those of a chain do: a few authors, ids of earlier entries, and bytes
+    /// that only look like heads.
+    fn entries() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let part = prop_oneof![
+            (0_u8..4).prop_map(|n| [&[0x58, 0x20][..], &[n; 32]].concat()),
+            (0_u8..4).prop_map(|n| [&[0x50][..], &[n; 16]].concat()),
+            prop::collection::vec(prop_oneof![Just(0x58), Just(0x20), Just(0x50), any::<u8>()], 0..40),
+            // Becomes the id of an earlier entry.
+            any::<u8>().prop_map(|n| vec![n]),
+        ];
+        let entry = prop::collection::vec(part, 0..12);
+        prop::collection::vec((entry, any::<[u8; 32]>()), 0..20).prop_map(|drafts| {
+            let mut entries: Vec<Vec<u8>> = Vec::new();
+            for (parts, signature) in drafts {
+                let mut entry = vec![0x8a, 0x02];
+                for part in parts {
+                    match (part.as_slice(), entries.len()) {
+                        ([n], len) if len > 0 => {
+                            entry.extend([0x58, 0x20]);
+                            entry.extend(Block::id_of(&entries[usize::from(*n) % len]).0);
+                        }
+                        _ => entry.extend(part),
+                    }
+                }
+                entry.extend([signature, signature].concat());
+                entries.push(entry);
+            }
+            entries
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_back(entries in entries()) {
+            let restored = unpack(&pack(&entries));
+            prop_assert_eq!(restored.map(|all| all.into_iter().map(ByteBuf::into_vec).collect()), Ok(entries));
+        }
+
+        #[test]
+        fn whatever_comes_is_restored_within_its_limits_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            within_limits(&bytes)?;
+        }
+
+        #[test]
+        fn one_changed_byte_is_too(entries in entries(), at in any::<prop::sample::Index>(), bits in 1_u8..) {
+            let mut packed = pack(&entries);
+            if !packed.is_empty() {
+                let at = at.index(packed.len());
+                packed[at] ^= bits;
+                within_limits(&packed)?;
+                within_limits(&packed[..at])?;
+            }
+        }
+    }
+
+    fn within_limits(packed: &[u8]) -> Result<(), TestCaseError> {
+        if let Ok(entries) = unpack(packed) {
+            prop_assert!(entries.iter().all(|entry| entry.len() <= limits::ENTRY_BYTES_MAX));
+            prop_assert!(entries.iter().map(|entry| entry.len()).sum::<usize>() <= FRAME_BYTES_MAX);
+            // What is understood is understood in the same way again.
+            prop_assert_eq!(unpack(&pack(&entries)), Ok(entries));
+        }
+        Ok(())
+    }
+
+    fn stated(len: usize, pieces: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        write(&mut packed, len);
+        packed.extend_from_slice(pieces);
+        packed
+    }
+
+    #[test]
+    fn a_reference_restores_no_more_than_was_stated() {
+        let new = [&[0b11][..], &[7; 32]].concat();
+        let name = [0b01];
+        let fits = [&new[..], &name, &name].concat();
+        assert_eq!(unpack(&stated(3 * 34, &fits)).map(|entries| entries.len()), Ok(1));
+        for len in [3 * 34 - 1, 3 * 34 + 1] {
+            assert_eq!(unpack(&stated(len, &fits)), Err(UnpackError), "{len} bytes");
+        }
+        // More than an entry may have, or less.
+        let names = (limits::ENTRY_BYTES_MAX + 33) / 34;
+        assert_eq!(unpack(&stated(names * 34, &[&new[..], &vec![1; names - 1]].concat())), Err(UnpackError));
+        assert_eq!(unpack(&stated(64, &[&[0xfc, 0x01][..], &[0; 64]].concat())), Err(UnpackError));
+        // Names of nothing, a new value of no kind, an empty literal, a number that is not the shortest.
+        for piece in [&[0b101][..], &[0b10], &[0b1011], &[0b00], &[0x81, 0x00], &[0xff; 6]] {
+            let packed = stated(68, &[&new[..], piece, &name].concat());
+            assert_eq!(unpack(&packed), Err(UnpackError), "{piece:?}");
+        }
+    }
+
+    #[test]
+    fn the_entries_of_a_frame_are_bounded_together() {
+        let names = 90;
+        let entry = stated(34 * names, &vec![1; names]);
+        let first = stated(34 * names, &[&[0b11][..], &[7; 32], &vec![1; names - 1]].concat());
+        let most = FRAME_BYTES_MAX / (34 * names);
+        let packed = [&first[..], &entry.repeat(most - 1)].concat();
+        assert_eq!(unpack(&packed).map(|entries| entries.len()), Ok(most));
+        assert_eq!(unpack(&[packed, entry].concat()), Err(UnpackError));
+    }
+}
