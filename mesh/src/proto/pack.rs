@@ -54,7 +54,9 @@ pub fn pack(entries: &[impl AsRef<[u8]>]) -> Vec<u8> {
 struct Packer<'a> {
     packed: Vec<u8>,
     values: BTreeMap<&'a [u8], u32>,
-    ids: BTreeMap<[u8; 32], u32>,
+    /// Ids of the entries so far, each with the last place at which it came: one may come twice.
+    ids: BTreeMap<[u8; 32], usize>,
+    entries: usize,
 }
 
 impl<'a> Packer<'a> {
@@ -74,8 +76,8 @@ impl<'a> Packer<'a> {
             from = at;
         }
         self.literal(&entry[from..]);
-        let number = u32::try_from(self.ids.len()).expect("a frame's entries are counted in 32 bits");
-        self.ids.insert(Block::id_of(entry).0, number);
+        self.ids.insert(Block::id_of(entry).0, self.entries);
+        self.entries += 1;
     }
 
     fn literal(&mut self, bytes: &[u8]) {
@@ -89,9 +91,8 @@ impl<'a> Packer<'a> {
         let (start, _) = HEADS[head];
         let content = &string[start.len()..];
         let id = <[u8; 32]>::try_from(content).ok().and_then(|content| self.ids.get(&content));
-        if let Some(number) = id {
-            let back = self.ids.len() - *number as usize - 1;
-            self.piece(back, ID);
+        if let Some(place) = id {
+            self.piece(self.entries - place - 1, ID);
         } else if let Some(number) = self.values.get(string) {
             self.piece(*number as usize, VALUE);
         } else {
@@ -244,7 +245,8 @@ mod tests {
             any::<u8>().prop_map(|n| vec![n]),
         ];
         let entry = prop::collection::vec(part, 0..12);
-        prop::collection::vec((entry, any::<[u8; 32]>()), 0..20).prop_map(|drafts| {
+        // Of few parts and signatures, so that an entry may come twice.
+        prop::collection::vec((entry, 0_u8..2), 0..20).prop_map(|drafts| {
             let mut entries: Vec<Vec<u8>> = Vec::new();
             for (parts, signature) in drafts {
                 let mut entry = vec![0x8a, 0x02];
@@ -257,11 +259,20 @@ mod tests {
                         _ => entry.extend(part),
                     }
                 }
-                entry.extend([signature, signature].concat());
+                entry.extend([signature; limits::SIGNATURE_BYTES]);
                 entries.push(entry);
             }
             entries
         })
+    }
+
+    #[test]
+    fn an_entry_may_come_twice_and_is_named_after_that() {
+        let twice = vec![1; 70];
+        let names = |id: [u8; 32]| [&[0x8a, 0x02, 0x58, 0x20][..], &id, &[9; 64]].concat();
+        let entries = [twice.clone(), twice.clone(), names(Block::id_of(&twice).0), names([3; 32]), twice];
+        let packed = pack(&entries);
+        assert_eq!(unpack(&packed), Ok(entries.map(ByteBuf::from).to_vec()));
     }
 
     proptest! {
