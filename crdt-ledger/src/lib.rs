@@ -37,7 +37,7 @@ pub use authority::{Role, Roles};
 pub use block::{Block, Order, Reject};
 pub use document::Document;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
-pub use ledger::{Admission, Ledger, Refused};
+pub use ledger::{Admission, Checked, Ledger, Refused};
 pub use op::{Payload, World, join_proof, join_proof_message, recovery_certificate, recovery_message};
 pub use time::{Mono, Now, WallMs};
 pub use vector::{Batch, Gap, Tip, Vector, VectorEntry};

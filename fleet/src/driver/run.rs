@@ -94,7 +94,8 @@ impl Process {
         let Opened { folder, journal, ledger, writer, library, warnings, damaged } = opened;
         let secret = folder.device_key()?.to_bytes();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
-        let node = Node::new(clock.now(), &Config { serves, seed, all_seen }, ledger, writer);
+        let config = Config { serves, seed, all_seen, idle_work: serves };
+        let node = Node::new(clock.now(), &config, ledger, writer);
         let state = Arc::new(NodeState::default());
         let metrics = Arc::new(Metrics::default());
         let (engine, handle) = Engine::new(

@@ -8,6 +8,7 @@
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
 mod functions;
+mod idle;
 mod members;
 mod message;
 mod outbox;
@@ -31,6 +32,11 @@ use osiris_mesh::{
 };
 
 use functions::Functions;
+use idle::Idle;
+pub use idle::{
+    CHECK_AFTER, CHECK_SLICE, DOCUMENT_SLICE, LAG_MAX, QUIET, REBUILD_IDLE_INTERVAL, REBUILD_INTERVAL,
+    SLICE_PAUSE,
+};
 pub use message::{Effect, Facts, Held, Input, Query, Refusal, Reply, Request, RoleChange, Token};
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
@@ -43,10 +49,6 @@ pub const UNSEEN_MAX: usize = 4_096;
 /// How long a member that was connected may be gone before its replicas are taken over.
 pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(4);
 
-/// Least time between two times that the automerge document is built again because of a fork. In between,
-/// its last heads are shown: nothing else reads it.
-pub const REBUILD_INTERVAL: Duration = Duration::from_secs(2);
-
 /// What a core is made with.
 #[derive(Debug)]
 pub struct Config {
@@ -56,6 +58,9 @@ pub struct Config {
     pub seed: u64,
     /// Whether the own blocks in the ledger were all confirmed by another member.
     pub all_seen: bool,
+    /// Whether it brings the automerge document up to date, and checks the signatures of replayed blocks, when
+    /// nobody waits for the core. Without, the document follows when its heads are asked for.
+    pub idle_work: bool,
 }
 
 /// One node's core.
@@ -79,8 +84,7 @@ pub struct Node {
     draining: bool,
     read_only: Option<String>,
     twin: Twin,
-    /// When the document was last built again.
-    rebuilt: Option<Mono>,
+    idle: Idle,
     /// Whether the driver has told what it holds.
     started: bool,
 }
@@ -99,6 +103,7 @@ impl Node {
             true => members.map(|member| (PeerId::from_bytes(member.0), now.mono)).collect(),
             false => BTreeMap::new(),
         };
+        let idle = Idle::new(config.idle_work, now, &ledger);
         Self {
             me,
             serves: config.serves,
@@ -115,7 +120,7 @@ impl Node {
             draining: false,
             read_only: None,
             twin: Twin::new(now),
-            rebuilt: None,
+            idle,
             started: false,
         }
     }
@@ -190,6 +195,8 @@ impl Node {
         self.tick(now);
         self.reconcile(now);
         self.answer_waiting(now);
+        let warning = self.idle.work(now, &mut self.ledger);
+        self.effects.extend(warning.map(Effect::Warn));
     }
 
     /// The next effect, in order.
@@ -201,7 +208,7 @@ impl Node {
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
-        let mut earliest = [self.sync.deadline(), waiting].into_iter().flatten().min();
+        let mut earliest = [self.sync.deadline(), waiting, self.idle.deadline()].into_iter().flatten().min();
         // What never looks at its functions has nothing to do when one of theirs is due.
         if self.looks_after_functions() {
             let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
@@ -255,6 +262,7 @@ impl Node {
         if blocks.is_empty() {
             return;
         }
+        self.idle.blocks_came(now);
         self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
         let own = self.writer.chain();
         for block in blocks {
@@ -291,6 +299,7 @@ impl Node {
         let block = self.writer.append(&mut self.ledger, now, payload).map_err(Refusal::from)?;
         self.effects.push_back(Effect::Persist(vec![Arc::clone(&block)]));
         self.effects.push_back(Effect::Hint(block.entry().to_vec()));
+        self.idle.blocks_came(now);
         if self.unseen.len() < UNSEEN_MAX {
             self.unseen.insert(block.id());
         }
@@ -376,25 +385,16 @@ impl Node {
     /// What is held in memory that peers can make grow.
     #[must_use]
     pub fn held(&self) -> Held {
+        let (signatures_unchecked, signatures_wrong) = self.idle.signatures();
         Held {
+            signatures_unchecked,
+            signatures_wrong,
             early: self.ledger.early().0 as u64,
             early_bytes: self.ledger.early_bytes() as u64,
             unseen: self.unseen.len() as u64,
             document_pending: self.ledger.document_pending() as u64,
             document_rebuilds: self.ledger.document_rebuilds().1,
         }
-    }
-
-    /// Heads of the automerge document; older ones where it was built again a moment ago.
-    fn heads_shown(&mut self, now: Now) -> Vec<[u8; 32]> {
-        let (stale, _) = self.ledger.document_rebuilds();
-        if stale {
-            if self.rebuilt.is_some_and(|at| now.mono < at.plus(REBUILD_INTERVAL)) {
-                return self.ledger.document_heads_before();
-            }
-            self.rebuilt = Some(now.mono);
-        }
-        self.ledger.document_heads()
     }
 
     /// Heads of the automerge document, with every admitted block applied.

@@ -316,9 +316,10 @@ impl Node {
                     draining: self.draining,
                     returned: self.returned,
                     read_only: self.read_only.clone(),
+                    forged: self.idle.problem(),
                     twin: self.twin.problem(),
                     heads: self.ledger.heads(),
-                    document_heads: self.heads_shown(now),
+                    document_heads: self.idle.heads(now, &mut self.ledger),
                 }))
             }
             Query::Log(limit) => {
@@ -401,7 +402,7 @@ mod tests {
             for block in ledger.in_order() {
                 replica.replay(block.entry()).expect("valid");
             }
-            let config = Config { serves: false, seed: device.into(), all_seen: true };
+            let config = Config { serves: false, seed: device.into(), all_seen: true, idle_work: false };
             Node::new(at(0), &config, replica, Writer::new(key(device), Session([session; 16])))
         });
         let other = [2, 1].map(|device| vec![Input::PeerUp(PeerId::from_bytes(author(device).0))]);

@@ -344,6 +344,7 @@ impl<'a> World<'a> {
             seed: device.random.next(),
             serves: !joining,
             all_seen,
+            idle_work: device.sampled,
             told: if damaged || joining { device.known.clone() } else { BTreeSet::new() },
             ledger,
         };
