@@ -326,7 +326,7 @@ mod tests {
             assert_eq!(unpack(&stated(len, &fits)), Err(UnpackError), "{len} bytes");
         }
         // More than an entry may have, or less.
-        let names = (limits::ENTRY_BYTES_MAX + 33) / 34;
+        let names = limits::ENTRY_BYTES_MAX.div_ceil(34);
         assert_eq!(unpack(&stated(names * 34, &[&new[..], &vec![1; names - 1]].concat())), Err(UnpackError));
         assert_eq!(unpack(&stated(64, &[&[0xfc, 0x01][..], &[0; 64]].concat())), Err(UnpackError));
         // Names of nothing, a new value of no kind, an empty literal, a number that is not the shortest.
