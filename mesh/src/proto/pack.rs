@@ -32,9 +32,6 @@ const ID: u32 = 2;
 const NEW: u32 = 3;
 /// Heads of the byte strings that are values, by the number in the piece that makes one.
 const HEADS: [(&[u8], usize); 2] = [(&[0x58, 0x20], 32), (&[0x50], 16)];
-/// Where the session's head stands: behind an array of ten, the version and the author.
-const SESSION_AT: usize = 2 + 34;
-
 /// Bytes that are not packed entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are not packed entries")]
@@ -50,33 +47,62 @@ pub fn pack(entries: &[impl AsRef<[u8]>]) -> Vec<u8> {
     packer.packed
 }
 
+/// What is named: an id is not a part of any entry's bytes.
+enum Content<'a> {
+    Bytes(&'a [u8]),
+    Id([u8; 32]),
+}
+
+impl Content<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Id(id) => id,
+        }
+    }
+
+    fn key(&self) -> u64 {
+        self.bytes().first_chunk().map_or(0, |start| u64::from_le_bytes(*start))
+    }
+}
+
+/// What a string is named by.
+#[derive(Clone, Copy)]
+enum Name {
+    /// The value of this number.
+    Value(usize),
+    /// The id of the entry of this number.
+    Entry(usize),
+}
+
 #[derive(Default)]
 struct Packer<'a> {
     packed: Vec<u8>,
-    values: BTreeMap<&'a [u8], u32>,
-    /// Ids of the entries so far, each with the last place at which it came: one may come twice.
-    ids: BTreeMap<[u8; 32], usize>,
+    /// What has a name, by the first eight bytes of its content. Of several that begin alike the last has one,
+    /// which may cost room and nothing else.
+    names: BTreeMap<u64, (Content<'a>, Name)>,
+    values: usize,
     entries: usize,
 }
 
 impl<'a> Packer<'a> {
     fn entry(&mut self, entry: &'a [u8]) {
         write(&mut self.packed, entry.len());
-        // What looks like a value in the signature is none.
-        let body = entry.len().saturating_sub(limits::SIGNATURE_BYTES);
+        let body = &entry[..entry.len().saturating_sub(limits::SIGNATURE_BYTES)];
         let (mut at, mut from) = (0, 0);
-        while at < body {
-            let Some((head, string)) = value_at(entry, at) else {
-                at += 1;
-                continue;
-            };
-            self.literal(&entry[from..at]);
-            self.value(head, string);
-            at += string.len();
-            from = at;
+        while let Some(len) = item(&body[at..]) {
+            let string = &body[at..at + len];
+            at += len;
+            if let Some((head, content)) = value(string) {
+                self.literal(&entry[from..at - len]);
+                self.value(head, content);
+                from = at;
+            }
         }
         self.literal(&entry[from..]);
-        self.ids.insert(Block::id_of(entry).0, self.entries);
+        // One may come twice; either place serves.
+        let id = Content::Id(Block::id_of(entry).0);
+        self.names.insert(id.key(), (id, Name::Entry(self.entries)));
         self.entries += 1;
     }
 
@@ -87,19 +113,18 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn value(&mut self, head: usize, string: &'a [u8]) {
-        let (start, _) = HEADS[head];
-        let content = &string[start.len()..];
-        let id = <[u8; 32]>::try_from(content).ok().and_then(|content| self.ids.get(&content));
-        if let Some(place) = id {
-            self.piece(self.entries - place - 1, ID);
-        } else if let Some(number) = self.values.get(string) {
-            self.piece(*number as usize, VALUE);
-        } else {
-            let number = u32::try_from(self.values.len()).expect("a frame's values are counted in 32 bits");
-            self.values.insert(string, number);
-            self.piece(head, NEW);
-            self.packed.extend_from_slice(content);
+    fn value(&mut self, head: usize, bytes: &'a [u8]) {
+        let content = Content::Bytes(bytes);
+        let key = content.key();
+        match self.names.get(&key).filter(|(known, _)| known.bytes() == bytes).map(|(_, name)| *name) {
+            Some(Name::Value(number)) => self.piece(number, VALUE),
+            Some(Name::Entry(number)) => self.piece(self.entries - number - 1, ID),
+            None => {
+                self.names.insert(key, (content, Name::Value(self.values)));
+                self.values += 1;
+                self.piece(head, NEW);
+                self.packed.extend_from_slice(bytes);
+            }
         }
     }
 
@@ -108,13 +133,27 @@ impl<'a> Packer<'a> {
     }
 }
 
-/// The byte string of an entry that begins here, if it is one that is worth a name.
-fn value_at(entry: &[u8], at: usize) -> Option<(usize, &[u8])> {
-    let candidates = if at == SESSION_AT { 0..2 } else { 0..1 };
-    candidates.into_iter().find_map(|head| {
-        let (start, len) = HEADS[head];
-        let string = entry.get(at..at + start.len() + len)?;
-        string.starts_with(start).then_some((head, string))
+/// Bytes of the CBOR item that begins here: of a string whole, of an array or a map the head. None where there
+/// is none; what follows then stands as it is.
+fn item(bytes: &[u8]) -> Option<usize> {
+    let first = *bytes.first()?;
+    let (head, argument) = match first & 0x1f {
+        small @ 0..=23 => (1, u64::from(small)),
+        size @ 24..=27 => {
+            let more = bytes.get(1..=1 << (size - 24))?;
+            (1 + more.len(), more.iter().fold(0, |all, byte| (all << 8) | u64::from(*byte)))
+        }
+        _ => return None,
+    };
+    let content = if matches!(first >> 5, 2 | 3) { usize::try_from(argument).ok()? } else { 0 };
+    head.checked_add(content).filter(|len| *len <= bytes.len())
+}
+
+/// The number of the head and the content of a string that is worth a name.
+fn value(string: &[u8]) -> Option<(usize, &[u8])> {
+    HEADS.iter().enumerate().find_map(|(number, (head, len))| {
+        let content = string.strip_prefix(*head)?;
+        (content.len() == *len).then_some((number, content))
     })
 }
 
@@ -264,6 +303,28 @@ mod tests {
             }
             entries
         })
+    }
+
+    #[test]
+    fn what_begins_like_another_comes_back_too() {
+        let string = |last: u8| [&[0x58, 0x20][..], &[5; 31], &[last]].concat();
+        let entry = |last: u8| [&[0x84][..], &string(last), &string(6), &string(7), &[9; 65]].concat();
+        let entries = [entry(6), entry(7), entry(6)];
+        assert_eq!(unpack(&pack(&entries)), Ok(entries.map(ByteBuf::from).to_vec()));
+    }
+
+    #[test]
+    fn what_repeats_is_written_once() {
+        let string = |n: u8| [&[0x58, 0x20][..], &[n; 32]].concat();
+        let mut entries: Vec<Vec<u8>> = vec![[&[0x84][..], &string(1), &string(2), &[9; 65]].concat()];
+        for n in 0..100 {
+            let before = [&[0x58, 0x20][..], &Block::id_of(&entries[n]).0].concat();
+            entries.push([&[0x84][..], &string(1), &before, &string(2), &[n as u8; 65]].concat());
+        }
+        let plain: usize = entries.iter().map(Vec::len).sum();
+        let packed = pack(&entries).len();
+        // A signature, a length and a number of one byte each, and three names.
+        assert!(packed <= 80 + 100 * (65 + 10), "{plain} bytes became {packed}");
     }
 
     #[test]
