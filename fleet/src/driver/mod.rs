@@ -32,3 +32,4 @@ pub use found::{InitOptions, Inited, JoinOptions, Joined, init, join};
 pub use offline::Offline;
 pub use people::certify_recovery;
 pub use run::{Addresses, RunOptions, run};
+pub use store::{Journal, JournalThread};
