@@ -17,20 +17,20 @@ use std::{
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use osiris_ledger::{
-    Author, BlobHash, FleetId, Founding, Ledger, Now, Payload, Roles, Session, SigningKey, World, Writer,
-    join_proof, op,
-};
+use osiris_ledger::{Ledger, Now, Payload, Session, Writer};
 
-const CHAINS: u16 = 100;
+mod history;
+
+use history::{CHAINS, History, Took, floor, key};
+
 const LARGE: usize = 100_000;
 const SMALL: usize = 1_000;
 /// Blocks above [`LARGE`] that the benches feed in.
 const EXTRA: usize = 14_000;
-/// Blocks fed without a flush: fewer than those that are applied to the document in one batch unasked.
-const UNFLUSHED: usize = 900;
-/// Blocks that a device writes in a row: the first cites the deepest other head, the rest only their own.
-const BURST: usize = 5;
+/// Blocks above [`SMALL`] that are fed before the replica is made again.
+const SMALL_EXTRA: usize = 900;
+/// Blocks that the node's core applies to the document in one slice (`fleet::node::DOCUMENT_SLICE`).
+const SLICE: u64 = 250;
 
 /// Time and count of each thing measured, for the ratios.
 static TALLY: Mutex<BTreeMap<&str, (Duration, u64)>> = Mutex::new(BTreeMap::new());
@@ -48,97 +48,6 @@ fn micros(name: &str) -> f64 {
     tally.get(name).map_or(f64::NAN, |(took, count)| took.as_secs_f64() * 1e6 / *count as f64)
 }
 
-fn key(kind: u8, n: u16) -> SigningKey {
-    let mut seed = [kind; 32];
-    seed[..2].copy_from_slice(&n.to_le_bytes());
-    SigningKey::from_bytes(&seed)
-}
-
-fn author(key: &SigningKey) -> Author {
-    Author(key.verifying_key().to_bytes())
-}
-
-/// A fleet's blocks, in the order in which they were written.
-struct History {
-    fleet: FleetId,
-    entries: Vec<Vec<u8>>,
-}
-
-impl History {
-    fn write(blocks: usize) -> Self {
-        let mut founder = Writer::new(key(1, u16::MAX), Session([9; 16]));
-        let admin = key(2, 0);
-        let (mut ledger, genesis) = founder
-            .found(
-                Now::default(),
-                Founding {
-                    name: "bench".to_owned(),
-                    label: "founder".to_owned(),
-                    admin: &admin,
-                    recovery: author(&key(3, 0)),
-                    nonce: Session::ZERO,
-                },
-            )
-            .expect("a valid founding");
-        let fleet = ledger.fleet();
-        let mut entries = vec![genesis.entry().to_vec()];
-        let mut append = |ledger: &mut Ledger, writer: &mut Writer, payload| {
-            let block = writer.append(ledger, Now::default(), payload).expect("allowed");
-            entries.push(block.entry().to_vec());
-            block.id()
-        };
-        let ticket = key(4, 0);
-        let invited = op::Invited {
-            key: author(&ticket),
-            uses: CHAINS.into(),
-            roles: Roles::NODE,
-            device: None,
-            note: String::new(),
-        };
-        let invitation = append(&mut ledger, &mut founder, Payload::Invited(invited));
-        let deployed = op::Deployed {
-            name: "hello".to_owned(),
-            component: BlobHash([1; 32]),
-            size: 1,
-            world: World::Native,
-            manifest: BlobHash([1; 32]),
-            manifest_size: 1,
-            replaces: Vec::new(),
-        };
-        let revision = append(&mut ledger, &mut founder, Payload::Deployed(deployed));
-        let mut writers = Vec::new();
-        for n in 1..CHAINS {
-            let device = author(&key(1, n));
-            let proof = join_proof(&ticket, &fleet, &invitation, &device);
-            let label = format!("device-{n}");
-            append(
-                &mut ledger,
-                &mut founder,
-                Payload::Admitted(op::Admitted { invitation, device, proof, label }),
-            );
-            writers.push(Writer::new(key(1, n), Session([7; 16])));
-        }
-        let count = writers.len();
-        let turns = (0..).map(|n| n / BURST % count);
-        let left = blocks.saturating_sub(CHAINS.into());
-        for (writer, concurrency) in turns.zip(1..).take(left) {
-            let serving = Payload::Serving(op::Serving { revision, concurrency });
-            append(&mut ledger, &mut writers[writer], serving);
-        }
-        Self { fleet, entries }
-    }
-
-    fn replica(&self, blocks: usize) -> Ledger {
-        let mut ledger = Ledger::new(self.fleet);
-        for entry in &self.entries[..blocks] {
-            ledger.replay(entry).expect("valid");
-        }
-        ledger.publish();
-        ledger.document_heads();
-        ledger
-    }
-}
-
 /// A replica of `base` blocks to which the blocks that follow are fed.
 struct Fed<'a> {
     history: &'a History,
@@ -152,7 +61,7 @@ impl<'a> Fed<'a> {
         Self { history, base, next: base, ledger: history.replica(base) }
     }
 
-    /// Feeds `count` blocks and flushes the document after each `batch`; zero: not at all.
+    /// Feeds `count` blocks and lets the document follow after each `batch`; zero: not at all.
     fn feed(&mut self, count: u64, batch: u64, most: usize) -> Duration {
         let mut took = Duration::ZERO;
         for n in 1..=count {
@@ -164,7 +73,7 @@ impl<'a> Fed<'a> {
             let start = Instant::now();
             black_box(self.ledger.admit(entry).expect("valid"));
             if batch > 0 && (n % batch == 0 || n == count) {
-                black_box(self.ledger.document_heads());
+                self.ledger.follow_document(usize::MAX);
             }
             took += start.elapsed();
         }
@@ -200,14 +109,18 @@ fn admission(criterion: &mut Criterion) {
     });
     let mut small = Fed::new(&history, SMALL);
     group.bench_function("admit/1k", |bencher| {
-        bencher.iter_custom(|count| tally("admit/1k", small.feed(count, 0, UNFLUSHED), count));
+        bencher.iter_custom(|count| tally("admit/1k", small.feed(count, 0, SMALL_EXTRA), count));
     });
     let mut large = Fed::new(&history, LARGE);
     group.bench_function("admit+document/100k", |bencher| {
         bencher.iter_custom(|count| tally("one", large.feed(count, 1, EXTRA), count));
     });
-    group.bench_function("admit+document/100k by 100", |bencher| {
-        bencher.iter_custom(|count| tally("hundred", large.feed(count, 100, EXTRA), count));
+    group.bench_function("admit+document/100k by slices", |bencher| {
+        bencher.iter_custom(|count| tally("slices", large.feed(count, SLICE, EXTRA), count));
+    });
+    let mut alone = Fed::new(&history, LARGE);
+    group.bench_function("admit/100k", |bencher| {
+        bencher.iter_custom(|count| tally("admit/100k", alone.feed(count, 0, EXTRA), count));
     });
     group.finish();
 
@@ -215,8 +128,9 @@ fn admission(criterion: &mut Criterion) {
     println!("\nverify_strict                          {floor:8.1} µs");
     for (what, name, aim) in [
         ("admit at 1,000 blocks", "admit/1k", 1.3),
-        ("admit and document at 100,000, each", "one", 3.0),
-        ("admit and document at 100,000, by 100", "hundred", 3.0),
+        ("admit at 100,000 blocks", "admit/100k", 3.0),
+        ("the same, and its document by slices", "slices", 3.0),
+        ("the same, and its document at once", "one", 3.0),
     ] {
         let took = micros(name);
         println!("{what:<38} {took:8.1} µs = {:.2} of it (aim {aim})", took / floor);
@@ -229,45 +143,34 @@ fn admission(criterion: &mut Criterion) {
 
 /// An empty replica that takes in all blocks, and one that starts with all of them in its journal.
 fn volume(history: &History) {
-    use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
-
-    let signer = key(1, 1);
-    let signature = ed25519_dalek::Signer::sign(&signer, &[5; 32]);
-    let public = signer.verifying_key();
     let entries = &history.entries[..LARGE];
-    let (mut floor, mut admitted, mut replayed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut admitted, mut replayed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
-        let start = Instant::now();
-        (0..LARGE).into_par_iter().for_each(|_| {
-            black_box(public.verify_strict(black_box(&[5; 32]), &signature)).expect("good");
+        floors.push(floor(LARGE));
+        let mut ledger = Ledger::new(history.fleet);
+        let (took, ()) = Took::by(|| {
+            assert!(ledger.admit_all(entries).iter().all(Result::is_ok));
+            ledger.publish();
         });
-        floor.push(start.elapsed());
+        admitted.push(took);
         let mut ledger = Ledger::new(history.fleet);
-        let start = Instant::now();
-        assert!(ledger.admit_all(entries).iter().all(Result::is_ok));
-        ledger.publish();
-        admitted.push(start.elapsed());
-        let mut ledger = Ledger::new(history.fleet);
-        let start = Instant::now();
-        for entry in entries {
-            ledger.replay(entry).expect("valid");
-        }
-        assert!(ledger.publish().function("hello").is_some_and(|function| function.live.is_some()));
-        replayed.push(start.elapsed());
+        let (took, view) = Took::by(|| {
+            assert!(ledger.replay_all(entries).iter().all(Result::is_ok));
+            ledger.publish()
+        });
+        assert!(view.function("hello").is_some_and(|function| function.live.is_some()));
+        replayed.push(took);
     }
-    let median = |mut took: Vec<Duration>| {
-        took.sort_unstable();
-        took[took.len() / 2].as_secs_f64()
-    };
-    let (floor, admitted, replayed) = (median(floor), median(admitted), median(replayed));
+    let (floor, admitted, replayed) =
+        (Took::median(&floors), Took::median(&admitted), Took::median(&replayed));
     println!(
-        "\n{LARGE} blocks on {} cores: verify_strict alone {floor:.2} s; admitted and published {admitted:.2} s = {:.2} of it \
-         (aim 1.2); replayed from the journal and published, ready to route, {replayed:.2} s (aim 1)",
+        "\n{LARGE} blocks on {} cores\nverify_strict alone {}\nadmitted and published {} (aim 1.2)\n\
+         replayed from the journal and published, ready to route {} (aim 1 s)",
         rayon::current_num_threads(),
-        admitted / floor
+        floor.beside(&floor),
+        admitted.beside(&floor),
+        replayed.beside(&floor)
     );
-    let first: usize = history.entries[..10_000].iter().map(Vec::len).sum();
-    println!("the first 10,000 blocks are {:.2} MB (aim 2.4)", first as f64 / 1e6);
 }
 
 fn cbor<T: serde::Serialize>(value: &T) -> usize {

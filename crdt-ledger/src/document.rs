@@ -4,11 +4,19 @@
 //! node derives from it, so equal sets of blocks give equal automerge heads. It is a cache of the
 //! journal; nothing that a peer sent is ever applied to it as automerge bytes.
 //!
+//! Applying a block costs more than admitting it, and nothing waits for the document. So it follows:
+//! admitted blocks are kept pending, which costs a pointer each, and are applied in slices when there is
+//! time ([`Ledger::follow_document`]), and all of them when somebody asks for the heads.
+//!
 //! Layout: root key `"<actor hex>/<segment>"` → a list of at most [`limits::SEGMENT_ENTRIES`]
 //! entries. The actor is `blake3(author ‖ session)`; a block is one change, whose only dependency is
 //! the chain's previous change.
 
-use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU64,
+    sync::Arc,
+};
 
 use automerge::{ActorId, Automerge, Change, ChangeHash, ExpandedChange, ObjType, ScalarValue, legacy};
 
@@ -35,7 +43,7 @@ pub struct Document {
     document: Option<Automerge>,
     chains: BTreeMap<ChainId, ChainState>,
     /// Blocks whose changes are not derived yet, each behind its predecessor.
-    pending: Vec<Arc<Block>>,
+    pending: VecDeque<Arc<Block>>,
     /// A fork came to light below what was derived, or blocks were taken out: the document is built again.
     stale: bool,
     rebuilds: u64,
@@ -53,28 +61,27 @@ impl Document {
         if self.left_out || self.stale || fork.is_some_and(|fork| block.seq() >= fork) {
             return;
         }
-        self.pending.push(Arc::clone(block));
-        if self.pending.len() >= limits::DOCUMENT_PENDING_MAX {
-            self.apply_pending();
-        }
+        self.pending.push_back(Arc::clone(block));
     }
 
-    /// A chain was found to be forked from `seq` on.
+    /// A chain was found to be forked from `seq` on. What is pending of it is left out when its turn comes.
     pub(crate) fn forked(&mut self, chain: ChainId, seq: u64) {
         if self.chains.get(&chain).is_some_and(|state| state.seq >= seq) {
             self.stale = true;
+            self.pending = VecDeque::new();
         }
-        self.pending.retain(|block| block.chain() != chain || block.seq() < seq);
     }
 
-    /// Blocks were taken out of the ledger, or dropped to summaries: the document starts anew, without them, at the
-    /// next flush.
+    /// Blocks were taken out of the ledger, or dropped to summaries: the document starts anew, without them, when it
+    /// follows next.
     pub(crate) fn restart(&mut self) {
-        *self = Self { stale: true, rebuilds: self.rebuilds, left_out: self.left_out, ..Self::default() };
+        let (stale, left_out) = (!self.left_out, self.left_out);
+        *self = Self { stale, rebuilds: self.rebuilds, left_out, ..Self::default() };
     }
 
-    /// Applies what waits; after a fork, builds the document again from the ledger's blocks.
-    pub(crate) fn flush(&mut self, ledger: &Ledger) {
+    /// Applies the first `count` blocks that wait; after a fork, begins the document again from the ledger's
+    /// blocks.
+    pub(crate) fn follow(&mut self, ledger: &Ledger, count: usize) {
         if self.stale {
             *self = Self { rebuilds: self.rebuilds + 1, ..Self::default() };
             for chain in ledger.chains().values() {
@@ -83,19 +90,25 @@ impl Document {
                 self.pending.extend(blocks.cloned());
             }
         }
-        self.apply_pending();
+        let mut left = count.min(self.pending.len());
+        while left > 0 {
+            let batch = left.min(limits::DOCUMENT_BATCH);
+            self.apply(ledger, batch);
+            left -= batch;
+        }
     }
 
-    fn apply_pending(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
+    /// Applies the next `count` pending blocks in one batch.
+    fn apply(&mut self, ledger: &Ledger, count: usize) {
         // `Automerge::new` draws a random actor; no transaction is ever made, so a fixed one serves.
         let document =
             self.document.get_or_insert_with(|| Automerge::new().with_actor(ActorId::from([0_u8; 32])));
+        let below_fork =
+            |block: &Arc<Block>| ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork);
         let changes: Vec<_> = self
             .pending
-            .drain(..)
+            .drain(..count)
+            .filter(below_fork)
             .map(|block| derive(&block, self.chains.entry(block.chain()).or_default()))
             .collect();
         document
@@ -103,12 +116,12 @@ impl Document {
             .expect("changes that this build derived apply in the order of their chain");
     }
 
-    /// Blocks whose changes are not applied yet.
-    pub(crate) fn pending(&self) -> usize {
-        self.pending.len()
+    /// Blocks whose changes are not applied yet; all, where it is to be built again.
+    pub(crate) fn pending(&self, ledger: &Ledger) -> usize {
+        if self.stale { usize::try_from(ledger.len()).unwrap_or(usize::MAX) } else { self.pending.len() }
     }
 
-    /// Whether the next flush builds it again, and how often that has happened.
+    /// Whether the next look builds it again, and how often that has happened.
     pub(crate) fn rebuilds(&self) -> (bool, u64) {
         (self.stale, self.rebuilds)
     }

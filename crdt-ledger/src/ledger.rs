@@ -7,16 +7,17 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
-use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 mod lineage;
 mod own;
 mod pages;
 mod read;
+mod recheck;
 
 pub use pages::PageFault;
 use pages::Pages;
-use read::{Read, Reader};
+use read::Read;
+pub use recheck::Checked;
 
 use crate::{
     authority::{Role, Roles},
@@ -27,7 +28,6 @@ use crate::{
     effective::{Rank, Standing, Standings, Void},
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
-    limits,
     memo::Memo,
     op::{self, Payload},
     view::{Registers, View},
@@ -81,7 +81,8 @@ pub struct Ledger {
     pages: Pages,
     chains: BTreeMap<ChainId, Chain>,
     by_actor: BTreeMap<[u8; 16], ChainId>,
-    keys: BTreeMap<Author, VerifyingKey>,
+    /// Shared with what reads entries on other cores.
+    keys: Arc<BTreeMap<Author, VerifyingKey>>,
     early: Early,
     grants: BTreeMap<BlockId, Grant>,
     authority: BTreeMap<Order, Arc<Block>>,
@@ -120,7 +121,7 @@ impl Ledger {
             pages: Pages::default(),
             chains: BTreeMap::new(),
             by_actor: BTreeMap::new(),
-            keys: BTreeMap::new(),
+            keys: Arc::default(),
             early: Early::default(),
             grants: BTreeMap::new(),
             authority: BTreeMap::new(),
@@ -168,11 +169,12 @@ impl Ledger {
         sender: Author,
         entries: &[impl AsRef<[u8]> + Sync],
     ) -> Vec<Result<Admission, Reject>> {
-        self.take_all(entries, Some(sender))
+        self.take_all(entries, Some(sender), true)
     }
 
     /// Takes an entry from this replica's own journal, whose checksum held: the signature was
-    /// checked when it came in and is not checked again. [`Ledger::verify`] does, any time later.
+    /// checked when it came in and is not checked again. [`Ledger::check_signatures`] and [`Ledger::verify`]
+    /// do, any time later.
     ///
     /// # Errors
     /// As [`Ledger::admit`].
@@ -181,47 +183,19 @@ impl Ledger {
     }
 
     /// Takes entries as [`Ledger::admit`] does, one after the other, but reads them and checks their
-    /// signatures on all cores first. Answers in the order of the entries.
+    /// signatures on all cores, ahead of that. Answers in the order of the entries.
     pub fn admit_all(&mut self, entries: &[impl AsRef<[u8]> + Sync]) -> Vec<Result<Admission, Reject>> {
-        self.take_all(entries, None)
+        self.take_all(entries, None, true)
     }
 
-    fn take_all(
-        &mut self,
-        entries: &[impl AsRef<[u8]> + Sync],
-        sender: Sender,
-    ) -> Vec<Result<Admission, Reject>> {
-        if entries.len() < limits::PARALLEL_MIN {
-            let take = |entry: &_| {
-                let read = self.reader(true).read(AsRef::<[u8]>::as_ref(entry))?;
-                self.place(read, sender)
-            };
-            return entries.iter().map(take).collect();
-        }
-        let mut answers = Vec::with_capacity(entries.len());
-        for group in entries.chunks(limits::PARALLEL_MAX) {
-            let reader = self.reader(true);
-            let read: Vec<_> = group.par_iter().map(|entry| reader.read(entry.as_ref())).collect();
-            answers.extend(read.into_iter().map(|read| self.place(read?, sender)));
-        }
-        answers
+    /// [`Ledger::replay`], of many entries: they are read on all cores.
+    pub fn replay_all(&mut self, entries: &[impl AsRef<[u8]> + Sync]) -> Vec<Result<Admission, Reject>> {
+        self.take_all(entries, None, false)
     }
 
     fn take(&mut self, entry: &[u8], verify: bool) -> Result<Admission, Reject> {
-        let read = self.reader(verify).read(entry)?;
+        let read = self.sight(entry).read(&self.reader(verify))?;
         self.place(read, None)
-    }
-
-    fn reader(&self, verify: bool) -> Reader<'_> {
-        Reader {
-            fleet: self.fleet,
-            blocks: &self.blocks,
-            pages: &self.pages,
-            early: &self.early,
-            keys: &self.keys,
-            verify,
-            memo: self.memo.as_ref(),
-        }
     }
 
     /// Adds a block whose own bytes are in order, if it is still new.
@@ -520,7 +494,7 @@ impl Ledger {
         if !self.keys.contains_key(&author)
             && let Some(key) = op::usable_key(&author)
         {
-            self.keys.insert(author, key);
+            Arc::make_mut(&mut self.keys).insert(author, key);
         }
     }
 
@@ -573,12 +547,18 @@ impl Ledger {
         Arc::clone(&self.view)
     }
 
-    /// Applies waiting changes to the automerge document and returns its heads, sorted.
+    /// Applies all waiting changes to the automerge document and returns its heads, sorted.
     pub fn document_heads(&mut self) -> Vec<[u8; 32]> {
-        let mut document = std::mem::take(&mut self.document);
-        document.flush(self);
-        self.document = document;
+        self.follow_document(usize::MAX);
         self.document.heads()
+    }
+
+    /// Applies the changes of at most `count` waiting blocks to the automerge document, the earliest first.
+    /// Where a fork below what was applied has come to light, it is begun again.
+    pub fn follow_document(&mut self, count: usize) {
+        let mut document = std::mem::take(&mut self.document);
+        document.follow(self, count);
+        self.document = document;
     }
 
     /// The automerge document, all changes applied, as automerge saves it.
@@ -649,13 +629,14 @@ impl Ledger {
         self.early.bytes()
     }
 
-    /// Blocks whose changes wait to be applied to the automerge document.
+    /// Blocks whose changes wait to be applied to the automerge document. Each is an admitted block, so what
+    /// waits takes a pointer a block beside what the ledger holds anyway.
     #[must_use]
     pub fn document_pending(&self) -> usize {
-        self.document.pending()
+        self.document.pending(self)
     }
 
-    /// Whether the next look at the automerge document builds it again, because of a fork below what was
+    /// Whether the next look at the automerge document begins it again, because of a fork below what was
     /// applied, and how often that has happened.
     #[must_use]
     pub fn document_rebuilds(&self) -> (bool, u64) {

@@ -39,12 +39,14 @@ pub const EARLY_BYTES_MAX: usize = 6 << 20;
 pub const EARLY_OVERHEAD_BYTES: usize = 512;
 /// Entries from which on signatures are checked on several cores; below, handing them over costs more.
 pub const PARALLEL_MIN: usize = 8;
-/// Entries that are read before the first of them is added: their blocks are held twice meanwhile.
-pub const PARALLEL_MAX: usize = 1_024;
+/// Entries of a group that is read while the one before it is added: the blocks of two such groups are held
+/// beside the ledger's.
+pub const PARALLEL_MAX: usize = 512;
 /// Entries that one list of the automerge document holds.
 pub const SEGMENT_ENTRIES: u64 = 256;
-/// Changes that wait to be applied to the document before they are applied in one batch.
-pub const DOCUMENT_PENDING_MAX: usize = 1_000;
+/// Changes that are applied to the document in one batch: a larger one is not cheaper a change, and is held
+/// in memory twice meanwhile.
+pub const DOCUMENT_BATCH: usize = 1_000;
 /// Tips of one chain that a version vector names. More than one is a fork.
 pub const VECTOR_TIPS_MAX: usize = 8;
 /// Chains that a version vector names.

@@ -537,6 +537,58 @@ fn a_replayed_ledger_verifies_and_a_forged_record_is_found() {
     let forged = fixture.draft(NODE, serving(&fixture.revision)).seal(&fixture.fleet, &key(OPERATOR));
     let Ok(Admission::New { admitted, .. }) = ledger.replay(&forged) else { panic!("replay trusts") };
     assert_eq!(ledger.verify(), Err((admitted[0].id(), osiris_ledger::Reject::BadSignature)));
+    for count in [1, 3, usize::MAX] {
+        let (mut after, mut forged, mut checked) = (None, Vec::new(), 0);
+        loop {
+            let slice = ledger.check_signatures(after, count);
+            checked += slice.checked;
+            forged.extend(slice.forged);
+            after = slice.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(
+            (checked, forged.as_slice()),
+            (ledger.len(), &[admitted[0].id()][..]),
+            "slices of {count}"
+        );
+    }
+}
+
+#[test]
+fn the_document_follows_in_slices_of_any_size_to_the_same_heads() {
+    let fixture = Fixture::new();
+    let mut whole = fixture.ledger();
+    let heads = whole.document_heads();
+    for slice in [1, 2, 7] {
+        let mut ledger = fixture.ledger();
+        let mut waiting = ledger.document_pending();
+        assert_eq!(waiting, fixture.blocks.len(), "nothing is applied unasked");
+        while waiting > 0 {
+            assert_ne!(ledger.document_heads_before(), heads);
+            ledger.follow_document(slice);
+            assert_eq!(ledger.document_pending(), waiting.saturating_sub(slice));
+            waiting = ledger.document_pending();
+        }
+        assert_eq!(ledger.document_heads_before(), heads);
+    }
+    // A fork that shows while blocks above it wait, and one below what was applied.
+    let twin = |wall_ms| {
+        let mut body = fixture.draft(NODE, serving(&fixture.revision));
+        body.wall_ms = wall_ms;
+        body.seal(&fixture.fleet, &key(NODE))
+    };
+    let mut apart = fixture.ledger();
+    for applied in [0, usize::MAX] {
+        let mut ledger = fixture.ledger();
+        ledger.admit(&twin(1)).expect("valid");
+        ledger.follow_document(applied);
+        ledger.admit(&twin(2)).expect("valid");
+        assert_eq!(ledger.document_rebuilds(), (applied > 0, 0));
+        assert_eq!(ledger.document_heads(), apart.document_heads(), "neither twin is in it");
+        assert_eq!(ledger.document_rebuilds(), (false, u64::from(applied > 0)));
+    }
 }
 
 /// However many chains there are, a writer's blocks reach back to every change of membership in time, and

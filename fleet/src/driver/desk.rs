@@ -126,7 +126,7 @@ impl Desk {
             unseen: facts.unseen,
             backlog,
             in_flight,
-            problems: facts.twin.into_iter().collect(),
+            problems: facts.twin.into_iter().chain(facts.forged).collect(),
         })
     }
 

@@ -261,6 +261,7 @@ impl Desk {
             .problems
             .extend(facts.read_only.map(|why| format!("The journal takes no more writes: {why}.")));
         doctor.problems.extend(facts.twin);
+        doctor.problems.extend(facts.forged);
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));

@@ -36,4 +36,5 @@ pub use offline::Offline;
 pub use osiris_runtime::{FunctionLoad, Load, PageError, PageReader, Reading};
 pub use people::certify_recovery;
 pub use run::{Addresses, RunOptions, run};
+pub use store::{Journal, JournalThread};
 pub use users::public_key;

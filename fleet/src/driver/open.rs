@@ -62,8 +62,8 @@ impl Opened {
         let (journal, found) = Journal::open(folder.path())?;
         let mut warnings = found.warnings(folder.path());
         let mut ledger = Ledger::new(found.fleet);
-        for entry in &found.entries {
-            match ledger.replay(entry) {
+        for answer in ledger.replay_all(&found.entries) {
+            match answer {
                 Ok(Admission::New { .. } | Admission::Known | Admission::Early { .. }) => {}
                 Err(reject) => warnings.push(format!(
                     "The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more."

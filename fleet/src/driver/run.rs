@@ -96,7 +96,8 @@ impl Process {
         let secret = folder.device_key()?.to_bytes();
         let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
-        let node = Node::new(clock.now(), &Config { serves, seed, confirmed }, ledger, writer);
+        let config = Config { serves, seed, confirmed, idle_work: serves };
+        let node = Node::new(clock.now(), &config, ledger, writer);
         let state = Arc::new(NodeState::default());
         let metrics = Arc::new(Metrics::default());
         let (engine, handle) = Engine::new(

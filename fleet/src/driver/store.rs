@@ -25,14 +25,17 @@ type AnyDisk = Box<dyn Disk + Send>;
 
 /// A journal, open for appending.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub struct Journal {
     store: Store<AnyDisk>,
     path: PathBuf,
 }
 
 impl Journal {
     /// Makes the journal of a fleet with its first entries, durably.
-    pub(crate) fn create(folder: &Path, fleet: &FleetId, entries: &[&[u8]]) -> Result<(), DriverError> {
+    ///
+    /// # Errors
+    /// [`DriverError`], with what to do about it.
+    pub fn create(folder: &Path, fleet: &FleetId, entries: &[&[u8]]) -> Result<(), DriverError> {
         let made = Store::create(FolderDisk::new(folder), fleet, entries);
         made.map(|_| ()).map_err(|error| store_error(folder, &error))
     }
@@ -51,7 +54,10 @@ impl Journal {
     }
 
     /// Opens a journal for appending, repairing it where that is needed.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, Recovered), DriverError> {
+    ///
+    /// # Errors
+    /// [`DriverError`], with what to do about it.
+    pub fn open(folder: &Path) -> Result<(Self, Recovered), DriverError> {
         Self::open_on(Box::new(FolderDisk::new(folder)), folder)
     }
 
@@ -63,7 +69,10 @@ impl Journal {
 
     /// Starts the thread that writes. Each group is acknowledged by its number, in order, once it is
     /// durable; after the first failure nothing is written or acknowledged any more.
-    pub(crate) fn spawn(self) -> JournalThread {
+    ///
+    /// # Panics
+    /// If the system starts no thread.
+    pub fn spawn(self) -> JournalThread {
         let (groups, from_core) = mpsc::channel(QUEUE);
         let (to_core, acknowledged) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -101,11 +110,11 @@ impl Journal {
 
 /// The thread that writes a journal. Dropped, it has ended, and the journal is closed.
 #[derive(Debug)]
-pub(crate) struct JournalThread {
+pub struct JournalThread {
     /// Takes groups.
-    pub(crate) groups: mpsc::Sender<Group>,
+    pub groups: mpsc::Sender<Group>,
     /// Gives the number of each durable group, or why there are no more.
-    pub(crate) acknowledged: mpsc::Receiver<Result<u64, String>>,
+    pub acknowledged: mpsc::Receiver<Result<u64, String>>,
     thread: Option<JoinHandle<()>>,
 }
 

@@ -53,7 +53,7 @@ mod tests {
         for block in ledger.in_order() {
             replica.replay(block.entry()).expect("valid");
         }
-        let config = Config { serves: false, seed: 1, confirmed };
+        let config = Config { serves: false, seed: 1, confirmed, idle_work: false };
         Node::new(Now::default(), &config, replica, Writer::new(key(1), Session([7; 16])))
     }
 

@@ -70,7 +70,7 @@ mod tests {
             ledger.publish();
             drop(founder);
             let writer = Writer::new(key(1), Session([2; 16]));
-            let config = Config { serves: false, seed: 1, confirmed: Vec::new() };
+            let config = Config { serves: false, seed: 1, confirmed: Vec::new(), idle_work: false };
             let node = Node::new(Now::default(), &config, ledger, writer);
             Self { node, outbox: Outbox::default(), groups: Vec::new(), performed: Vec::new() }
         }

@@ -344,7 +344,7 @@ mod tests {
             replaces: Vec::new(),
         };
         earlier.append(&mut ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed");
-        let config = Config { serves: true, seed: 1, confirmed: Vec::new() };
+        let config = Config { serves: true, seed: 1, confirmed: Vec::new(), idle_work: false };
         let mut node = Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])));
         let mut handle = |input| {
             node.handle(Now::default(), input);

@@ -273,11 +273,15 @@ pub struct Held {
     pub early_bytes: u64,
     /// Own blocks that nobody confirmed.
     pub unseen: u64,
-    /// Blocks whose changes wait for the automerge document; fewer than
-    /// [`osiris_ledger::limits::DOCUMENT_PENDING_MAX`].
+    /// Blocks whose changes wait for the automerge document. All are admitted blocks, and only pointers to them
+    /// are held.
     pub document_pending: u64,
     /// How often the document was built again because of a fork.
     pub document_rebuilds: u64,
+    /// Blocks from the journal whose signatures were not checked yet since the start.
+    pub signatures_unchecked: u64,
+    /// Those whose signatures were found wrong.
+    pub signatures_wrong: u64,
 }
 
 /// What the core knows beside the view.
@@ -303,6 +307,8 @@ pub struct Facts {
     pub returned: u64,
     /// Why the journal takes no more writes.
     pub read_only: Option<String>,
+    /// What is wrong where the journal holds blocks that nobody signed, in sentences.
+    pub forged: Option<String>,
     /// What is wrong where another process runs with this device's key, in sentences.
     pub twin: Option<String>,
     /// Heads of all chains, for a ticket.

@@ -11,6 +11,7 @@ mod confirmed;
 mod counters;
 mod failure;
 mod functions;
+mod idle;
 mod log;
 mod members;
 mod message;
@@ -38,6 +39,11 @@ use osiris_mesh::{
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
 use functions::Functions;
+use idle::Idle;
+pub use idle::{
+    CHECK_AFTER, CHECK_SLICE, DOCUMENT_SLICE, LAG_MAX, QUIET, REBUILD_IDLE_INTERVAL, REBUILD_INTERVAL,
+    SLICE_PAUSE,
+};
 pub use message::{
     Effect, Facts, Held, Input, LogQuery, Logged, Query, Refusal, Reply, Request, RoleChange, Token,
     UserDevices,
@@ -51,10 +57,6 @@ use twin::Twin;
 /// How long a member that was connected may be gone before its replicas are taken over.
 pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(4);
 
-/// Least time between two times that the automerge document is built again because of a fork. In between,
-/// its last heads are shown: nothing else reads it.
-pub const REBUILD_INTERVAL: Duration = Duration::from_secs(2);
-
 /// What a core is made with.
 #[derive(Debug)]
 pub struct Config {
@@ -64,6 +66,9 @@ pub struct Config {
     pub seed: u64,
     /// What [`Node::confirmed`] gave when it was last kept. Empty: nothing is known to be confirmed.
     pub confirmed: Vec<BlockId>,
+    /// Whether it brings the automerge document up to date, and checks the signatures of replayed blocks, when
+    /// nobody waits for the core. Without, the document follows when its heads are asked for.
+    pub idle_work: bool,
 }
 
 /// One node's core.
@@ -88,8 +93,7 @@ pub struct Node {
     read_only: Option<String>,
     twin: Twin,
     telemetry: Telemetry,
-    /// When the document was last built again.
-    rebuilt: Option<Mono>,
+    idle: Idle,
     /// Whether the driver has told what it holds.
     started: bool,
 }
@@ -109,6 +113,7 @@ impl Node {
             true => members.map(|member| (PeerId::from_bytes(member.0), now.mono)).collect(),
             false => BTreeMap::new(),
         };
+        let idle = Idle::new(config.idle_work, now, &ledger);
         Self {
             me,
             serves: config.serves,
@@ -126,7 +131,7 @@ impl Node {
             read_only: None,
             twin: Twin::new(now),
             telemetry,
-            rebuilt: None,
+            idle,
             started: false,
         }
     }
@@ -207,6 +212,8 @@ impl Node {
         self.tick(now);
         self.reconcile(now);
         self.answer_waiting(now);
+        let warning = self.idle.work(now, &mut self.ledger);
+        self.effects.extend(warning.map(Effect::Warn));
     }
 
     /// The next effect, in order.
@@ -219,7 +226,8 @@ impl Node {
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
         let rows = self.telemetry.deadline().filter(|_| self.view.is_member(&self.me));
-        let mut earliest = [self.sync.deadline(), waiting, rows].into_iter().flatten().min();
+        let due = [self.sync.deadline(), waiting, self.idle.deadline(), rows];
+        let mut earliest = due.into_iter().flatten().min();
         // What never looks at its functions has nothing to do when one of theirs is due.
         if self.looks_after_functions() {
             let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
@@ -282,6 +290,7 @@ impl Node {
         if blocks.is_empty() {
             return;
         }
+        self.idle.blocks_came(now);
         self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
         let own = self.writer.chain();
         for block in blocks {
@@ -318,6 +327,7 @@ impl Node {
         let block = self.writer.append(&mut self.ledger, now, payload).map_err(Refusal::from)?;
         self.effects.push_back(Effect::Persist(vec![Arc::clone(&block)]));
         self.effects.push_back(Effect::Hint(block.entry().to_vec()));
+        self.idle.blocks_came(now);
         self.unseen.insert(block.id());
         self.publish();
         self.sync.nudge(now);
@@ -359,25 +369,16 @@ impl Node {
     /// What is held in memory that peers can make grow.
     #[must_use]
     pub fn held(&self) -> Held {
+        let (signatures_unchecked, signatures_wrong) = self.idle.signatures();
         Held {
+            signatures_unchecked,
+            signatures_wrong,
             early: self.ledger.early().0 as u64,
             early_bytes: self.ledger.early_bytes() as u64,
             unseen: self.unseen.len() as u64,
             document_pending: self.ledger.document_pending() as u64,
             document_rebuilds: self.ledger.document_rebuilds().1,
         }
-    }
-
-    /// Heads of the automerge document; older ones where it was built again a moment ago.
-    fn heads_shown(&mut self, now: Now) -> Vec<[u8; 32]> {
-        let (stale, _) = self.ledger.document_rebuilds();
-        if stale {
-            if self.rebuilt.is_some_and(|at| now.mono < at.plus(REBUILD_INTERVAL)) {
-                return self.ledger.document_heads_before();
-            }
-            self.rebuilt = Some(now.mono);
-        }
-        self.ledger.document_heads()
     }
 
     /// Heads of the automerge document, with every admitted block applied.

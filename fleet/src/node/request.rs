@@ -354,9 +354,10 @@ impl Node {
                     draining: self.draining,
                     returned: self.returned,
                     read_only: self.read_only.clone(),
+                    forged: self.idle.problem(),
                     twin: self.twin.problem(),
                     heads: self.ledger.heads(),
-                    document_heads: self.heads_shown(now),
+                    document_heads: self.idle.heads(now, &mut self.ledger),
                 }))
             }
             Query::Log(query) => Reply::Log(self.log(&query)),

@@ -65,16 +65,18 @@ pub(super) struct Start {
     pub(super) seed: u64,
     pub(super) serves: bool,
     pub(super) confirmed: Vec<BlockId>,
+    /// Whether its document follows; only of those that are compared.
+    pub(super) idle_work: bool,
     pub(super) ledger: Ledger,
     pub(super) told: BTreeSet<PeerId>,
 }
 
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
-        let Start { run, key, session, seed, serves, confirmed, ledger, told } = start;
+        let Start { run, key, session, seed, serves, confirmed, idle_work, ledger, told } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
-        let node = Node::new(clock, &Config { serves, seed, confirmed }, ledger, writer);
+        let node = Node::new(clock, &Config { serves, seed, confirmed, idle_work }, ledger, writer);
         Self {
             run,
             node,

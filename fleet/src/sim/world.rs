@@ -348,6 +348,7 @@ impl<'a> World<'a> {
             seed: device.random.next(),
             serves: !joining,
             confirmed,
+            idle_work: device.sampled,
             told: if damaged || joining { device.known.clone() } else { BTreeSet::new() },
             ledger,
         };

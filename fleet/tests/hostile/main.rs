@@ -65,7 +65,6 @@ impl Scene {
         };
         max("osiris_ledger_early_blocks", ledger::EARLY_BLOCKS_MAX).await;
         max("osiris_ledger_early_bytes", ledger::EARLY_BYTES_MAX).await;
-        max("osiris_document_pending", ledger::DOCUMENT_PENDING_MAX).await;
         max("osiris_peer_queued_bytes_max", mesh::SEND_BYTES_QUEUED_MAX).await;
         let event = 3 * mesh::FRAME_BYTES_MAX;
         max("osiris_journal_held_bytes", osiris_fleet::driver::limits::HELD_BYTES_MAX + event).await;
@@ -137,7 +136,7 @@ async fn what_is_invalid_is_refused_counted_and_named() {
         assert_eq!(scene.a.status().await.blocks, blocks + 1, "{what}");
     }
     // Frames that say nothing, one with a length of 2^64 − 1 inside.
-    for frame in [&b"\xff\xff"[..], b"\xa1\x66blocks\x82\x9b\xff\xff\xff\xff\xff\xff\xff\xff", b""] {
+    for frame in [&b"\xff\xff"[..], b"\xa1\x66blocks\x82\x5b\xff\xff\xff\xff\xff\xff\xff\xff", b""] {
         scene.hostile.send(frame.to_vec()).await;
         count += 1;
         scene.blames(count, "a broken frame").await;

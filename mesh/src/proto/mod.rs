@@ -4,5 +4,6 @@
 pub mod backoff;
 pub mod membership;
 pub mod message;
+pub mod pack;
 pub mod quota;
 pub mod sync;

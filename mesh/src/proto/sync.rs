@@ -41,8 +41,8 @@ pub enum Frame {
     Vector(bool, Vector),
     /// Chains of which the sender lacks something.
     Gaps(Vec<Gap>),
-    /// Entries in ledger order, and whether there are more.
-    Blocks(Vec<ByteBuf>, bool),
+    /// Entries in ledger order, packed ([`super::pack`]), and whether there are more.
+    Blocks(#[serde(with = "super::pack")] Vec<ByteBuf>, bool),
     /// The sender holds these blocks, durably.
     Receipt(Vec<BlockId>),
     /// About counters, which are no blocks.
@@ -398,6 +398,11 @@ mod tests {
     fn frames_round_trip_and_garbage_is_refused() {
         let frame = Frame::Receipt(vec![BlockId([3; 32])]);
         assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+        let entries = [[1; 100], [2; 100]].map(|entry| ByteBuf::from(entry.to_vec()));
+        let frame = Frame::Blocks(entries.to_vec(), true);
+        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+        let short = Frame::Blocks(vec![ByteBuf::from(b"no block".to_vec())], false);
+        assert_eq!(Frame::decode(&short.encode()), Err(FrameError));
         assert_eq!(Frame::decode(b"\xff\xff"), Err(FrameError));
         assert_eq!(Frame::decode(&[]), Err(FrameError));
         assert_eq!(Frame::decode(&vec![0; FRAME_BYTES_MAX + 1]), Err(FrameError));

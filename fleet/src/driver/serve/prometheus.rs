@@ -128,6 +128,12 @@ fn fleet(text: &mut Text, node: &NodeGauges) {
     gauge("osiris_ledger_early_bytes", "What those hold.", core.early_bytes);
     gauge("osiris_ledger_unseen_blocks", "Own blocks that no other member has confirmed.", core.unseen);
     gauge("osiris_document_pending", "Changes that wait for the document.", core.document_pending);
+    gauge(
+        "osiris_signatures_unchecked",
+        "Blocks from the journal whose signatures are not checked yet.",
+        core.signatures_unchecked,
+    );
+    gauge("osiris_signatures_wrong", "Those whose signatures are wrong.", core.signatures_wrong);
     gauge("osiris_journal_groups", "Writes that are not durable yet.", node.held.journal_groups);
     gauge("osiris_journal_held_bytes", "Frames that wait for those.", node.held.journal_bytes);
     gauge(
