@@ -22,8 +22,10 @@ ZERO = bytes(32)
 FIELDS = "version author session seq prev parents depth wall_ms grant payload".split()
 ROLE_OF = {
     "invited": 4, "user": 4, "withdrawn": 4, "revoked": 4, "deployed": 2, "removed": 2,
-    "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1,
+    "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1, "voters": 4, "sealed": 64,
 }
+# Genesis and recoveries hold every role.
+ALL_ROLES = 127
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -184,6 +186,7 @@ class Ledger:
             "removed": lambda: says[1],
             "serving": lambda: [says[0]],
             "stopped": lambda: [says[0]],
+            "sealed": lambda: [says[0]],
         }.get(op, list)()
 
     def offer(self, block):
@@ -201,7 +204,7 @@ class Ledger:
         if op == "founded":
             _, _, admin, recovery, nonce, certificate = says
             verify(admin, certificate, h(b"osiris-founder-v1", nonce, block["author"], recovery), "Proof")
-            self.grants[block["id"]] = (block["author"], 7)
+            self.grants[block["id"]] = (block["author"], ALL_ROLES)
             self.blocks[block["id"]] = block
             return block
         needs = [*block["parents"], block["grant"], *self.references(block)]
@@ -247,7 +250,7 @@ class Ledger:
             key = self.blocks[self.fleet]["says"][3]
             said = h(b"osiris-recover-v1", self.fleet, struct.pack("<I", generation), device)
             verify(key, certificate, said, "Proof")
-            self.grants[block["id"]] = (device, 7)
+            self.grants[block["id"]] = (device, ALL_ROLES)
         else:
             wanted = {
                 "withdrawn": lambda: named[0]["op"] in ("invited", "user")
@@ -257,6 +260,8 @@ class Ledger:
                 "removed": lambda: all(self.is_about(held, says[0]) for held in named),
                 "serving": lambda: named[0]["op"] == "deployed",
                 "stopped": lambda: named[0]["op"] == "deployed",
+                "sealed": lambda: block["author"]
+                in {"voters": named[0]["says"][0], "founded": [named[0]["author"]]}.get(named[0]["op"], []),
             }.get(op, lambda: True)
             if not wanted():
                 raise Refused("ReferenceKind")
@@ -410,6 +415,45 @@ def check_damage(case, known, ends):
 # --- frames ---------------------------------------------------------------------------------------------
 
 
+def unpack(packed):
+    """Entries as a frame packs them."""
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = packed[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    def take(count):
+        nonlocal at
+        at += count
+        assert at <= len(packed), "packed entries end early"
+        return packed[at - count : at]
+
+    at, entries, values = 0, [], []
+    while at < len(packed):
+        length, entry = number(), b""
+        while len(entry) < length:
+            n, kind = divmod(number(), 4)
+            if kind == 0:
+                entry += take(n)
+            elif kind == 1:
+                entry += values[n]
+            elif kind == 2:
+                entry += b"\x58\x20" + h(entries[-1 - n])
+            else:
+                values.append((b"\x58\x20" + take(32)) if n == 0 else (b"\x50" + take(16)))
+                entry += values[-1]
+        assert len(entry) == length, "an entry's pieces make its length"
+        entries.append(entry)
+    return entries
+
+
 def check_frames(vectors, ledger):
     said = {}
     for row in vectors["frames"]:
@@ -425,8 +469,9 @@ def check_frames(vectors, ledger):
     for what, full, size in (("short vector", False, 8), ("full vector", True, 32)):
         vector = [[actor, [[seq, id[:size]] for seq, id in tips[actor]]] for actor in actors]
         assert said[what] == ("vector", [full, vector]), what
-    name, (entries, more) = said["two blocks, and there are more"]
-    assert (name, more) == ("blocks", True) and all(h(entry) in ledger.blocks for entry in entries)
+    name, (packed, more) = said["two blocks, and there are more"]
+    entries = unpack(packed)
+    assert (name, more, len(entries)) == ("blocks", True, 2) and all(h(e) in ledger.blocks for e in entries)
 
 
 def main():

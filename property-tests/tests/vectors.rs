@@ -9,7 +9,7 @@ mod support;
 use std::{fmt::Write as _, fs, path::Path};
 
 use osiris_ledger::{
-    Admission, Author, BlockId, FleetId, Ledger, Payload, Reject, Role, Roles, Session, WallMs, Writer,
+    Admission, Author, BlobHash, BlockId, FleetId, Ledger, Payload, Reject, Role, Roles, Session, WallMs, Writer,
     journal::{self, Head, Header},
     op, recovery_certificate,
 };
@@ -67,6 +67,10 @@ fn history() -> Ledger {
     let person = append(&mut ledger, &mut admin, user(5, 2, Roles::NODE)).id();
     append(&mut ledger, &mut node, Payload::Admitted(admitted(&fleet, &person, 5, PHONE)));
     append(&mut ledger, &mut founder, withdrawn(bearer));
+    let voters = Payload::Voters(op::Voters { devices: vec![author(FOUNDER)] });
+    let voters = append(&mut ledger, &mut founder, voters).id();
+    let sealed = Payload::Sealed(op::Sealed { voters, page: BlobHash([7; 32]), size: 100 });
+    append(&mut ledger, &mut founder, sealed);
 
     // A second block at the operator's second place, signed aside.
     let base = ledger.get(&first).cloned().expect("deployed");
@@ -332,7 +336,7 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
         .collect();
     let blocks = blocks(&ledger);
     let names: std::collections::BTreeSet<_> = blocks.iter().map(|row| row["op"].to_string()).collect();
-    assert_eq!(names.len(), 11, "each operation has a block: {names:?}");
+    assert_eq!(names.len(), 13, "each operation has a block: {names:?}");
     let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
     let held = ledger.len();
