@@ -41,13 +41,18 @@ impl Offer {
             (InvitationState::Withdrawn, false) => (RefusalCode::Revoked, "The invitation was withdrawn."),
             (InvitationState::Withdrawn, true) => (RefusalCode::Revoked, USER_ENDED),
         };
-        Some(Refusal::joining(code, why))
+        let mut refusal = Refusal::joining(code, why);
+        if self.user && self.state == InvitationState::UsedUp {
+            refusal.next = Some(USER_NEXT.to_owned());
+        }
+        Some(refusal)
     }
 }
 
+const USER_NEXT: &str = "An admin allows more with `osiris user roles NAME --devices N`.";
 const USER_USED_UP: &str = "The user has admitted as many devices as it may.";
-const USER_ENDED: &str = "The user was revoked, or made known again with other roles since the ticket was made; \
-    `osiris user ticket` on a member prints a new one.";
+const USER_ENDED: &str = "The user was revoked, or made known again with other roles since the ticket was made: \
+    where it still admits, `osiris user ticket` on a member prints a new one.";
 
 const USED_UP: &str = "The invitation is used up: it admitted as many devices as it may.";
 
