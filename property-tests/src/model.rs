@@ -346,7 +346,7 @@ impl History {
             Action::User { roles, devices } => {
                 // Every other one is a known user once more, by the same key: so roles change.
                 let users = self.of_kind(at.side, |payload| matches!(payload, Payload::User(_)));
-                let again = pick(&users, choice, 21).filter(|_| mix(choice, 22) % 2 == 0);
+                let again = pick(&users, choice, 21).filter(|_| mix(choice, 22).is_multiple_of(2));
                 let again = again.and_then(|user| self.tickets.get(&user).cloned());
                 let ticket = again.unwrap_or_else(|| key(4, self.blocks.len() as u64));
                 let roles = Roles::of(&[Role::Node, Role::ALL[usize::from(roles) % Role::ALL.len()]]);
