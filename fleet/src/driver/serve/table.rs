@@ -408,8 +408,8 @@ mod tests {
             assert_eq!(place, if path == row.path { "" } else { "a-1" });
             assert!(matches!(find("PATCH", &path), Found::Method(_)));
         }
-        assert_eq!(ops.last(), Some(&Op::Recover));
-        assert_eq!(ops.len(), Op::Recover as usize + 1, "a route is missing in the table");
+        assert_eq!(ops.last(), Some(&Op::UserTicket));
+        assert_eq!(ops.len(), Op::UserTicket as usize + 1, "a route is missing in the table");
         for unknown in
             ["/", "/v1", "/v1/", "/v1/functions/", "/v1/functions/a/b", "/v1/functions/a/b/logs", "/metrics/"]
         {
