@@ -83,7 +83,8 @@ async fn a_failed_disk_refuses_writes_and_reads_go_on() {
         };
         let (refused, again, status) = process.engine.run(&mut no_events(), work).await;
         assert_eq!((refused.status, again.status), (507, 507), "{refused} {again}");
-        assert!(refused.body.message.contains("takes no more writes"), "{refused}");
+        assert!(refused.body.message.contains("failed while this was written"), "{refused}");
+        assert!(again.body.message.contains("takes no more writes"), "{again}");
         assert_eq!(status.state, "read-only");
         drop(process);
         disk.restart();
@@ -188,10 +189,10 @@ async fn a_node_whose_disk_fails_is_read_only_serves_on_and_starts_again() {
         node.answers("kept").await;
 
         fail(&disk, full);
-        for name in ["lost", "lost-too"] {
+        for (name, why) in [("lost", "failed while this was written"), ("lost-too", "takes no more writes")] {
             let (status, said) = node.deploy(name).await;
             assert_eq!(status, 507, "a write that is not durable was acknowledged: {said}");
-            assert!(said.contains("takes no more writes"), "{said}");
+            assert!(said.contains(why), "{said}");
         }
         // The disk works again, but nobody knows what it lost meanwhile.
         disk.set_faults(Faults::default());
