@@ -9,7 +9,8 @@ mod support;
 use std::{fmt::Write as _, fs, path::Path};
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, BlockId, FleetId, Ledger, Payload, Reject, Role, Roles, Session, WallMs, Writer,
+    Admission, Author, BlobHash, BlockId, FleetId, Ledger, Payload, Reject, Role, Roles, Session, WallMs,
+    Writer,
     journal::{self, Head, Header},
     op, recovery_certificate,
 };

@@ -262,7 +262,7 @@ pub(crate) async fn run_opened(
     let hosting = Arc::new(hosting);
     let _ = desk.hosting.set(Arc::clone(&hosting));
     let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting)));
-    let _load = AbortOnDropHandle::new(load);
+    let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
     let mut events = process
         .connect(
@@ -314,6 +314,9 @@ pub(crate) async fn run_opened(
     };
     process.engine.run(&mut events, drained).await;
     dispatcher.disconnect();
+    // Its page is gone before the node says that it has ended.
+    load.abort();
+    let _ = load.await;
     process.close().await
 }
 

@@ -181,10 +181,16 @@ impl Node {
     }
 
     fn contact(&mut self) -> Reply {
+        let agreed = self.sync.agreeing(&mut self.ledger) as u64;
+        if agreed > 0 {
+            // A digest that came before the blocks which made this replica equal says as much as one that
+            // comes after them.
+            self.unseen.clear();
+        }
         Reply::Synced {
             others: self.others(),
             connected: self.sync.peers().count() as u64,
-            agreed: self.sync.agreeing(&mut self.ledger) as u64,
+            agreed,
             unseen: self.unseen.len() as u64,
         }
     }
@@ -383,6 +389,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use osiris_ledger::{Ledger, Roles, join_proof};
+    use osiris_mesh::proto::sync::Frame;
 
     use super::*;
     use crate::node::{
@@ -403,6 +410,32 @@ mod tests {
         let device = author(device);
         let proof = join_proof(&key(ticket), &ledger.fleet(), &invitation, &device);
         op::Admitted { invitation, device, proof, label: "joiner".to_owned() }
+    }
+
+    /// A restored copy of a folder holds own blocks that nobody confirmed to it, and lacks others.
+    #[test]
+    fn a_digest_that_came_before_the_missing_blocks_confirms_own_blocks() {
+        let (mut founder, mut ledger) = founded(at(0));
+        let second = founder.append(&mut ledger, at(0), invited(50)).expect("allowed").id();
+        let second = Payload::Admitted(admitted(&ledger, second, 50, 2));
+        founder.append(&mut ledger, at(0), second).expect("allowed");
+        let mut node = replica(at(0), &ledger, 1, 9);
+        let missing = founder.append(&mut ledger, at(0), invited(51)).expect("allowed");
+        let peer = PeerId::from_bytes(author(2).0);
+        let digest = Frame::Digest(ledger.digest().to_vec().into()).encode();
+        let blocks = Frame::Blocks(vec![missing.entry().to_vec().into()], false).encode();
+        let request = Input::Request(1, Request::Sync { timeout_ms: 1_000 });
+        let frames = [digest, blocks].map(|frame| Input::Frame(peer, frame));
+        let mut answer = None;
+        for input in [Input::PeerUp(peer)].into_iter().chain(frames).chain([request]) {
+            node.handle(at(1), input);
+            while let Some(effect) = node.poll_effect() {
+                if let Effect::Reply(1, reply) = effect {
+                    answer = reply.ok();
+                }
+            }
+        }
+        assert!(matches!(answer, Some(Reply::Synced { agreed: 1, unseen: 0, .. })), "{answer:?}");
     }
 
     #[test]

@@ -82,8 +82,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "the exact depth",
         file: "crdt-ledger/src/ledger.rs",
-        find: "        if got != below + 1 {\n",
-        replace: "        if got == 0 {\n",
+        find: "if got == expected { Ok(()) }",
+        replace: "if got > 0 { Ok(()) }",
         test: ledger("attacks", "a_chain_is_only_continued_by_its_author_at_its_end"),
     },
     Mutation {
@@ -117,22 +117,22 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "the role of a grant",
         file: "crdt-ledger/src/ledger.rs",
-        find: "if grant.roles.has(needed) && covers {",
-        replace: "if grant.roles.has(needed) || true {",
+        find: "if grant.roles.has(needed) { Ok(grant.roles) }",
+        replace: "if grant.roles.has(needed) || true { Ok(grant.roles) }",
         test: ledger("attacks", "the_grant_must_be_the_authors_and_allow_the_operation"),
     },
     Mutation {
         name: "no role given that is not held",
         file: "crdt-ledger/src/ledger.rs",
-        find: "if grant.roles.has(needed) && covers {",
-        replace: "if grant.roles.has(needed) && (covers || true) {",
+        find: "if covers { Ok(()) }",
+        replace: "if covers || true { Ok(()) }",
         test: ledger("attacks", "nobody_grants_what_they_do_not_hold"),
     },
     Mutation {
         name: "the proof of an admission",
         file: "crdt-ledger/src/ledger.rs",
-        find: "if op::verify(&offer.key, &message, &op.proof) {",
-        replace: "if op::verify(&offer.key, &message, &op.proof) || true {",
+        find: "if !op::verify(&offer.key, &message, &op.proof) {",
+        replace: "if !op::verify(&offer.key, &message, &op.proof) && false {",
         test: ledger("attacks", "an_admission_needs_the_tickets_proof_for_this_device_and_fleet"),
     },
     Mutation {
