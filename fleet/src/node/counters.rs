@@ -49,11 +49,22 @@ pub(super) struct Telemetry {
     own: RowWriter,
     /// When this node wrote its last row.
     written: Option<Mono>,
+    /// Before then no row is written, unless a peer was heard: it may hold one of an earlier process, and a new
+    /// one above that would take its place with all that it counted.
+    patience: Mono,
+    /// Whether a peer said which rows it holds.
+    heard: bool,
 }
 
 impl Telemetry {
-    pub(super) fn new(fleet: FleetId, me: Author) -> Self {
-        Self { table: Counters::new(fleet), own: RowWriter::new(fleet, me), written: None }
+    pub(super) fn new(now: Now, fleet: FleetId, me: Author) -> Self {
+        Self {
+            table: Counters::new(fleet),
+            own: RowWriter::new(fleet, me),
+            written: None,
+            patience: now.mono.plus(ROW_FRESH),
+            heard: false,
+        }
     }
 
     /// When the next row of this node is due.
@@ -63,7 +74,18 @@ impl Telemetry {
             (false, true) => ROW_REFRESH,
             (false, false) => return None,
         };
-        Some(self.written.map_or(Mono(0), |written| written.plus(pause)))
+        let due = self.written.map_or(Mono(0), |written| written.plus(pause));
+        Some(if self.heard { due } else { due.max(self.patience) })
+    }
+
+    /// What a peer that just connected is asked, until one has answered.
+    pub(super) fn question(&self) -> Option<Frame> {
+        (!self.heard).then(|| self.notes())
+    }
+
+    /// There is no other member to ask.
+    pub(super) fn alone(&mut self) {
+        self.heard = true;
     }
 
     pub(super) fn digest(&self) -> Frame {
@@ -114,10 +136,8 @@ impl Node {
             RowsFrame::Notes(notes) => {
                 let (rows, wants) = self.telemetry.table.compare(&notes, ROWS_BYTES_MAX);
                 let rows: Vec<_> = rows.iter().map(|row| ByteBuf::from(row.bytes().to_vec())).collect();
-                let mut answers = Vec::new();
-                if !rows.is_empty() {
-                    answers.push(Frame::Rows(RowsFrame::Rows(rows)));
-                }
+                // Also where there are none: a peer that has just started waits to hear so.
+                let mut answers = vec![Frame::Rows(RowsFrame::Rows(rows))];
                 // Only who lacks something asks back, and then the peer lacks nothing of these: it ends.
                 if wants {
                     answers.push(self.telemetry.notes());
@@ -128,6 +148,8 @@ impl Node {
                 // What a member hands on it has checked itself.
                 let broken = rows.iter().filter(|row| self.take_row(now, row).is_err()).count();
                 (0..broken).for_each(|_| self.malformed(peer));
+                self.telemetry.heard = true;
+                self.write_row(now);
                 Vec::new()
             }
         };

@@ -104,7 +104,7 @@ impl Node {
     pub fn new(now: Now, config: &Config, mut ledger: Ledger, writer: Writer) -> Self {
         let me = writer.author();
         let view = ledger.publish();
-        let telemetry = Telemetry::new(ledger.fleet(), me);
+        let telemetry = Telemetry::new(now, ledger.fleet(), me);
         let unseen = confirmed::unseen(&ledger, me, &config.confirmed);
         // A small fleet is connected in full, so a member that never connects is gone. In a larger one
         // most members are never neighbours.
@@ -166,6 +166,9 @@ impl Node {
                 self.gone_since.remove(&peer);
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
                 self.send(peer, &frame);
+                if let Some(question) = self.telemetry.question() {
+                    self.send(peer, &question);
+                }
             }
             Input::PeerDown(peer) => {
                 self.sync.peer_down(&peer);
@@ -246,6 +249,9 @@ impl Node {
     }
 
     fn tick(&mut self, now: Now) {
+        if self.others() == 0 {
+            self.telemetry.alone();
+        }
         self.write_row(now);
         for (peer, frame) in self.sync.due(now, &mut self.ledger) {
             self.send(peer, &frame);
