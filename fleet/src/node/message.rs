@@ -435,10 +435,10 @@ fn denied_next(role: Role) -> &'static str {
     match role {
         Role::Node => "Ask an admin for a ticket and join.",
         Role::Operator => {
-            "Ask an admin to run `osiris invite --role operator --device KEY`; `osiris whoami` prints KEY."
+            "Ask an admin to run `osiris role grant MEMBER operator`; `osiris whoami` prints this member's name."
         }
         Role::Admin => {
-            "Ask an admin to run `osiris invite --role admin --device KEY`; `osiris whoami` prints KEY."
+            "Ask an admin to run `osiris role grant MEMBER admin`; `osiris whoami` prints this member's name."
         }
         Role::Viewer | Role::Invoker | Role::Spawner | Role::Voter => {
             "Ask an admin to run `osiris role grant MEMBER ROLE`."
