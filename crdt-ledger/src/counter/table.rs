@@ -1,9 +1,6 @@
 //! The merged table of rows.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -241,12 +238,6 @@ impl Counters {
             .collect();
         rows.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
         rows
-    }
-
-    /// Owners of all rows.
-    #[must_use]
-    pub fn owners(&self) -> BTreeSet<Author> {
-        self.rows.keys().copied().collect()
     }
 }
 

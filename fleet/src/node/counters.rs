@@ -163,9 +163,9 @@ impl Node {
         let wanted = |owner: &Author, head: &_| view.is_member(owner) && table.is_news(owner, head);
         let Some(row) = Row::read_if(&table.fleet(), bytes, wanted)? else { return Ok(()) };
         if row.owner() == self.me {
-            // An earlier process of this device wrote it, or another copy of it does.
+            // An earlier process of this device wrote it, or another copy of it does. The next row keeps to its
+            // interval: two copies must not drive each other.
             self.telemetry.own.continue_above(&row);
-            self.telemetry.written = None;
         }
         if self.telemetry.table.merge(now.mono, row) == Merge::Newer {
             self.write_row(now);
