@@ -6,6 +6,8 @@ use crate::id::BlockId;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chain {
+    /// [`ChainId::short_actor`](crate::id::ChainId::short_actor), so that it is not hashed for each comparison.
+    actor: [u8; 16],
     /// The first block that arrived for each sequence number, from 1.
     first: Vec<BlockId>,
     /// Every further block, where the chain is forked.
@@ -15,6 +17,16 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// A chain without blocks.
+    pub(crate) fn new(actor: [u8; 16]) -> Self {
+        Self { actor, ..Self::default() }
+    }
+
+    /// The name by which vectors and gaps know the chain.
+    pub(crate) fn actor(&self) -> &[u8; 16] {
+        &self.actor
+    }
+
     /// Adds a block whose predecessor is here. Returns whether it is the first of its place.
     pub(crate) fn insert(&mut self, seq: u64, id: BlockId, prev: BlockId) -> bool {
         self.tips.remove(&prev);
@@ -67,7 +79,7 @@ impl Chain {
     }
 
     /// Blocks that nothing follows, with their places.
-    pub(crate) fn tips(&self) -> impl Iterator<Item = (BlockId, u64)> + '_ {
+    pub(crate) fn tips(&self) -> impl ExactSizeIterator<Item = (BlockId, u64)> + '_ {
         self.tips.iter().map(|(id, seq)| (*id, *seq))
     }
 

@@ -146,6 +146,12 @@ impl ChainId {
         hasher.update(&self.session.0);
         *hasher.finalize().as_bytes()
     }
+
+    /// The first half of the actor, by which vectors, gaps and digests name the chain.
+    pub(crate) fn short_actor(&self) -> [u8; 16] {
+        let actor = self.actor();
+        std::array::from_fn(|at| actor[at])
+    }
 }
 
 impl fmt::Display for ChainId {

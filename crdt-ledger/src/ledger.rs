@@ -23,11 +23,13 @@ use crate::{
     authority::{Role, Roles},
     block::{Block, Order, Reject},
     chain::Chain,
+    digest::{BUCKET_HASH, BUCKETS, Buckets, TipsDigest},
     document::Document,
     early::{Early, Sender},
     effective::{Rank, Standing, Standings, Void},
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
+    limits,
     memo::Memo,
     op::{self, Payload},
     view::{Registers, View},
@@ -104,7 +106,7 @@ pub struct Ledger {
     forks_stale: bool,
     /// Register blocks that came in since then.
     unapplied: Vec<BlockId>,
-    digest: Option<[u8; 32]>,
+    digest: TipsDigest,
     memo: Option<Memo>,
     /// Standings or forks changed since the view was published: none of it can be kept.
     view_stale: bool,
@@ -136,7 +138,7 @@ impl Ledger {
             authority_stale: false,
             forks_stale: false,
             unapplied: Vec::new(),
-            digest: None,
+            digest: TipsDigest::default(),
             memo: None,
             view_stale: false,
             view: Arc::new(ArcSwap::from_pointee(View::empty(fleet))),
@@ -420,13 +422,12 @@ impl Ledger {
 
     /// Adds a block to its chain. Returns whether it is the first to fork it there.
     fn link(&mut self, chain_id: ChainId, seq: u64, id: BlockId, prev: BlockId) -> bool {
-        self.digest = None;
         self.remember_key(chain_id.author);
+        let chain = self.chains.entry(chain_id).or_insert_with(|| Chain::new(chain_id.short_actor()));
         if seq == 1 {
-            let actor = chain_id.actor();
-            self.by_actor.insert(actor[..16].try_into().expect("sixteen bytes"), chain_id);
+            self.by_actor.insert(*chain.actor(), chain_id);
         }
-        let chain = self.chains.entry(chain_id).or_default();
+        self.digest.changed(chain.actor());
         let fork_before = chain.fork();
         chain.insert(seq, id, prev);
         let forks = chain.fork() != fork_before;
@@ -710,9 +711,8 @@ impl Ledger {
         &self.chains
     }
 
-    pub(crate) fn chain_by_actor(&self, actor: &[u8; 16]) -> Option<(ChainId, &Chain)> {
-        let id = self.by_actor.get(actor)?;
-        Some((*id, self.chains.get(id)?))
+    pub(crate) fn chain_by_actor(&self, actor: &[u8; 16]) -> Option<&Chain> {
+        self.chains.get(self.by_actor.get(actor)?)
     }
 
     pub(crate) fn chain_fork(&self, chain: &ChainId) -> Option<u64> {
@@ -763,8 +763,59 @@ impl Ledger {
         })
     }
 
-    pub(crate) fn cached_digest(&mut self) -> &mut Option<[u8; 32]> {
-        &mut self.digest
+    /// A hash of the tips of all chains: equal exactly when two replicas hold the same blocks.
+    pub fn digest(&mut self) -> [u8; 32] {
+        self.digest.get(&self.by_actor, &self.chains)
+    }
+
+    /// The first 16 bytes of the hash of each bucket of chains, one after the other: where the
+    /// digests of two replicas differ, these say in which chains.
+    pub fn bucket_hashes(&mut self) -> Vec<u8> {
+        let buckets = self.digest.buckets(&self.by_actor, &self.chains);
+        buckets.flat_map(|hash| &hash[..BUCKET_HASH]).copied().collect()
+    }
+
+    /// The buckets in which this replica differs from one with these [`Ledger::bucket_hashes`]: the first of
+    /// them, so that their chains fit a vector. None where these are no such hashes.
+    pub fn differing(&mut self, theirs: &[u8]) -> Option<Buckets> {
+        if theirs.len() != BUCKETS * BUCKET_HASH {
+            return None;
+        }
+        let own = self.bucket_hashes();
+        let mut differing = Buckets::NONE;
+        let mut chains = 0;
+        for (bucket, (own, theirs)) in
+            (0..=u8::MAX).zip(own.chunks(BUCKET_HASH).zip(theirs.chunks(BUCKET_HASH)))
+        {
+            if own != theirs {
+                chains += self.chains_of(bucket).count();
+                if chains > limits::VECTOR_CHAINS_MAX && !differing.is_empty() {
+                    break;
+                }
+                differing.insert(bucket);
+            }
+        }
+        Some(differing)
+    }
+
+    /// How many chains are here.
+    #[must_use]
+    pub fn chains_held(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// The chains of a bucket, by the name that vectors and gaps have for them, ascending.
+    pub(crate) fn chains_of(&self, bucket: u8) -> impl Iterator<Item = (&[u8; 16], &Chain)> {
+        let (mut least, mut most) = ([0; 16], [u8::MAX; 16]);
+        (least[0], most[0]) = (bucket, bucket);
+        let ids = self.by_actor.range(least..=most);
+        ids.filter_map(|(actor, id)| Some((actor, self.chains.get(id)?)))
+    }
+
+    /// The chains of some buckets, ascending.
+    pub(crate) fn chains_within(&self, within: &Buckets) -> impl Iterator<Item = (&[u8; 16], &Chain)> {
+        let buckets = (0..=u8::MAX).filter(|bucket| within.contains(*bucket));
+        buckets.flat_map(|bucket| self.chains_of(bucket))
     }
 }
 

@@ -22,6 +22,7 @@ mod block;
 mod chain;
 mod codec;
 pub mod counter;
+mod digest;
 mod document;
 mod early;
 mod effective;
@@ -41,6 +42,7 @@ mod write;
 
 pub use authority::{Role, Roles};
 pub use block::{Block, Order, Reject};
+pub use digest::Buckets;
 pub use document::Document;
 pub use effective::Void;
 pub use held::Held;

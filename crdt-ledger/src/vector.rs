@@ -2,7 +2,7 @@
 //!
 //! A replica's blocks are determined by the tips of its chains, because each chain is closed under
 //! `prev`. So: compare a 32-byte digest of the tips; when it differs, exchange the vector of tips,
-//! shortened; send what the other lacks in ledger order, so that a cut batch leaves no orphans. Of a
+//! shortened, and where there are many chains only of the [buckets](Buckets) whose hashes differ; send what the other lacks in ledger order, so that a cut batch leaves no orphans. Of a
 //! chain whose remote tip is unknown, ask with a ladder of own ids ([`Gap`]): the answer starts at
 //! the highest rung that both hold. That finds a fork of which each side holds one half.
 
@@ -18,6 +18,7 @@ use serde_bytes::ByteBuf;
 use crate::{
     block::Block,
     chain::Chain,
+    digest::Buckets,
     held::Held,
     id::{BlobHash, BlockId},
     ledger::Ledger,
@@ -76,54 +77,43 @@ pub struct Batch {
 }
 
 impl Ledger {
-    /// blake3 over the tips of all chains: equal exactly when two replicas hold the same blocks.
-    pub fn digest(&mut self) -> [u8; 32] {
-        if let Some(digest) = *self.cached_digest() {
-            return digest;
-        }
-        let mut hasher = blake3::Hasher::new();
-        for (id, chain) in self.chains() {
-            hasher.update(&id.actor());
-            for (tip, seq) in chain.tips() {
-                hasher.update(&seq.to_le_bytes());
-                hasher.update(&tip.0);
-            }
-        }
-        let digest = *hasher.finalize().as_bytes();
-        *self.cached_digest() = Some(digest);
-        digest
-    }
-
-    /// The tips of all chains, ids shortened unless `full`.
+    /// The tips of all chains, ids shortened unless `full`; at most [`limits::VECTOR_CHAINS_MAX`] chains.
     #[must_use]
     pub fn vector(&self, full: bool) -> Vector {
+        self.vector_of(&Buckets::ALL, full)
+    }
+
+    /// [`Ledger::vector`] of the chains of some buckets.
+    #[must_use]
+    pub fn vector_of(&self, buckets: &Buckets, full: bool) -> Vector {
         let len = if full { 32 } else { SHORT };
-        let mut entries: Vec<_> = self
-            .chains()
-            .iter()
-            .take(limits::VECTOR_CHAINS_MAX)
-            .map(|(id, chain)| VectorEntry {
-                chain: ByteBuf::from(id.actor()[..16].to_vec()),
-                tips: chain.tips().take(limits::VECTOR_TIPS_MAX).map(|(id, seq)| tip(id, seq, len)).collect(),
-            })
-            .collect();
-        entries.sort_unstable_by(|a, b| a.chain.cmp(&b.chain));
-        Vector(entries)
+        let entry = |(actor, chain): (&[u8; 16], &Chain)| VectorEntry {
+            chain: ByteBuf::from(actor.to_vec()),
+            tips: chain.tips().take(limits::VECTOR_TIPS_MAX).map(|(id, seq)| tip(id, seq, len)).collect(),
+        };
+        Vector(self.chains_within(buckets).take(limits::VECTOR_CHAINS_MAX).map(entry).collect())
     }
 
     /// Compares with a peer's vector: the blocks that the peer lacks, at most `bytes_max` of them,
     /// and the chains on which the peer holds something that this replica lacks.
     #[must_use]
     pub fn compare(&self, theirs: &Vector, bytes_max: usize) -> (Batch, Vec<Gap>) {
+        self.compare_within(&Buckets::ALL, theirs, bytes_max)
+    }
+
+    /// [`Ledger::compare`] where the peer named the chains of some buckets only. What it says of others is
+    /// passed over.
+    #[must_use]
+    pub fn compare_within(&self, within: &Buckets, theirs: &Vector, bytes_max: usize) -> (Batch, Vec<Gap>) {
         let mut lacks = Vec::new();
         let mut gaps = Vec::new();
         let mut named = BTreeSet::new();
         for entry in theirs.0.iter().take(limits::VECTOR_CHAINS_MAX) {
             let Ok(actor) = <[u8; 16]>::try_from(entry.chain.as_slice()) else { continue };
-            if !named.insert(actor) {
+            if !within.contains(actor[0]) || !named.insert(actor) {
                 continue;
             }
-            let Some((_, chain)) = self.chain_by_actor(&actor) else {
+            let Some(chain) = self.chain_by_actor(&actor) else {
                 gaps.push(Gap { chain: entry.chain.clone(), ladder: Vec::new() });
                 continue;
             };
@@ -141,9 +131,8 @@ impl Ledger {
                 lacks.push(self.above(chain, &known.into_iter().flatten().collect::<Vec<_>>()));
             }
         }
-        for (id, chain) in self.chains() {
-            let actor = id.actor();
-            if !named.contains(&actor[..16]) {
+        for (actor, chain) in self.chains_within(within) {
+            if !named.contains(actor) {
                 lacks.push(self.above(chain, &[]));
             }
         }
@@ -159,7 +148,7 @@ impl Ledger {
         let mut named = BTreeSet::new();
         for gap in gaps.iter().take(limits::VECTOR_CHAINS_MAX) {
             let Ok(actor) = <[u8; 16]>::try_from(gap.chain.as_slice()) else { continue };
-            let Some((_, chain)) = self.chain_by_actor(&actor).filter(|_| named.insert(actor)) else {
+            let Some(chain) = self.chain_by_actor(&actor).filter(|_| named.insert(actor)) else {
                 continue;
             };
             let rungs: Vec<_> = gap.ladder.iter().take(2 * 64).map(|tip| find(chain, tip)).collect();

@@ -35,8 +35,8 @@ pub(crate) struct Registers {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Touched {
     functions: BTreeSet<String>,
-    /// Revisions that somebody serves, or no longer does.
-    revisions: BTreeSet<BlockId>,
+    /// Revisions that these devices serve, or no longer do.
+    revisions: BTreeMap<BlockId, BTreeSet<Author>>,
     /// Whether an invitation or user was made known.
     offers: bool,
 }
@@ -89,7 +89,7 @@ impl Registers {
     }
 
     fn set_serving(&mut self, revision: BlockId, block: Held<'_>, concurrency: Option<u32>) {
-        self.touched.revisions.insert(revision);
+        self.touched.revisions.entry(revision).or_default().insert(block.author());
         let said = (block.order(), concurrency);
         let holders = self.serving.entry(revision).or_default();
         let known = holders.entry(block.author()).or_insert(said);
@@ -213,8 +213,23 @@ pub struct Revision {
     pub wall_ms: u64,
     /// Whether another revision was deployed without knowledge of this one, and neither is replaced.
     pub concurrent: bool,
-    /// Members that have it ready.
+    /// Members that have it ready, ascending by device.
     pub serving: Vec<Serving>,
+}
+
+impl Revision {
+    /// What a device said about serving it; none where it does not.
+    #[must_use]
+    pub fn serving_by(&self, device: &Author) -> Option<&Serving> {
+        let at = self.serving.binary_search_by_key(device, |serving| serving.device).ok()?;
+        self.serving.get(at)
+    }
+
+    /// Whether a device has it ready.
+    #[must_use]
+    pub fn is_served_by(&self, device: &Author) -> bool {
+        self.serving_by(device).is_some()
+    }
 }
 
 /// A function by name.
@@ -302,15 +317,25 @@ impl View {
     /// The view after blocks that changed no standing and proved no fork: of the one before, only the
     /// functions, invitations and users that they spoke of are made again.
     pub(crate) fn after(ledger: &Ledger, before: &Self, touched: &Touched) -> Self {
-        let of_revision = |id: &BlockId| ledger.get(id).and_then(|block| register_name(block.payload()));
-        let served = touched.revisions.iter().filter_map(of_revision);
-        let names: BTreeSet<_> = touched.functions.iter().chain(served).collect();
+        let registers = ledger.registers();
         let (mut functions, mut by_name) = (before.functions.clone(), before.by_name.clone());
-        for name in names {
-            let Some(register) = ledger.registers().functions.get(name) else { continue };
-            let function = Arc::new(function(ledger.registers(), name, register, &before.members));
-            functions.insert(name.clone(), Arc::clone(&function));
-            by_name.insert(name.clone(), function);
+        let mut replace = |name: &String, function: Arc<Function>| {
+            by_name.insert(name.clone(), Arc::clone(&function));
+            functions.insert(name.clone(), function);
+        };
+        for name in &touched.functions {
+            let Some(register) = registers.functions.get(name) else { continue };
+            replace(name, Arc::new(function(registers, name, register, &before.members)));
+        }
+        let of_revision = |id: &BlockId| ledger.get(id).and_then(|block| register_name(block.payload()));
+        let served: BTreeSet<_> = touched.revisions.keys().filter_map(of_revision).collect();
+        for name in served.into_iter().filter(|name| !touched.functions.contains(*name)) {
+            let (Some(register), Some(known)) = (registers.functions.get(name), before.functions.get(name))
+            else {
+                continue;
+            };
+            let function = served_anew(registers, register, known, &before.members, &touched.revisions);
+            replace(name, Arc::new(function));
         }
         let (invitations, users) = match touched.offers {
             true => (Arc::new(invitations(ledger)), Arc::new(users(ledger))),
@@ -341,6 +366,12 @@ impl View {
     /// Members, past ones included.
     #[must_use]
     pub fn members(&self) -> &BTreeMap<Author, Member> {
+        &self.members
+    }
+
+    /// The same, as views share them: while no standing changes, the next view has the very same.
+    #[must_use]
+    pub fn shared_members(&self) -> &Arc<BTreeMap<Author, Member>> {
         &self.members
     }
 
@@ -539,7 +570,6 @@ fn function(
     let orders = register.deploys.keys().chain(&register.removals);
     let mut heads: Vec<_> = orders.map(|order| order.id).filter(&unreplaced).collect();
     heads.sort_unstable();
-    let last_removal = register.removals.last();
     let mut revisions = Vec::new();
     for (block, number) in register.deploys.values().zip(1..) {
         let Payload::Deployed(op) = block.payload() else { continue };
@@ -547,14 +577,52 @@ fn function(
         let serving = serving(registers, members, &block.id());
         revisions.push(Arc::new(revision(block, op, number, concurrent, serving)));
     }
-    let standing: Vec<_> = revisions
-        .iter()
-        .filter(|revision| last_removal.is_none_or(|removal| revision.order > *removal))
-        .collect();
-    let live =
-        standing.iter().rev().find(|revision| !revision.serving.is_empty()).map(|live| Arc::clone(live));
-    let newest = standing.last().map(|newest| Arc::clone(newest));
-    Function { name: name.to_owned(), removed: newest.is_none(), live, newest, revisions, heads }
+    of_revisions(name.to_owned(), register, revisions, heads)
+}
+
+/// A function after some devices began or ceased to serve revisions of it: in a large fleet nearly every block
+/// says this of one device, and the other devices need not be looked at again.
+fn served_anew(
+    registers: &Registers,
+    register: &FunctionRegister,
+    before: &Function,
+    members: &BTreeMap<Author, Member>,
+    touched: &BTreeMap<BlockId, BTreeSet<Author>>,
+) -> Function {
+    let mut revisions = before.revisions.clone();
+    for revision in &mut revisions {
+        let Some(devices) = touched.get(&revision.id) else { continue };
+        let revision = Arc::make_mut(revision);
+        let holders = registers.serving.get(&revision.id);
+        for device in devices {
+            let said = holders.and_then(|holders| holders.get_key_value(device));
+            let now = said.and_then(|(device, said)| serving_by(device, said, members));
+            let known = revision.serving.binary_search_by_key(device, |serving| serving.device);
+            match (known, now) {
+                (Ok(at), Some(now)) => revision.serving[at] = now,
+                (Ok(at), None) => drop(revision.serving.remove(at)),
+                (Err(at), Some(now)) => revision.serving.insert(at, now),
+                (Err(_), None) => {}
+            }
+        }
+    }
+    of_revisions(before.name.clone(), register, revisions, before.heads.clone())
+}
+
+fn of_revisions(
+    name: String,
+    register: &FunctionRegister,
+    revisions: Vec<Arc<Revision>>,
+    heads: Vec<BlockId>,
+) -> Function {
+    let last_removal = register.removals.last();
+    let standing = || {
+        let stands = |revision: &&Arc<Revision>| last_removal.is_none_or(|removal| revision.order > *removal);
+        revisions.iter().rev().filter(stands)
+    };
+    let live = standing().find(|revision| !revision.serving.is_empty()).map(Arc::clone);
+    let newest = standing().next().map(Arc::clone);
+    Function { name, removed: newest.is_none(), live, newest, revisions, heads }
 }
 
 fn revision(block: &Block, op: &Deployed, number: u64, concurrent: bool, serving: Vec<Serving>) -> Revision {
@@ -576,12 +644,16 @@ fn revision(block: &Block, op: &Deployed, number: u64, concurrent: bool, serving
 
 fn serving(registers: &Registers, members: &BTreeMap<Author, Member>, revision: &BlockId) -> Vec<Serving> {
     let holders = registers.serving.get(revision).into_iter().flatten();
-    holders
-        .filter(|(device, _)| members.get(device).is_some_and(|member| member.active))
-        .filter_map(|(device, (_, concurrency))| {
-            concurrency.map(|concurrency| Serving { device: *device, concurrency })
-        })
-        .collect()
+    holders.filter_map(|(device, said)| serving_by(device, said, members)).collect()
+}
+
+fn serving_by(
+    device: &Author,
+    (_, concurrency): &(Order, Option<u32>),
+    members: &BTreeMap<Author, Member>,
+) -> Option<Serving> {
+    members.get(device).filter(|member| member.active)?;
+    concurrency.map(|concurrency| Serving { device: *device, concurrency })
 }
 
 fn forks(ledger: &Ledger) -> Arc<[Fork]> {

@@ -283,12 +283,17 @@ class Ledger:
             chains.setdefault((block["author"], block["session"]), []).append(block)
         return dict(sorted(chains.items()))
 
+    def bucket_hashes(self):
+        buckets = [b""] * 256
+        for chain, blocks in sorted(self.chains().items(), key=lambda entry: h(*entry[0])):
+            tips = self.tips_of(blocks)
+            said = b"".join(chain) + struct.pack("<Q", len(tips))
+            said += b"".join(struct.pack("<Q", seq) + id for seq, id in tips)
+            buckets[h(*chain)[0]] += said
+        return [h(bucket) if bucket else bytes(32) for bucket in buckets]
+
     def digest(self):
-        parts = []
-        for chain, blocks in self.chains().items():
-            parts.append(h(*chain))
-            parts += [struct.pack("<Q", seq) + id for seq, id in self.tips_of(blocks)]
-        return h(*parts)
+        return h(b"osiris-tips-v2", *self.bucket_hashes())
 
     @staticmethod
     def tips_of(blocks):
@@ -469,6 +474,12 @@ def check_frames(vectors, ledger):
     for what, full, size in (("short vector", False, 8), ("full vector", True, 32)):
         vector = [[actor, [[seq, id[:size]] for seq, id in tips[actor]]] for actor in actors]
         assert said[what] == ("vector", [full, vector]), what
+    hashes = b"".join(bucket[:16] for bucket in ledger.bucket_hashes())
+    assert said["hashes of buckets"] == ("buckets", hashes), "the hashes of buckets"
+    name, (full, bits, vector) = said["the part of one bucket"]
+    inside = [a for a in actors if bits[a[0] // 8] >> (a[0] % 8) & 1]
+    assert (name, full, sum(map(int.bit_count, bits))) == ("part", False, 1) and inside
+    assert vector == [[a, [[seq, id[:8]] for seq, id in tips[a]]] for a in inside], "the part"
     name, (packed, more) = said["two blocks, and there are more"]
     entries = unpack(packed)
     assert (name, more, len(entries)) == ("blocks", True, 2) and all(h(e) in ledger.blocks for e in entries)

@@ -15,16 +15,10 @@ pub fn ranked(revision: &BlockId, members: impl IntoIterator<Item = Author>) -> 
 
 /// The members that serve a revision: of those that `alive` accepts, the first in rank.
 #[must_use]
-pub fn placed(
-    revision: &BlockId,
-    members: impl IntoIterator<Item = Author>,
-    replicas: Replicas,
-    alive: impl Fn(&Author) -> bool,
-) -> Vec<Author> {
-    let ranked = ranked(revision, members);
+pub fn placed(ranked: &[Author], replicas: Replicas, alive: impl Fn(&Author) -> bool) -> Vec<Author> {
     match replicas {
-        Replicas::All => ranked,
-        Replicas::Count(count) => ranked.into_iter().filter(alive).take(count as usize).collect(),
+        Replicas::All => ranked.to_vec(),
+        Replicas::Count(count) => ranked.iter().filter(|m| alive(m)).take(count as usize).copied().collect(),
     }
 }
 
@@ -49,9 +43,10 @@ mod tests {
         let all = members(9);
         for r in 0..50 {
             let revision = BlockId([r; 32]);
-            let before = placed(&revision, all.clone(), Replicas::Count(3), |_| true);
+            let order = ranked(&revision, all.clone());
+            let before = placed(&order, Replicas::Count(3), |_| true);
             let lost = all[usize::from(r) % 9];
-            let after = placed(&revision, all.clone(), Replicas::Count(3), |member| *member != lost);
+            let after = placed(&order, Replicas::Count(3), |member| *member != lost);
             assert_eq!(after.len(), 3);
             assert!(!after.contains(&lost));
             let kept = before.iter().filter(|member| after.contains(member)).count();

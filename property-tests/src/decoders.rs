@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use osiris_fleet::manifest::Manifest;
 use osiris_ledger::{
-    Author, Block, BlockId, FleetId, Founding, Ledger, Now, Payload, Reject, Session, SigningKey, World,
-    Writer, journal, limits, op,
+    Author, Block, BlockId, Buckets, FleetId, Founding, Ledger, Now, Payload, Reject, Session, SigningKey,
+    World, Writer, journal, limits, op,
 };
 use osiris_mesh::proto::{message::Message, sync::Frame};
 use osiris_protocol::{
@@ -165,12 +165,20 @@ fn sync_frame(bytes: &[u8]) {
     }
 }
 
-/// What a replica answers to a peer's vector or gaps.
+/// What a replica answers to a peer's vector, hashes or gaps.
 fn sync_answer(bytes: &[u8]) {
-    let ledger = replica();
+    let mut ledger = replica();
     let all = usize::try_from(ledger.len()).expect("few");
     let batch = match Frame::decode(bytes) {
         Ok(Frame::Vector(_, vector)) => ledger.compare(&vector, limits::BATCH_BYTES_MAX).0,
+        Ok(Frame::Part(_, buckets, vector)) => {
+            let Some(buckets) = Buckets::from_bytes(&buckets) else { return };
+            ledger.compare_within(&buckets, &vector, limits::BATCH_BYTES_MAX).0
+        }
+        Ok(Frame::Buckets(hashes)) => {
+            let vector = ledger.differing(&hashes).map(|buckets| ledger.vector_of(&buckets, true));
+            return assert!(vector.is_none_or(|vector| vector.0.len() <= ledger.chains_held()));
+        }
         Ok(Frame::Gaps(gaps)) => ledger.fill(&gaps, limits::BATCH_BYTES_MAX).0,
         _ => return,
     };

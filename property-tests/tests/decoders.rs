@@ -209,6 +209,8 @@ fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("digest", Frame::Digest(ledger.digest().to_vec().into())),
                 ("vector", Frame::Vector(false, ledger.vector(false))),
                 ("full-vector", Frame::Vector(true, ledger.vector(true))),
+                ("buckets", Frame::Buckets(vec![7; 4_096].into())),
+                ("part", Frame::Part(false, [255; 32].to_vec().into(), ledger.vector(false))),
                 ("gaps", Frame::Gaps(gaps)),
                 ("blocks", Frame::Blocks(entries, false)),
                 ("receipt", Frame::Receipt(vec![blocks[0].id()])),

@@ -9,8 +9,8 @@ mod support;
 use std::{fmt::Write as _, fs, path::Path};
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, BlockId, FleetId, Ledger, Payload, Reject, Role, Roles, Session, WallMs,
-    Writer,
+    Admission, Author, BlobHash, BlockId, Buckets, FleetId, Ledger, Payload, Reject, Role, Roles, Session,
+    WallMs, Writer,
     journal::{self, Head, Header},
     op, recovery_certificate,
 };
@@ -296,10 +296,15 @@ fn frames(ledger: &mut Ledger) -> Value {
     let entries = blocks[..2].iter().map(|block| block.entry().to_vec().into()).collect();
     let empty = Ledger::new(ledger.fleet());
     let (_, gaps) = empty.compare(&ledger.vector(false), 0);
+    let mut bucket = Buckets::NONE;
+    bucket.insert(blocks[0].chain().actor()[0]);
+    let part = Frame::Part(false, bucket.as_bytes().to_vec().into(), ledger.vector_of(&bucket, false));
     let frames = [
         ("digest", Frame::Digest(ledger.digest().to_vec().into())),
         ("short vector", Frame::Vector(false, ledger.vector(false))),
         ("full vector", Frame::Vector(true, ledger.vector(true))),
+        ("hashes of buckets", Frame::Buckets(ledger.bucket_hashes().into())),
+        ("the part of one bucket", part),
         ("gaps of an empty replica", Frame::Gaps(gaps)),
         ("two blocks, and there are more", Frame::Blocks(entries, true)),
         ("receipt", Frame::Receipt(vec![blocks[0].id()])),

@@ -71,7 +71,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
 }
 
 fn served_by(view: &View, device: &Author) -> Vec<String> {
-    let serves = |revision: &Revision| revision.serving.iter().any(|serving| serving.device == *device);
+    let serves = |revision: &Revision| revision.is_served_by(device);
     let all = view.functions().values().flat_map(|function| {
         let served = function.revisions.iter().filter(|revision| serves(revision));
         served.map(|revision| format!("{}@{}", function.name, revision.number))

@@ -14,7 +14,7 @@ use std::{
 use osiris_ledger::{Author, BlobHash, BlockId, Function, Mono, Now, Payload, Revision, op};
 use osiris_mesh::PeerId;
 
-use super::{Effect, Node};
+use super::{Effect, Node, candidates::Candidates};
 use crate::{
     manifest::{Manifest, Replicas},
     placement,
@@ -47,6 +47,7 @@ pub(super) struct Functions {
     reading: BTreeSet<BlobHash>,
     fetching: BTreeMap<BlobHash, Fetching>,
     local: BTreeMap<BlockId, Local>,
+    candidates: Candidates,
     last_look: Option<Mono>,
 }
 
@@ -126,7 +127,7 @@ impl Node {
         let view = Arc::clone(&self.view);
         let functions: Vec<_> = view.functions().values().cloned().collect();
         functions.into_iter().flat_map(move |function| {
-            let served = function.revisions.iter().filter(|rev| rev.serving.iter().any(|s| s.device == me));
+            let served = function.revisions.iter().filter(|rev| rev.is_served_by(&me));
             served.map(|revision| revision.id).collect::<Vec<_>>()
         })
     }
@@ -174,21 +175,18 @@ impl Node {
                 return false;
             }
         };
-        let members = self
-            .view
-            .members()
-            .values()
-            .filter(|member| member.active && member.roles.has(osiris_ledger::Role::Node));
-        let members: Vec<_> = members.map(|member| member.device).collect();
-        let placed = placement::placed(&revision.id, members, replicas, |member| self.is_alive(now, member));
+        let candidates = &mut self.functions.candidates;
+        candidates.follow(&self.view);
+        let Replicas::Count(count) = replicas else { return candidates.contains(&self.me) };
+        let ranked = candidates.ranked(&revision.id);
+        let placed = placement::placed(&ranked, replicas, |member| self.is_alive(now, member));
         if placed.contains(&self.me) {
             return true;
         }
         // One that moved away keeps serving until those that took over are ready.
-        let Replicas::Count(count) = replicas else { return false };
-        let serves = |member: &Author| revision.serving.iter().any(|serving| serving.device == *member);
-        let ready_elsewhere = placed.iter().filter(|member| serves(member)).count();
-        serves(&self.me) && ready_elsewhere < count as usize && ready_elsewhere < placed.len()
+        let ready_elsewhere = placed.iter().filter(|member| revision.is_served_by(member)).count();
+        let too_few = ready_elsewhere < count as usize && ready_elsewhere < placed.len();
+        too_few && revision.is_served_by(&self.me)
     }
 
     fn want_manifest(&mut self, now: Now, revision: &Revision) {
@@ -211,7 +209,7 @@ impl Node {
     }
 
     fn take_back(&mut self, now: Now, revision: &Revision) {
-        if revision.serving.iter().any(|serving| serving.device == self.me) {
+        if revision.is_served_by(&self.me) {
             self.announce(now, Payload::Stopped(op::Stopped { revision: revision.id }));
         }
     }
@@ -219,13 +217,10 @@ impl Node {
     fn fetch(&mut self, now: Now, revision: &Revision, hash: BlobHash, size: u64) {
         if self.functions.fetch_due(now, hash) {
             let holders = revision.serving.iter().map(|serving| serving.device);
-            let connected: Vec<_> = self.sync.peers().map(|peer| Author(peer.to_bytes())).collect();
-            let mut from = Vec::new();
-            for member in holders.chain([revision.by]).chain(connected.iter().copied()) {
-                if member != self.me && !from.contains(&member) {
-                    from.push(member);
-                }
-            }
+            let connected: BTreeSet<_> = self.sync.peers().map(|peer| Author(peer.to_bytes())).collect();
+            let mut named = BTreeSet::from([self.me]);
+            let holders = holders.chain([revision.by]).chain(connected.iter().copied());
+            let mut from: Vec<_> = holders.filter(|member| named.insert(*member)).collect();
             // A holder that is gone costs a dial's timeout; those that are connected come first.
             from.sort_by_key(|member| !connected.contains(member));
             self.effects.push_back(Effect::Fetch { hash, size, from });
@@ -239,7 +234,7 @@ impl Node {
             Some(Local::Failed(_)) => self.take_back(now, revision),
             Some(Local::Ready(concurrency)) => {
                 let concurrency = *concurrency;
-                let said = revision.serving.iter().find(|serving| serving.device == self.me);
+                let said = revision.serving_by(&self.me);
                 if said.is_none_or(|serving| serving.concurrency != concurrency) {
                     let op = op::Serving { revision: revision.id, concurrency };
                     self.announce(now, Payload::Serving(op));

@@ -7,6 +7,7 @@
 //! **Architecture invariants.** No clock, no IO, no randomness but the seed it was given, no map
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
+mod candidates;
 mod confirmed;
 mod counters;
 mod failure;
@@ -80,6 +81,8 @@ pub struct Node {
     writer: Writer,
     sync: Sync,
     view: Arc<View>,
+    /// Active members other than this device.
+    others: u64,
     effects: VecDeque<Effect>,
     functions: Functions,
     waiting: Vec<Waiting>,
@@ -116,6 +119,7 @@ impl Node {
         let idle = Idle::new(config.idle_work, now, &ledger);
         Self {
             me,
+            others: others(&view, &me),
             serves: config.serves,
             ledger,
             writer,
@@ -249,7 +253,7 @@ impl Node {
     }
 
     fn tick(&mut self, now: Now) {
-        if self.others() == 0 {
+        if self.others == 0 {
             self.telemetry.alone();
         }
         self.write_row(now);
@@ -341,9 +345,12 @@ impl Node {
     }
 
     fn publish(&mut self) {
-        self.view = self.ledger.publish();
-        let view = &self.view;
-        self.telemetry.retain(|owner| view.is_member(owner));
+        let view = self.ledger.publish();
+        if !Arc::ptr_eq(view.shared_members(), self.view.shared_members()) {
+            self.others = others(&view, &self.me);
+            self.telemetry.retain(|owner| view.is_member(owner));
+        }
+        self.view = view;
         self.effects.push_back(Effect::Published(Arc::clone(&self.view)));
     }
 
@@ -358,17 +365,16 @@ impl Node {
         self.effects.push_back(Effect::Send(peer, frame));
     }
 
-    /// Active members other than this device.
-    fn others(&self) -> u64 {
-        self.view.members().values().filter(|member| member.active && member.device != self.me).count() as u64
-    }
-
     /// Whether a member is taken to be reachable: this device, a connected one, or, in a fleet too
     /// large to be connected in full, one whose connection this node never had.
     fn is_alive(&self, now: Now, member: &Author) -> bool {
         let since = self.gone_since.get(&PeerId::from_bytes(member.0));
         *member == self.me || since.is_none_or(|since| now.mono < since.plus(TAKE_OVER_AFTER))
     }
+}
+
+fn others(view: &View, me: &Author) -> u64 {
+    view.members().values().filter(|member| member.active && member.device != *me).count() as u64
 }
 
 impl Node {

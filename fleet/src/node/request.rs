@@ -162,7 +162,7 @@ impl Node {
     }
 
     fn is_settled(&mut self, waiting: &Waiting) -> bool {
-        let others = self.others();
+        let others = self.others;
         let Some(block) = waiting.block else {
             let connected = self.sync.peers().count();
             if waiting.admits.is_some() && connected == 0 {
@@ -176,7 +176,7 @@ impl Node {
     }
 
     fn written(&self, block: Arc<Block>, waiting: &Waiting) -> Reply {
-        let others = self.others();
+        let others = self.others;
         Reply::Written { block, seen_by: (waiting.seen_by.len() as u64).min(others), others }
     }
 
@@ -188,7 +188,7 @@ impl Node {
             self.unseen.clear();
         }
         Reply::Synced {
-            others: self.others(),
+            others: self.others,
             connected: self.sync.peers().count() as u64,
             agreed,
             unseen: self.unseen.len() as u64,
@@ -322,7 +322,7 @@ impl Node {
         let Some(member) = member else {
             return Err(Refusal::from(osiris_ledger::AppendError::NotMember));
         };
-        if self.is_last_admin(&self.me) && self.others() > 0 {
+        if self.is_last_admin(&self.me) && self.others > 0 {
             return Err(Refusal::new(
                 codes::CONFLICT,
                 "This device is the fleet's only admin: without it nobody could invite or revoke.",

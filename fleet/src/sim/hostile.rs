@@ -268,8 +268,13 @@ impl Hostile {
 
     /// Frames that mean nothing, or are not true.
     fn babble(&mut self, pool: &[Arc<Block>]) -> Deed {
-        let bytes = match self.random.below(4) {
+        let bytes = match self.random.below(6) {
             0 => self.random.bytes::<64>().to_vec(),
+            3 => Frame::Buckets(self.random.bytes::<4_096>().to_vec().into()).encode(),
+            4 => {
+                let buckets = self.random.bytes::<32>().to_vec().into();
+                Frame::Part(self.random.chance(500), buckets, self.ledger.vector(true)).encode()
+            }
             1 => Frame::Digest(self.random.bytes::<32>().to_vec().into()).encode(),
             2 => Frame::Vector(self.random.chance(500), self.ledger.vector(true)).encode(),
             _ => {

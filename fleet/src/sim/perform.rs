@@ -79,7 +79,8 @@ impl World<'_> {
         let members = view.members().values();
         let members =
             members.filter(|m| m.active && m.roles.has(osiris_ledger::Role::Node)).map(|m| m.device);
-        let first = placement::placed(&revision, members, manifest.replicas, |_| true);
+        let ranked = placement::ranked(&revision, members);
+        let first = placement::placed(&ranked, manifest.replicas, |_| true);
         if !first.contains(&device.author) {
             self.branches.count("takeover");
         }
@@ -282,14 +283,18 @@ impl World<'_> {
             let current = Arc::clone(running.node.view());
             self.check.published(now, node, digest, &current);
         }
+        if Arc::ptr_eq(&running.members, view.shared_members()) {
+            return;
+        }
+        running.members = Arc::clone(view.shared_members());
         let active = view.members().values().filter(|member| member.active);
-        let (members, roster) = active.fold((0, 0_u64), |(count, sum), member| {
+        let (members, roster) = active.fold((0_usize, 0_u64), |(count, sum), member| {
             let start: [u8; 8] = member.device.0[..8].try_into().expect("eight of 32 bytes");
             (count + 1, sum.wrapping_add(u64::from_le_bytes(start)))
         });
-        if roster != running.roster {
-            let fewer = members < running.members;
-            (running.members, running.roster) = (members, roster);
+        if roster != running.roster.1 {
+            let fewer = members < running.roster.0;
+            running.roster = (members, roster);
             let process = Process { node, run: running.run };
             self.queue.at(now + if fewer { GOODBYE_MS } else { 0 }, What::Roster(process));
         }

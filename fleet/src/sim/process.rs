@@ -1,8 +1,11 @@
 //! One run of a node: the core, with its effects performed in the order of the real engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use osiris_ledger::{BlockId, Ledger, Mono, Now, Session, SigningKey, WallMs, Writer};
+use osiris_ledger::{Author, BlockId, Ledger, Member, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
 use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token};
@@ -50,9 +53,10 @@ pub(super) struct Running {
     pub(super) told: BTreeSet<PeerId>,
     /// Whom the mesh wants to be connected to.
     pub(super) chosen: Vec<NodeId>,
-    /// The active members that the mesh was last told of.
-    pub(super) roster: u64,
-    pub(super) members: usize,
+    /// The members of the view that was looked at last.
+    pub(super) members: Arc<BTreeMap<Author, Member>>,
+    /// How many active members the mesh was last told of, and a sum over their keys.
+    pub(super) roster: (usize, u64),
     /// When the mesh looks next.
     pub(super) keep_at: Option<u64>,
 }
@@ -94,8 +98,8 @@ impl Running {
             dialing: BTreeMap::new(),
             told,
             chosen: Vec::new(),
-            roster: 0,
-            members: 0,
+            members: Arc::default(),
+            roster: (0, 0),
             keep_at: None,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! A → B  Digest            on connect, a moment after an own block, and every few seconds
-//! B → A  Vector            when B's digest differs
+//! B → A  Vector            when B's digest differs; where B knows many chains, Buckets instead
+//! A → B  Part              Buckets answered: the vector of the chains in buckets that differ
 //! A → B  Blocks, Gaps      what B lacks; the chains on which B has something that A lacks
 //! B → A  Blocks            from the highest rung that both hold (and Gaps, where B lacks a rung)
 //! each receiver of Blocks  → Vector if there was more, else Digest: so both learn that they agree
@@ -14,7 +15,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use osiris_ledger::{
-    Admission, Author, Block, BlockId, Gap, Ledger, Mono, Now, Reject, Vector, counter::RowNote, limits,
+    Admission, Author, Block, BlockId, Buckets, Gap, Ledger, Mono, Now, Reject, Vector, counter::RowNote,
+    limits,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -28,6 +30,8 @@ pub const PERIOD: Duration = Duration::from_secs(3);
 pub const NUDGE: Duration = Duration::from_millis(120);
 /// Exchanges that one peer may cause in a period before it has to wait for the next.
 pub const ROUNDS_MAX: u32 = 64;
+/// Chains whose whole vector is at most about as large as the hashes of all buckets, 4 KiB.
+pub const VECTOR_AT_ONCE_MAX: usize = 128;
 /// Blocks in one answer to which receipts are sent one by one.
 pub const RECEIPTS_MAX: usize = 16;
 
@@ -39,6 +43,10 @@ pub enum Frame {
     Digest(ByteBuf),
     /// [`Ledger::vector`], in full where the flag says so.
     Vector(bool, Vector),
+    /// [`Ledger::bucket_hashes`]: the digests differ; in which chains?
+    Buckets(ByteBuf),
+    /// [`Ledger::vector_of`] some buckets, 32 bytes; in full where the flag says so.
+    Part(bool, ByteBuf, Vector),
     /// Chains of which the sender lacks something.
     Gaps(Vec<Gap>),
     /// Entries in ledger order, packed ([`super::pack`]), and whether there are more.
@@ -243,7 +251,7 @@ impl Sync {
                 if outcome.agrees {
                     self.quotas.caught_up();
                 } else if may_answer {
-                    outcome.answers.push(Frame::Vector(false, ledger.vector(false)));
+                    outcome.answers.push(described(ledger));
                 }
             }
             Frame::Vector(full, vector) if may_answer => {
@@ -254,11 +262,25 @@ impl Sync {
                 }
                 answer(&mut outcome, batch, gaps);
             }
+            Frame::Buckets(hashes) if may_answer => {
+                if let Some(buckets) = ledger.differing(&hashes).filter(|buckets| !buckets.is_empty()) {
+                    outcome.answers.push(part(ledger, buckets, false));
+                }
+            }
+            Frame::Part(full, buckets, vector) if may_answer => {
+                if let Some(buckets) = Buckets::from_bytes(&buckets) {
+                    let (batch, gaps) = ledger.compare_within(&buckets, &vector, limits::BATCH_BYTES_MAX);
+                    if batch.blocks.is_empty() && gaps.is_empty() && !full {
+                        outcome.answers.push(part(ledger, buckets, true));
+                    }
+                    answer(&mut outcome, batch, gaps);
+                }
+            }
             Frame::Gaps(gaps) if may_answer => {
                 let (batch, gaps) = ledger.fill(&gaps, limits::BATCH_BYTES_MAX);
                 answer(&mut outcome, batch, gaps);
             }
-            Frame::Vector(..) | Frame::Gaps(_) => {}
+            Frame::Vector(..) | Frame::Buckets(_) | Frame::Part(..) | Frame::Gaps(_) => {}
             Frame::Blocks(entries, more) => {
                 let (entries, held_back) = self.within_quota(now, from, entries);
                 self.admit_all(from, ledger, &entries, &mut outcome);
@@ -380,6 +402,19 @@ fn digest(ledger: &mut Ledger) -> Frame {
     Frame::Digest(ByteBuf::from(ledger.digest().to_vec()))
 }
 
+/// What this replica holds, for a peer whose digest differs.
+#[must_use]
+pub fn described(ledger: &mut Ledger) -> Frame {
+    match ledger.chains_held() <= VECTOR_AT_ONCE_MAX {
+        true => Frame::Vector(false, ledger.vector(false)),
+        false => Frame::Buckets(ByteBuf::from(ledger.bucket_hashes())),
+    }
+}
+
+fn part(ledger: &Ledger, buckets: Buckets, full: bool) -> Frame {
+    Frame::Part(full, ByteBuf::from(buckets.as_bytes()), ledger.vector_of(&buckets, full))
+}
+
 fn answer(outcome: &mut Outcome, batch: osiris_ledger::Batch, gaps: Vec<Gap>) {
     if !batch.blocks.is_empty() {
         let entries = batch.blocks.iter().map(|block| ByteBuf::from(block.entry().to_vec())).collect();
@@ -392,6 +427,8 @@ fn answer(outcome: &mut Outcome, batch: osiris_ledger::Batch, gaps: Vec<Gap>) {
 
 #[cfg(test)]
 mod tests {
+    use osiris_ledger::{BlobHash, Founding, Payload, Session, SigningKey, World, Writer, op};
+
     use super::*;
 
     #[test]
@@ -406,5 +443,105 @@ mod tests {
         assert_eq!(Frame::decode(b"\xff\xff"), Err(FrameError));
         assert_eq!(Frame::decode(&[]), Err(FrameError));
         assert_eq!(Frame::decode(&vec![0; FRAME_BYTES_MAX + 1]), Err(FrameError));
+    }
+
+    /// A fleet's ledger with so many chains, and its founder's key.
+    fn with_chains(chains: u16) -> (SigningKey, Ledger) {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let other = SigningKey::from_bytes(&[2; 32]);
+        let founding = Founding {
+            name: "fleet".to_owned(),
+            label: "one".to_owned(),
+            admin: &other,
+            recovery: Author(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes()),
+            nonce: Session([9; 16]),
+        };
+        let mut writer = Writer::new(key.clone(), Session([9; 16]));
+        let (mut ledger, _) = writer.found(Now::default(), founding).expect("founded");
+        ledger.publish();
+        for chain in 1..chains {
+            write(&key, &mut ledger, chain);
+        }
+        (key, ledger)
+    }
+
+    /// A block in a session of its own.
+    fn write(key: &SigningKey, ledger: &mut Ledger, session: u16) -> BlockId {
+        let mut id = [1; 16];
+        id[..2].copy_from_slice(&session.to_le_bytes());
+        let deployed = op::Deployed {
+            name: format!("f{session}"),
+            component: BlobHash([1; 32]),
+            size: 1,
+            world: World::Native,
+            manifest: BlobHash([2; 32]),
+            manifest_size: 1,
+            replaces: Vec::new(),
+        };
+        let mut writer = Writer::new(key.clone(), Session(id));
+        writer.append(ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed").id()
+    }
+
+    fn copy(ledger: &Ledger) -> Ledger {
+        let mut copy = Ledger::new(ledger.fleet());
+        for block in ledger.in_order() {
+            copy.replay(block.entry()).expect("valid");
+        }
+        copy.publish();
+        copy
+    }
+
+    /// Lets two replicas talk until they have nothing to say. Returns the kinds of frames and their bytes.
+    fn talk(a: &mut Ledger, b: &mut Ledger) -> (Vec<&'static str>, usize) {
+        let peers = [[3; 32], [4; 32]].map(PeerId::from_bytes);
+        let mut sides = [(Sync::new(1), a), (Sync::new(2), b)];
+        let mut frames = std::collections::VecDeque::new();
+        for at in 0..2 {
+            let (sync, ledger) = &mut sides[at];
+            let frame = sync.peer_up(Now::default(), peers[1 - at], ledger);
+            // Only one side starts, so that what it takes can be told.
+            frames.extend((at == 0).then_some((1, frame)));
+        }
+        let (mut kinds, mut bytes) = (Vec::new(), 0);
+        while let Some((to, frame)) = frames.pop_front() {
+            bytes += frame.encode().len();
+            kinds.push(match &frame {
+                Frame::Digest(_) => "digest",
+                Frame::Vector(..) => "vector",
+                Frame::Buckets(_) => "buckets",
+                Frame::Part(..) => "part",
+                Frame::Gaps(_) => "gaps",
+                Frame::Blocks(..) => "blocks",
+                Frame::Receipt(_) | Frame::Rows(_) => "other",
+            });
+            let (sync, ledger) = &mut sides[to];
+            let outcome = sync.handle(Now::default(), peers[1 - to], frame, ledger);
+            frames.extend(outcome.answers.into_iter().map(|answer| (1 - to, answer)));
+        }
+        (kinds, bytes)
+    }
+
+    #[test]
+    fn replicas_with_many_chains_compare_those_that_differ() {
+        let (key, mut a) = with_chains(1_000);
+        let mut b = copy(&a);
+        write(&key, &mut a, 2_000);
+        write(&key, &mut b, 2_001);
+        let whole = Frame::Vector(false, a.vector(false)).encode().len();
+        let (kinds, bytes) = talk(&mut a, &mut b);
+        assert_eq!(a.digest(), b.digest());
+        assert_eq!(kinds[..3], ["digest", "buckets", "part"], "{kinds:?}");
+        assert!(!kinds.contains(&"vector"), "{kinds:?}");
+        assert!(bytes * 3 < whole, "{bytes} bytes, where a vector of all chains has {whole}");
+    }
+
+    #[test]
+    fn replicas_with_few_chains_compare_them_all_at_once() {
+        let (key, mut a) = with_chains(VECTOR_AT_ONCE_MAX as u16 - 1);
+        let mut b = copy(&a);
+        write(&key, &mut a, 2_000);
+        let (kinds, _) = talk(&mut a, &mut b);
+        assert_eq!(a.digest(), b.digest());
+        assert_eq!(kinds[..2], ["digest", "vector"], "{kinds:?}");
     }
 }
