@@ -8,12 +8,14 @@ use std::{
 use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
 
+mod ending;
 mod lineage;
 mod own;
 mod pages;
 mod read;
 mod recheck;
 
+pub use ending::{EndedBy, Ending};
 pub use pages::PageFault;
 use pages::Pages;
 use read::Read;

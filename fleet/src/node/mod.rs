@@ -9,6 +9,7 @@
 
 mod confirmed;
 mod counters;
+mod ending;
 mod failure;
 mod functions;
 mod idle;
@@ -38,6 +39,7 @@ use osiris_mesh::{
 
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
+pub use ending::{ASK_AGAIN_AFTER, Ended};
 use functions::Functions;
 use idle::Idle;
 pub use idle::{
@@ -89,6 +91,8 @@ pub struct Node {
     returned: u64,
     /// When a member's connection was lost, or this node started without one.
     gone_since: BTreeMap<PeerId, Mono>,
+    /// When a member that turned this device away was last asked why.
+    asked_ending: Option<Mono>,
     draining: bool,
     read_only: Option<String>,
     twin: Twin,
@@ -127,6 +131,7 @@ impl Node {
             unseen,
             returned: 0,
             gone_since,
+            asked_ending: None,
             draining: false,
             read_only: None,
             twin: Twin::new(now),
@@ -161,7 +166,10 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input) {
         assert!(self.effects.is_empty(), "effects are drained before the next input");
         match input {
-            Input::Start => self.started = true,
+            Input::Start => {
+                self.started = true;
+                self.warn_ended();
+            }
             Input::PeerUp(peer) => {
                 self.gone_since.remove(&peer);
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
@@ -189,6 +197,8 @@ impl Node {
                 }
             }
             Input::Malformed(peer) => self.malformed(peer),
+            Input::TurnedAway(peer) => self.turned_away(now, peer),
+            Input::Ending(peer, bytes) => self.ending_told(now, peer, &bytes),
             Input::Hint(bytes) => {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
                 self.admitted(now, &admitted);
@@ -330,7 +340,8 @@ impl Node {
         if let Some(why) = &self.read_only {
             return Err(Refusal::storage(why));
         }
-        let block = self.writer.append(&mut self.ledger, now, payload).map_err(Refusal::from)?;
+        let appended = self.writer.append(&mut self.ledger, now, payload);
+        let block = appended.map_err(|error| self.refused(error))?;
         self.effects.push_back(Effect::Persist(vec![Arc::clone(&block)]));
         self.effects.push_back(Effect::Hint(block.entry().to_vec()));
         self.idle.blocks_came(now);

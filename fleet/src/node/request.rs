@@ -87,6 +87,7 @@ impl Node {
             Request::Admit { device, invitation, proof, label } => {
                 self.admit(now, token, op::Admitted { invitation, device, proof, label })
             }
+            Request::Ending { device, question } => self.tell_ending(device, &question).map(Some),
             Request::Leave { timeout_ms } => self.leave(now, token, timeout_ms),
             Request::Drain => self.drain(now).map(|count| Some(Reply::Drained(count))),
             Request::Sync { timeout_ms } => {
@@ -153,15 +154,27 @@ impl Node {
                 self.effects.push_back(Effect::Reply(waiting.token, answer));
                 continue;
             }
-            let reply = match waiting.block.and_then(|id| self.ledger.get(&id).cloned()) {
-                Some(block) => self.written(block, &waiting),
-                None => self.contact(),
+            let block = waiting.block.and_then(|id| self.ledger.get(&id).cloned());
+            // What counts is acknowledged, also where it is the last that this device wrote.
+            let void = match block.as_ref().is_some_and(|block| self.ledger.is_effective(block)) {
+                true => None,
+                false => self.void(),
             };
-            self.effects.push_back(Effect::Reply(waiting.token, Ok(reply)));
+            let reply = match (void, block) {
+                (Some(refusal), _) => Err(refusal),
+                (None, Some(block)) => Ok(self.written(block, &waiting)),
+                (None, None) => Ok(self.contact()),
+            };
+            self.effects.push_back(Effect::Reply(waiting.token, reply));
         }
     }
 
     fn is_settled(&mut self, waiting: &Waiting) -> bool {
+        if self.view.was_member(&self.me)
+            && waiting.block.and_then(|id| self.ledger.get(&id)).is_none_or(|b| !self.ledger.is_effective(b))
+        {
+            return true;
+        }
         let others = self.others();
         let Some(block) = waiting.block else {
             let connected = self.sync.peers().count();
@@ -320,7 +333,7 @@ impl Node {
     fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
         let member = self.view.members().get(&self.me).filter(|member| member.active);
         let Some(member) = member else {
-            return Err(Refusal::from(osiris_ledger::AppendError::NotMember));
+            return Err(self.refused(osiris_ledger::AppendError::NotMember));
         };
         if self.is_last_admin(&self.me) && self.others() > 0 {
             return Err(Refusal::new(
@@ -367,6 +380,7 @@ impl Node {
                     read_only: self.read_only.clone(),
                     forged: self.idle.problem(),
                     twin: self.twin.problem(),
+                    ended: self.ended(),
                     heads: self.ledger.heads(),
                     document_heads: self.idle.heads(now, &mut self.ledger),
                 }))

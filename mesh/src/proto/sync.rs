@@ -278,6 +278,20 @@ impl Sync {
         outcome
     }
 
+    /// Handles what a peer that is not connected answered to the question what ended this device's membership:
+    /// blocks, which come through the same door as all others. Says whether the peer has more.
+    pub fn ending(&mut self, now: Now, from: PeerId, frame: Frame, ledger: &mut Ledger) -> (Outcome, bool) {
+        let mut outcome = Outcome::default();
+        let Frame::Blocks(entries, more) = frame else {
+            self.malformed(from);
+            return (outcome, false);
+        };
+        let (entries, held_back) = self.within_quota(now, from, entries);
+        self.admit_all(from, ledger, &entries, &mut outcome);
+        self.charge(now, &outcome.admitted);
+        (outcome, more && !held_back)
+    }
+
     /// Handles a gossip hint: one entry. Returns what was admitted; where something that it names is
     /// missing, peers are asked soon.
     pub fn hint(&mut self, now: Now, entry: &[u8], ledger: &mut Ledger) -> Vec<Arc<Block>> {
