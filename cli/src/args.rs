@@ -72,7 +72,7 @@ pub(crate) struct NodeArgs {
 /// How long a write waits for another member.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Wait {
-    /// How long to wait for another member to confirm
+    /// How long the command may take, which is to wait for another member to confirm
     #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = human::parse_span)]
     pub(crate) timeout: Duration,
 }

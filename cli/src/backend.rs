@@ -27,9 +27,9 @@ use crate::output::{Out, human, progress::Progress};
 /// How long a command that finds unseen blocks tries to hand them on.
 const CONTACT: Duration = Duration::from_secs(2);
 /// Longest wait for a node that is about to listen, or to let go of the folder.
-const HANDOVER: Duration = Duration::from_secs(3);
+pub(crate) const HANDOVER: Duration = Duration::from_secs(3);
 /// How often a condition is looked at that nothing announces.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 /// What says whether a function was deployed or removed, an invitation made or withdrawn, a member changed.
 const DEPLOYED: &str = "osiris ledger log";
 const INVITED: &str = "osiris invite ls";

@@ -132,7 +132,9 @@ impl Patience {
                 format!("check it with `osiris status`, and look with `{look}` before you repeat this"),
             ),
         };
-        Failure::failed(format!("The node went away before it answered ({error}).{known}")).next(next)
+        Failure::failed(format!("The node went away before it answered ({error}).{known}"))
+            .next(next)
+            .as_node_is_gone()
     }
 
     async fn keep<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -302,6 +304,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             Failure::failed(format!("The node at {} is gone: {error}.", self.socket.display()))
                 .next("start it with `osiris up`")
+                .as_node_is_gone()
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

@@ -567,6 +567,23 @@ fn a_command_waits_for_a_process_that_is_about_to_let_go_of_the_folder() {
     holder.join().expect("it ends");
 }
 
+/// What a command that only reads meets while a node ends: it takes connections, and answers none.
+#[test]
+fn a_question_that_an_ending_node_took_is_answered_from_the_folder() {
+    let home = Home::founded();
+    let socket = home.path().join("data/osiris.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("listens");
+    let ending = std::thread::spawn(move || {
+        // One connection looks whether somebody is there, the other one asks.
+        for _ in 0..2 {
+            drop(listener.accept().expect("a connection"));
+        }
+        std::fs::remove_file(&socket).expect("removed");
+    });
+    home.done(&["ls"]);
+    ending.join().expect("it ends");
+}
+
 #[test]
 fn the_demo_takes_no_folder_that_holds_something() {
     let home = Home::new();

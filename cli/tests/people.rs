@@ -261,6 +261,16 @@ fn a_device_that_was_revoked_while_it_was_away_learns_it_and_says_so_everywhere(
 }
 
 #[test]
+fn a_device_leaves_without_a_node_and_the_others_hear_of_it() {
+    let (home, _node) = founder();
+    let guest = joined(&home, "guest");
+    let (_, err) = guest.ends(&["leave", "--yes"], &[0]);
+    assert!(err.contains("seen by 1 node"), "{err}");
+    assert_eq!(home.roles_of("guest").0, "revoked");
+    guest.fails(&["sync"], 4, "This device left the fleet on 20");
+}
+
+#[test]
 fn an_invitation_that_is_withdrawn_already_is_as_it_was_asked_for() {
     let (home, _node) = founder();
     home.written(&["invite"]);

@@ -10,9 +10,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Out, human};
 
-pub(crate) async fn run(args: InviteArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match &args.command {
-        None => invite(&args, settings, out).await,
+        None => invite(args, settings, out).await,
         Some(InviteCommand::Ls) => ls(settings, out).await,
         Some(InviteCommand::Revoke { id, wait }) => {
             let mut backend = Backend::open_within(settings, wait.timeout).await?;

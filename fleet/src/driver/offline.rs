@@ -312,7 +312,9 @@ impl Offline {
             loop {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 let synced = desk.sync(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).await?;
-                let met = synced.others == 0 || (synced.connected > 0 && synced.agreed == synced.connected);
+                let left = synced.unseen == 0 && !desk.view().is_member(&desk.me);
+                let met =
+                    left || synced.others == 0 || (synced.connected > 0 && synced.agreed == synced.connected);
                 if met || tokio::time::Instant::now() + LOOK >= until {
                     return Ok::<_, ApiError>(synced);
                 }

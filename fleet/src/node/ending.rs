@@ -121,6 +121,11 @@ impl Node {
         }
     }
 
+    /// Whether this device ended its membership itself.
+    pub(super) fn has_left(&self) -> bool {
+        self.view.was_member(&self.me) && self.ended().is_some_and(|ended| ended.by == EndedBy::Itself)
+    }
+
     /// The refusal of what was asked while this device took itself for a member.
     pub(super) fn void(&self) -> Option<Refusal> {
         let ended = self.ended()?;

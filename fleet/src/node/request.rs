@@ -90,11 +90,7 @@ impl Node {
             Request::Ending { device, question } => self.tell_ending(device, &question).map(Some),
             Request::Leave { timeout_ms } => self.leave(now, token, timeout_ms),
             Request::Drain => self.drain(now).map(|count| Some(Reply::Drained(count))),
-            Request::Sync { timeout_ms } => {
-                self.sync.hurry(now);
-                self.wait(now, token, None, timeout_ms, false);
-                Ok(None)
-            }
+            Request::Sync { timeout_ms } => self.make_contact(now, token, timeout_ms),
             Request::Recovery => {
                 self.recovery().map(|(key, generation)| Some(Reply::Recovery { key, generation }))
             }
@@ -156,10 +152,11 @@ impl Node {
             }
             let block = waiting.block.and_then(|id| self.ledger.get(&id).cloned());
             // What counts is acknowledged, also where it is the last that this device wrote.
-            let void = match block.as_ref().is_some_and(|block| self.ledger.is_effective(block)) {
-                true => None,
-                false => self.void(),
+            let counts = match &block {
+                Some(block) => self.ledger.is_effective(block),
+                None => self.has_left(),
             };
+            let void = if counts { None } else { self.void() };
             let reply = match (void, block) {
                 (Some(refusal), _) => Err(refusal),
                 (None, Some(block)) => Ok(self.written(block, &waiting)),
@@ -170,10 +167,14 @@ impl Node {
     }
 
     fn is_settled(&mut self, waiting: &Waiting) -> bool {
-        if self.view.was_member(&self.me)
-            && waiting.block.and_then(|id| self.ledger.get(&id)).is_none_or(|b| !self.ledger.is_effective(b))
-        {
-            return true;
+        if self.view.was_member(&self.me) {
+            let block = waiting.block.and_then(|id| self.ledger.get(&id));
+            match block {
+                Some(block) if self.ledger.is_effective(block) => {}
+                // Who has left hands on that it did.
+                None if self.has_left() && !self.unseen.is_empty() => return false,
+                _ => return true,
+            }
         }
         let others = self.others();
         let Some(block) = waiting.block else {
@@ -191,6 +192,16 @@ impl Node {
     fn written(&self, block: Arc<Block>, waiting: &Waiting) -> Reply {
         let others = self.others();
         Reply::Written { block, seen_by: (waiting.seen_by.len() as u64).min(others), others }
+    }
+
+    fn make_contact(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+        let has_news = self.has_left() && !self.unseen.is_empty();
+        if let Some(refusal) = self.void().filter(|_| !has_news) {
+            return Err(refusal);
+        }
+        self.sync.hurry(now);
+        self.wait(now, token, None, timeout_ms, false);
+        Ok(None)
     }
 
     fn contact(&mut self) -> Reply {
