@@ -134,7 +134,7 @@ impl Patience {
         };
         Failure::failed(format!("The node went away before it answered ({error}).{known}"))
             .next(next)
-            .as_node_is_gone()
+            .for_lack_of_node()
     }
 
     async fn keep<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -304,7 +304,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             Failure::failed(format!("The node at {} is gone: {error}.", self.socket.display()))
                 .next("start it with `osiris up`")
-                .as_node_is_gone()
+                .for_lack_of_node()
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

@@ -119,7 +119,7 @@ impl Failure {
 
     /// The same, because the node ended before it answered.
     #[must_use]
-    pub(crate) fn as_node_is_gone(self) -> Self {
+    pub(crate) fn for_lack_of_node(self) -> Self {
         Self { node_gone: true, ..self }
     }
 
