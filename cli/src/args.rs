@@ -72,7 +72,7 @@ pub(crate) struct NodeArgs {
 /// How long a write waits for another member.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Wait {
-    /// How long to wait for another member to confirm
+    /// How long the command may take, which is to wait for another member to confirm
     #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = human::parse_span)]
     pub(crate) timeout: Duration,
 }
@@ -255,10 +255,10 @@ The key is the one that `osiris init` printed. It works without a node, too.")]
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// What people call the fleet
-    #[arg(long, env = "OSIRIS_NAME", default_value = "home")]
+    #[arg(long, env = "OSIRIS_NAME", default_value = "home", value_parser = parse_fleet_name)]
     pub(crate) name: String,
     /// What people call this device. Default: its host name
-    #[arg(long, env = "OSIRIS_LABEL")]
+    #[arg(long, env = "OSIRIS_LABEL", value_parser = parse_label)]
     pub(crate) label: Option<String>,
     /// Write the recovery key to this new file, which only its owner may read, and do not print it
     #[arg(long, env = "OSIRIS_RECOVERY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -270,7 +270,7 @@ pub(crate) struct JoinArgs {
     /// The ticket, @FILE with it, or - for stdin (a ticket is a secret: other users see arguments)
     pub(crate) ticket: String,
     /// What people call this device. Default: its host name
-    #[arg(long, env = "OSIRIS_LABEL")]
+    #[arg(long, env = "OSIRIS_LABEL", value_parser = parse_label)]
     pub(crate) label: Option<String>,
     #[command(flatten)]
     pub(crate) key: UserKey,
@@ -334,7 +334,7 @@ pub(crate) struct InviteArgs {
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     pub(crate) device: Option<String>,
     /// For people: who or what it is for
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = parse_note)]
     pub(crate) note: String,
     #[command(flatten)]
     pub(crate) wait: Wait,
@@ -739,6 +739,26 @@ pub(crate) struct RecoverArgs {
 fn parse_name(text: &str) -> Result<String, osiris_protocol::name::NameError> {
     osiris_protocol::name::check_function_name(text)?;
     Ok(text.to_owned())
+}
+
+fn parse_fleet_name(text: &str) -> Result<String, String> {
+    osiris_protocol::name::check_fleet_name(text).map_err(|error| error.to_string())?;
+    parse_label(text)
+}
+
+/// A name of a device, a fleet or a person.
+fn parse_label(text: &str) -> Result<String, String> {
+    if osiris_fleet::api::is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a name has 1 to 64 bytes of printable text".to_owned())
+}
+
+fn parse_note(text: &str) -> Result<String, String> {
+    if text.is_empty() || osiris_fleet::api::is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a note has at most 64 bytes of printable text".to_owned())
 }
 
 fn parse_hex(text: &str) -> Result<String, String> {

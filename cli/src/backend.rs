@@ -26,8 +26,10 @@ use crate::output::{Out, human, progress::Progress};
 
 /// How long a command that finds unseen blocks tries to hand them on.
 const CONTACT: Duration = Duration::from_secs(2);
+/// Longest wait for a node that is about to listen, or to let go of the folder.
+pub(crate) const HANDOVER: Duration = Duration::from_secs(3);
 /// How often a condition is looked at that nothing announces.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 /// What says whether a function was deployed or removed, an invitation made or withdrawn, a member changed.
 const DEPLOYED: &str = "osiris ledger log";
 const INVITED: &str = "osiris invite ls";
@@ -56,36 +58,58 @@ pub(crate) enum Backend {
     Replica(Box<Replica>),
 }
 
+/// What a replica is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Write,
+    /// A folder that nothing can be written to will do.
+    Read,
+}
+
 /// The folder's replica.
 #[derive(Debug)]
 pub(crate) struct Replica {
     offline: driver::Offline,
     mesh: Option<SocketAddr>,
+    /// What the command may take, where it has a --timeout.
+    bound: Option<Patience>,
 }
 
 impl Replica {
-    async fn open(settings: &Settings) -> Result<Self, Failure> {
-        must_be_member(&settings.data)?;
-        let offline = driver::Offline::open(&settings.data).await?;
-        Ok(Self { offline, mesh: settings.mesh })
+    async fn open(
+        settings: &Settings,
+        bound: Option<Patience>,
+        use_for: Use,
+    ) -> Result<Self, driver::DriverError> {
+        let offline = match use_for {
+            Use::Write => driver::Offline::open(&settings.data).await?,
+            Use::Read => driver::Offline::open_to_read(&settings.data).await?,
+        };
+        Ok(Self { offline, mesh: settings.mesh, bound })
     }
 
     /// Tries for a moment to hand on what nobody has seen. That nobody answers is no failure: it is why
-    /// commands work without.
-    async fn try_contact(self) -> Option<Synced> {
+    /// commands work without. That the fleet has ended this device's membership is one.
+    async fn try_contact(self) -> Result<Option<Synced>, Failure> {
         let _progress = Progress::spinner("looking for other members");
-        self.offline.contact(CONTACT, self.mesh).await.ok()
+        let wait = self.bound.map_or(CONTACT, |bound| bound.left().min(CONTACT));
+        match self.offline.contact(wait, self.mesh).await.map_err(Failure::from) {
+            Ok(synced) => Ok(Some(synced)),
+            Err(failure) if failure.exit == Exit::Denied => Err(failure),
+            Err(_) => Ok(None),
+        }
     }
 
     /// After a write, the last thing done with the folder.
-    async fn hand_on(self, written: &mut Written) {
+    async fn hand_on(self, written: &mut Written) -> Result<(), Failure> {
         if written.others > 0
             && written.seen_by == 0
-            && let Some(synced) = self.try_contact().await
+            && let Some(synced) = self.try_contact().await?
             && synced.unseen == 0
         {
             written.seen_by = synced.agreed.max(1);
         }
+        Ok(())
     }
 
     /// What is known of a function here.
@@ -126,10 +150,33 @@ fn uncalled(error: ClientError) -> Failure {
 impl Backend {
     /// The node or the replica, to write with.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, Failure> {
-        if let Some(client) = Client::find(&settings.socket).await? {
-            return Ok(Self::Node(client));
-        }
-        let replica = Replica::open(settings).await?;
+        Self::open_for(settings, None, Use::Write).await
+    }
+
+    /// The same, for a command that takes no longer than this, whatever it asks.
+    pub(crate) async fn open_within(settings: &Settings, timeout: Duration) -> Result<Self, Failure> {
+        Self::open_for(settings, Some(Patience::exactly(timeout)), Use::Write).await
+    }
+
+    /// The same to read with, as it is.
+    pub(crate) async fn open_to_look(settings: &Settings) -> Result<Self, Failure> {
+        Self::open_for(settings, None, Use::Read).await
+    }
+
+    async fn open_for(settings: &Settings, bound: Option<Patience>, use_for: Use) -> Result<Self, Failure> {
+        let patience = bound.map_or(HANDOVER, |bound| bound.left().min(HANDOVER));
+        let until = Instant::now() + patience;
+        let replica = loop {
+            if let Some(client) = Client::find_within(&settings.socket, bound).await? {
+                return Ok(Self::Node(client));
+            }
+            must_be_member(&settings.data)?;
+            match Replica::open(settings, bound, use_for).await {
+                // A node that starts has the folder before it listens, and one that stops still has it.
+                Err(error) if error.is_in_use() && Instant::now() < until => tokio::time::sleep(LOOK).await,
+                opened => break opened?,
+            }
+        };
         let out = Out::new(settings.output);
         replica.offline.warnings().iter().for_each(|warning| out.warn(warning));
         Ok(Self::Replica(Box::new(replica)))
@@ -137,15 +184,18 @@ impl Backend {
 
     /// The same to read with: what nobody has seen yet is handed on first.
     pub(crate) async fn open_to_read(settings: &Settings) -> Result<Self, Failure> {
-        let mut backend = Self::open(settings).await?;
-        if let Self::Replica(replica) = &mut backend {
+        let mut backend = Self::open_to_look(settings).await?;
+        if let Self::Replica(replica) = &mut backend
+            && !replica.offline.is_read_only()
+        {
             let status = replica.offline.status().await?;
             if status.unseen > 0 && status.members > 1 {
                 // Contact ends the use of the folder, so it is opened anew.
                 if let Self::Replica(replica) = backend {
-                    replica.try_contact().await;
+                    // What came of it is in the ledger, where it is read.
+                    let _ = replica.try_contact().await;
                 }
-                return Ok(Self::Replica(Box::new(Replica::open(settings).await?)));
+                return Ok(Self::Replica(Box::new(Replica::open(settings, None, Use::Read).await?)));
             }
         }
         Ok(backend)
@@ -156,6 +206,15 @@ impl Backend {
         match self {
             Self::Node(client) => client.get("/v1/ticket").await,
             Self::Replica(replica) => Ok(replica.offline.ticket()?),
+        }
+    }
+
+    /// What the command may take begins anew: a person was asked something meanwhile.
+    pub(crate) fn renew(&mut self, timeout: Duration) {
+        let bound = Some(Patience::exactly(timeout));
+        match self {
+            Self::Node(client) => client.bound = bound,
+            Self::Replica(replica) => replica.bound = bound,
         }
     }
 
@@ -234,7 +293,7 @@ impl Backend {
         match self {
             Self::Node(client) => {
                 // One patience for both requests.
-                let patience = Patience::timeout(timeout);
+                let patience = client.patience();
                 let upload = Progress::bytes(component.len() as u64, "handing over the component");
                 let path = "/v1/blobs?kind=component";
                 let stored: BlobStored =
@@ -247,7 +306,7 @@ impl Backend {
             }
             Self::Replica(mut replica) => {
                 let mut deployed = replica.offline.deploy(&component, manifest).await?;
-                replica.hand_on(&mut deployed.written).await;
+                replica.hand_on(&mut deployed.written).await?;
                 Ok(deployed)
             }
         }
@@ -258,7 +317,7 @@ impl Backend {
             Self::Node(client) => delete(&client, &format!("/v1/functions/{name}"), timeout, DEPLOYED).await,
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.remove(name).await?;
-                replica.hand_on(&mut written).await;
+                replica.hand_on(&mut written).await?;
                 Ok(written)
             }
         }
@@ -267,12 +326,13 @@ impl Backend {
     pub(crate) async fn invite(self, invite: Invite) -> Result<Invited, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(invite.timeout_ms)).records(INVITED);
+                let patience = client.patience().records(INVITED);
+                let invite = Invite { timeout_ms: millis(patience.left()), ..invite };
                 client.post("/v1/invitations", &invite, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut invited = replica.offline.invite(invite).await?;
-                replica.hand_on(&mut invited.written).await;
+                replica.hand_on(&mut invited.written).await?;
                 Ok(invited)
             }
         }
@@ -283,7 +343,7 @@ impl Backend {
             Self::Node(client) => delete(&client, &format!("/v1/invitations/{id}"), timeout, INVITED).await,
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.withdraw(id).await?;
-                replica.hand_on(&mut written).await;
+                replica.hand_on(&mut written).await?;
                 Ok(written)
             }
         }
@@ -292,12 +352,13 @@ impl Backend {
     pub(crate) async fn revoke(self, revoke: Revoke) -> Result<Revoked, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(revoke.timeout_ms)).records(MEMBERS);
+                let patience = client.patience().records(MEMBERS);
+                let revoke = Revoke { timeout_ms: millis(patience.left()), ..revoke };
                 client.post("/v1/members/revoke", &revoke, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut revoked = replica.offline.revoke(revoke).await?;
-                replica.hand_on(&mut revoked.written).await;
+                replica.hand_on(&mut revoked.written).await?;
                 Ok(revoked)
             }
         }
@@ -307,7 +368,8 @@ impl Backend {
     pub(crate) async fn change_roles(self, change: RoleChange, give: bool) -> Result<RolesChanged, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(change.timeout_ms)).records(MEMBERS);
+                let patience = client.patience().records(MEMBERS);
+                let change = RoleChange { timeout_ms: millis(patience.left()), ..change };
                 let path = if give { "/v1/roles/grant" } else { "/v1/roles/revoke" };
                 client.post(path, &change, patience).await
             }
@@ -317,7 +379,7 @@ impl Backend {
                     false => replica.offline.revoke_roles(change).await,
                 };
                 let mut changed = changed?;
-                replica.hand_on(&mut changed.written).await;
+                replica.hand_on(&mut changed.written).await?;
                 Ok(changed)
             }
         }
@@ -347,12 +409,13 @@ impl Backend {
     pub(crate) async fn add_user(self, user: AddUser) -> Result<UserKnown, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(user.timeout_ms)).records(USERS);
+                let patience = client.patience().records(USERS);
+                let user = AddUser { timeout_ms: millis(patience.left()), ..user };
                 client.post("/v1/users", &user, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut known = replica.offline.add_user(user).await?;
-                replica.hand_on(&mut known.written).await;
+                replica.hand_on(&mut known.written).await?;
                 Ok(known)
             }
         }
@@ -361,12 +424,13 @@ impl Backend {
     pub(crate) async fn change_user(self, change: ChangeUser) -> Result<UserKnown, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(change.timeout_ms)).records(USERS);
+                let patience = client.patience().records(USERS);
+                let change = ChangeUser { timeout_ms: millis(patience.left()), ..change };
                 client.post("/v1/users/change", &change, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut known = replica.offline.change_user(change).await?;
-                replica.hand_on(&mut known.written).await;
+                replica.hand_on(&mut known.written).await?;
                 Ok(known)
             }
         }
@@ -375,12 +439,13 @@ impl Backend {
     pub(crate) async fn revoke_user(self, revoke: RevokeUser) -> Result<UserRevoked, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(revoke.timeout_ms)).records(USERS);
+                let patience = client.patience().records(USERS);
+                let revoke = RevokeUser { timeout_ms: millis(patience.left()), ..revoke };
                 client.post("/v1/users/revoke", &revoke, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut revoked = replica.offline.revoke_user(revoke).await?;
-                replica.hand_on(&mut revoked.written).await;
+                replica.hand_on(&mut revoked.written).await?;
                 Ok(revoked)
             }
         }
@@ -396,12 +461,13 @@ impl Backend {
     pub(crate) async fn recover(self, recover: Recover) -> Result<Recovered, Failure> {
         match self {
             Self::Node(client) => {
-                let patience = Patience::timeout(Duration::from_millis(recover.timeout_ms)).records(MEMBERS);
+                let patience = client.patience().records(MEMBERS);
+                let recover = Recover { timeout_ms: millis(patience.left()), ..recover };
                 client.post("/v1/recovery", &recover, patience).await
             }
             Self::Replica(mut replica) => {
                 let mut recovered = replica.offline.recover(recover).await?;
-                replica.hand_on(&mut recovered.written).await;
+                replica.hand_on(&mut recovered.written).await?;
                 Ok(recovered)
             }
         }
@@ -414,7 +480,7 @@ impl Backend {
             }
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.leave().await?;
-                replica.hand_on(&mut written).await;
+                replica.hand_on(&mut written).await?;
                 Ok(written)
             }
         }
@@ -424,10 +490,14 @@ impl Backend {
         let _progress = Progress::spinner(format!("looking for other members ({})", human::span(timeout)));
         match self {
             Self::Node(client) => {
-                let sync = Sync { timeout_ms: millis(timeout) };
-                client.post("/v1/sync", &sync, Patience::timeout(timeout)).await
+                let patience = client.patience();
+                let sync = Sync { timeout_ms: millis(patience.left()) };
+                client.post("/v1/sync", &sync, patience).await
             }
-            Self::Replica(replica) => Ok(replica.offline.contact(timeout, replica.mesh).await?),
+            Self::Replica(replica) => {
+                let wait = replica.bound.map_or(timeout, |bound| bound.left());
+                Ok(replica.offline.contact(wait, replica.mesh).await?)
+            }
         }
     }
 }
@@ -456,8 +526,8 @@ async fn delete(
     look: &'static str,
 ) -> Result<Written, Failure> {
     let _progress = Progress::spinner(format!("waiting for other members ({})", human::span(timeout)));
-    let path = format!("{path}?timeout_ms={}", millis(timeout));
-    let patience = Patience::timeout(timeout).records(look);
+    let patience = client.patience().records(look);
+    let path = format!("{path}?timeout_ms={}", millis(patience.left()));
     client.json(Method::DELETE, &path, Bytes::new(), patience, Progress::none()).await
 }
 

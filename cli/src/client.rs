@@ -24,8 +24,8 @@ use crate::output::{human, progress::Progress};
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longest wait for the answer to a question that a node answers from memory.
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
-/// Added to a wait that the node itself keeps to, so that its own answer comes first.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// Most of a --timeout that is kept for the node's own answer to arrive; at most a quarter of it.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Longest line of a stream.
@@ -71,12 +71,6 @@ impl Patience {
         Self { adjustable: true, ..Self::fixed(timeout) }
     }
 
-    /// For all requests of a command, from now on, whose --timeout the node itself keeps to: [`GRACE`] more is
-    /// for its answer.
-    pub(crate) fn timeout(timeout: Duration) -> Self {
-        Self::exactly(timeout.saturating_add(GRACE))
-    }
-
     /// For a request that comes before the one that records something.
     #[must_use]
     pub(crate) fn prepares(self) -> Self {
@@ -89,9 +83,19 @@ impl Patience {
         Self { stake: Stake::Records(look), ..self }
     }
 
-    /// What is left of the timeout that the node is to keep to.
+    /// How long the node itself may wait for other members, so that its own answer comes in time: what is left, save
+    /// [`GRACE`].
     pub(crate) fn left(&self) -> Duration {
-        self.until.saturating_duration_since(tokio::time::Instant::now()).saturating_sub(GRACE)
+        let left = self.until.saturating_duration_since(tokio::time::Instant::now());
+        left.saturating_sub(GRACE.min(self.wait / 4))
+    }
+
+    /// The same, and not longer than this.
+    fn within(self, bound: Option<Self>) -> Self {
+        match bound {
+            Some(bound) if bound.until < self.until => Self { stake: self.stake, ..bound },
+            _ => self,
+        }
     }
 
     /// Nothing came in time.
@@ -128,7 +132,9 @@ impl Patience {
                 format!("check it with `osiris status`, and look with `{look}` before you repeat this"),
             ),
         };
-        Failure::failed(format!("The node went away before it answered ({error}).{known}")).next(next)
+        Failure::failed(format!("The node went away before it answered ({error}).{known}"))
+            .next(next)
+            .for_lack_of_node()
     }
 
     async fn keep<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -140,6 +146,8 @@ impl Patience {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// What all requests of the command together may take, where it has a --timeout.
+    pub(crate) bound: Option<Patience>,
 }
 
 /// A function's answer.
@@ -156,9 +164,15 @@ pub(crate) struct Answer {
 impl Client {
     /// The node that listens at `socket`; `None` where nothing does.
     pub(crate) async fn find(socket: &Path) -> Result<Option<Self>, Failure> {
-        let connected = tokio::time::timeout(CONNECT, UnixStream::connect(socket));
+        Self::find_within(socket, None).await
+    }
+
+    /// The same, for a command whose requests all together take no longer than `bound`.
+    pub(crate) async fn find_within(socket: &Path, bound: Option<Patience>) -> Result<Option<Self>, Failure> {
+        let wait = bound.map_or(CONNECT, |bound| bound.wait.min(CONNECT));
+        let connected = tokio::time::timeout(wait, UnixStream::connect(socket));
         match connected.await.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())) {
-            Ok(_) => Ok(Some(Self { socket: socket.to_owned() })),
+            Ok(_) => Ok(Some(Self { socket: socket.to_owned(), bound })),
             Err(error) => match error.kind() {
                 // Somebody listens and takes no more connections.
                 io::ErrorKind::WouldBlock => Err(Failure::timed_out(format!(
@@ -272,7 +286,13 @@ impl Client {
         if pending.trim_ascii().is_empty() { Ok(()) } else { each(line_of(&pending)?) }
     }
 
+    /// For a request that is to be over with the command's --timeout; of a command without one, as a question.
+    pub(crate) fn patience(&self) -> Patience {
+        self.bound.unwrap_or_else(Patience::question)
+    }
+
     async fn answer(&self, request: Request<Upload>, patience: &Patience) -> Result<Answer, Failure> {
+        let patience = &patience.within(self.bound);
         patience.keep(async { collect(self.send(request, patience).await?, patience).await }).await
     }
 
@@ -284,6 +304,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             Failure::failed(format!("The node at {} is gone: {error}.", self.socket.display()))
                 .next("start it with `osiris up`")
+                .for_lack_of_node()
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -398,14 +419,28 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_bounds_all_requests_of_a_command() {
-        let patience = Patience::timeout(Duration::from_secs(2));
-        assert_eq!(patience.wait, Duration::from_secs(2) + GRACE);
-        assert!(patience.left() <= Duration::from_secs(2));
-        assert_eq!(
-            Patience { until: tokio::time::Instant::now() + GRACE, ..patience }.left(),
-            Duration::ZERO
-        );
+    fn of_a_timeout_a_part_is_kept_for_the_answer() {
+        for (timeout, kept) in [(2_000, 500), (60_000, 1_000), (100, 25)] {
+            let timeout = Duration::from_millis(timeout);
+            let patience = Patience::exactly(timeout);
+            assert!(patience.left() <= timeout - Duration::from_millis(kept));
+            assert_eq!(Patience { until: tokio::time::Instant::now(), ..patience }.left(), Duration::ZERO);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timeout_bounds_all_requests_of_a_command() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("s");
+        let _listener = tokio::net::UnixListener::bind(&socket).expect("listens");
+        let bound = Patience::exactly(Duration::from_millis(20));
+        let client = Client::find_within(&socket, Some(bound)).await.expect("usable").expect("listens");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // A question, which has longer by itself, and a write.
+        let read = client.get::<serde_json::Value>("/v1/nodes").await.expect_err("over");
+        assert!(read.exit == Exit::TimedOut && read.message.contains("within 20 ms"), "{read}");
+        let write = client.post::<serde_json::Value>("/v1/x", &(), client.patience().records("x")).await;
+        assert!(write.expect_err("over").message.contains("within 20 ms"));
     }
 
     #[tokio::test]
@@ -418,11 +453,11 @@ mod tests {
         let over = |patience| Patience { until: tokio::time::Instant::now(), ..patience };
         let asked = [
             (
-                Patience::timeout(QUICK).records("osiris ls"),
+                Patience::exactly(QUICK).records("osiris ls"),
                 "unknown whether this was recorded",
                 "`osiris ls`",
             ),
-            (Patience::timeout(QUICK).prepares(), "Nothing was recorded", "--timeout"),
+            (Patience::exactly(QUICK).prepares(), "Nothing was recorded", "--timeout"),
             (Patience::question(), "No answer came", "`osiris doctor`"),
         ];
         for (patience, says, next) in asked {
@@ -438,7 +473,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_was_cut_off_is_unknown_and_not_lost() {
         let (_folder, client) = node("").await;
-        let write = Patience::timeout(Duration::from_secs(60)).records("osiris ls");
+        let write = Patience::exactly(Duration::from_secs(60)).records("osiris ls");
         let failure = client.post::<serde_json::Value>("/v1/functions", &(), write).await.expect_err("cut");
         assert_eq!(failure.exit, Exit::Failed);
         assert!(failure.message.contains("unknown whether this was recorded"), "{failure}");

@@ -63,12 +63,14 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do next.
     pub(crate) next: Option<String>,
+    /// Whether the node ended before it answered.
+    pub(crate) node_gone: bool,
 }
 
 impl Failure {
     /// A failure with its code and its sentence.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), next: None }
+        Self { exit, message: message.into(), next: None, node_gone: false }
     }
 
     /// Something failed.
@@ -103,7 +105,7 @@ impl Failure {
 
     /// An error that names one of the [`codes`].
     pub(crate) fn of_code(code: &str, message: impl Into<String>, next: Option<String>) -> Self {
-        Self { exit: Exit::of_code(code), message: message.into(), next }
+        Self { next, ..Self::new(Exit::of_code(code), message) }
     }
 
     /// An error that came with an HTTP status.
@@ -112,7 +114,13 @@ impl Failure {
             Exit::Done => Exit::Failed,
             exit => exit,
         };
-        Self { exit, message: message.into(), next }
+        Self { next, ..Self::new(exit, message) }
+    }
+
+    /// The same, because the node ended before it answered.
+    #[must_use]
+    pub(crate) fn for_lack_of_node(self) -> Self {
+        Self { node_gone: true, ..self }
     }
 
     /// The same with a next step.

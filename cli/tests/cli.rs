@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -154,6 +154,11 @@ fn usage_errors_are_2_and_say_what_is_expected() {
         (&["invite", "--role", "admin"], "names the one device"),
         (&["invite", "--device", "abc"], "64 hexadecimal digits"),
         (&["init", "--name", "a\u{7}b"], "cannot name a fleet"),
+        (&["init", "--name", "a\u{200b}b"], "1 to 64 bytes of printable text"),
+        (&["init", "--label", ""], "1 to 64 bytes of printable text"),
+        (&["join", "osiris", "--label", "a\nb"], "1 to 64 bytes of printable text"),
+        (&["user", "add", "a\u{1b}b"], "1 to 64 bytes of printable text"),
+        (&["invite", "--note", "a\nb"], "at most 64 bytes of printable text"),
         (&["leave"], "error:"),
     ] {
         let ran = home.run(arguments);
@@ -504,9 +509,79 @@ fn a_file_that_is_missing_is_3_in_every_command() {
         &["deploy", "none", "--name", "f"],
         &["deploy", "--manifest", "none"],
         &["sim", "replay", "none"],
+        &["user", "key", "new", "--passphrase-file", "none"],
     ] {
         home.fails(arguments, 3, &["none cannot be read", "next: "]);
     }
+}
+
+#[test]
+fn a_folder_that_nothing_can_be_written_to_is_read_and_says_what_cannot_be_done() {
+    let home = Home::founded();
+    let wasm = home.write("a.wasm", osiris_examples::SUMMARY);
+    home.done(&["deploy", &wasm, "--name", "kept"]);
+    let data = home.path().join("data");
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    let (mut folders, mut files) = (vec![home.path().to_owned(), data.clone()], Vec::new());
+    for entry in std::fs::read_dir(&data).expect("the folder").flatten() {
+        let is_folder = entry.file_type().expect("a kind").is_dir();
+        if is_folder { &mut folders } else { &mut files }.push(entry.path());
+    }
+    files.iter().for_each(|file| mode(file, 0o444));
+    folders.iter().for_each(|folder| mode(folder, 0o555));
+    // No mode keeps root from writing.
+    let root = rustix::process::geteuid().is_root();
+    let run = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        if root {
+            command.uid(65_534);
+        }
+        Ran::of(arguments, command.output().expect("the binary runs"))
+    };
+    for arguments in
+        [&["status"][..], &["nodes"], &["ls"], &["describe", "kept"], &["ledger", "log"], &["whoami"]]
+    {
+        let ran = run(arguments);
+        assert!(ran.code == 0 && ran.err.contains("Nothing can be written"), "{ran:?}");
+    }
+    assert!(run(&["ledger", "log"]).out.contains("deploys kept"));
+    for arguments in [&["deploy", &wasm, "--name", "b"][..], &["remove", "kept"], &["invite"]] {
+        let ran = run(arguments);
+        assert!(ran.code == 4 && ran.err.contains("may not write") && ran.err.contains("next: "), "{ran:?}");
+    }
+    folders.iter().for_each(|folder| mode(folder, 0o755));
+}
+
+#[test]
+fn a_command_waits_for_a_process_that_is_about_to_let_go_of_the_folder() {
+    let home = Home::founded();
+    let lock = std::fs::OpenOptions::new().write(true).open(home.path().join("data/lock")).expect("the lock");
+    lock.lock().expect("nobody else has it");
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        drop(lock);
+    });
+    home.done(&["ls"]);
+    holder.join().expect("it ends");
+}
+
+/// What a command that only reads meets while a node ends: it takes connections, and answers none.
+#[test]
+fn a_question_that_an_ending_node_took_is_answered_from_the_folder() {
+    let home = Home::founded();
+    let socket = home.path().join("data/osiris.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("listens");
+    let ending = std::thread::spawn(move || {
+        // One connection looks whether somebody is there, the other one asks.
+        for _ in 0..2 {
+            drop(listener.accept().expect("a connection"));
+        }
+        std::fs::remove_file(&socket).expect("removed");
+    });
+    home.done(&["ls"]);
+    ending.join().expect("it ends");
 }
 
 #[test]
@@ -532,6 +607,19 @@ fn a_node_that_hangs_is_not_waited_for_and_the_doctor_says_so() {
     );
     let remove = ["remove", "a", "--timeout", "100ms"];
     home.fails(&remove, 6, &["unknown whether this was recorded", "osiris ledger log"]);
+    // The bound holds for all that a command asks, and not for the last question alone.
+    home.write("key", b"7777777777777777777777777777777777777777777777777777777777777777");
+    for asks in [
+        &["member", "revoke", "x"][..],
+        &["role", "grant", "x", "admin"],
+        &["invite", "revoke", "abcd"],
+        &["user", "revoke", "x"],
+        &["recover", "--recovery-file", "key"],
+        &["call", "a", "1"],
+        &["sync"],
+    ] {
+        home.fails(&[asks, &["--timeout", "100ms"]].concat(), 6, &["within 100 ms", "--timeout"]);
+    }
     let doctor = home.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.out.contains("does not answer"), "{doctor:?}");
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("goes on");

@@ -38,7 +38,7 @@ impl Home {
 
     /// Recorded; whether another member runs to see it is not this test's matter.
     fn written(&self, arguments: &[&str]) -> String {
-        self.ends(&[arguments, &["--timeout", "100ms"]].concat(), &[0, 5]).0
+        self.ends(&[arguments, &["--timeout", "1s"]].concat(), &[0, 5]).0
     }
 
     fn fails(&self, arguments: &[&str], code: i32, words: &str) {
@@ -163,8 +163,8 @@ fn a_member_is_revoked_and_what_it_wrote_stays_unless_discarded() {
     let ended: Value = serde_json::from_str(&ended).expect("JSON");
     assert_eq!(ended["functions_ended"], serde_json::json!(["stolen"]));
     assert!(!home.has_function("stolen") && home.has_function("kept"));
-    // Its later blocks are void wherever they come from; its own node may not have heard.
-    thief.ends(&["deploy", "a.wasm", "--name", "late"], &[4, 5]);
+    // Its later blocks are void wherever they come from, and it learns that from the first member that it meets.
+    thief.fails(&["deploy", "a.wasm", "--name", "late"], 4, "revoked by founder");
     assert!(!home.has_function("late"));
     assert_eq!(home.json(&["ledger", "verify"])["problems"], serde_json::json!([]));
 }
@@ -202,6 +202,81 @@ fn the_recovery_key_makes_a_member_the_highest_admin_after_the_founder_is_lost()
     let again = guest.json(&recover);
     assert_eq!((&again["generation"], &again["other_admins"]), (&2.into(), &serde_json::json!([])));
     guest.deploy("after", 0);
+}
+
+const TOLD: &str = "This device was revoked by founder on 20";
+
+impl Home {
+    /// Every command says that this device is no member, and those that write are denied.
+    fn is_told(&self) {
+        let says = |arguments: &[&str], code| {
+            let (out, err) = self.ends(arguments, &[code]);
+            let said = format!("{out}{err}");
+            assert!(said.contains(TOLD) && said.contains("osiris join TICKET"), "{arguments:?}: {said}");
+        };
+        says(&["status"], 0);
+        says(&["nodes"], 0);
+        says(&["doctor"], 1);
+        self.deploy("void", 4);
+        says(&["deploy", "a.wasm", "--name", "void"], 4);
+        says(&["invite"], 4);
+        says(&["leave", "--yes"], 4);
+        says(&["sync"], 4);
+    }
+}
+
+#[test]
+fn a_device_that_was_revoked_while_it_was_away_learns_it_and_says_so_everywhere() {
+    let (home, _node) = founder();
+    let guests = ["runs", "asks", "joins"].map(|label| (label, joined(&home, label)));
+    for (label, guest) in &guests {
+        home.written(&["role", "grant", label, "operator"]);
+        guest.done(&["sync"]);
+        home.written(&["member", "revoke", label]);
+    }
+    let [(_, runs), (_, asks), (_, joins)] = guests;
+    // A node that comes back: it is told while it runs.
+    let node = runs.up();
+    assert!((0..1_200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        runs.json(&["status"])["state"] == "not a member"
+    }));
+    runs.is_told();
+    drop(node);
+    runs.is_told();
+    // Commands without a node: the first that meets a member.
+    std::fs::write(asks.0.path().join("a.wasm"), osiris_examples::SUMMARY).expect("written");
+    asks.fails(&["deploy", "a.wasm", "--name", "unseen"], 4, TOLD);
+    asks.is_told();
+    assert!(!home.has_function("unseen") && !home.has_function("void"));
+    // A new ticket is what it needs, though it has not heard yet that it does.
+    let ticket = home.written(&["invite"]);
+    let admitted = joins.json(&["join", ticket.trim(), "--label", "joined"]);
+    assert_eq!((&admitted["already_member"], &admitted["label"]), (&false.into(), &"joined".into()));
+    assert_ne!(home.roles_of("joined").0, "revoked");
+    // It is one now: another ticket changes neither that nor its name.
+    let ticket = home.written(&["invite"]);
+    let again = joins.json(&["join", ticket.trim(), "--label", "renamed"]);
+    assert_eq!((&again["already_member"], &again["label"]), (&true.into(), &"joined".into()));
+}
+
+#[test]
+fn a_device_leaves_without_a_node_and_the_others_hear_of_it() {
+    let (home, _node) = founder();
+    let guest = joined(&home, "guest");
+    let (_, err) = guest.ends(&["leave", "--yes"], &[0]);
+    assert!(err.contains("seen by 1 node"), "{err}");
+    assert_eq!(home.roles_of("guest").0, "revoked");
+    guest.fails(&["sync"], 4, "This device left the fleet on 20");
+}
+
+#[test]
+fn an_invitation_that_is_withdrawn_already_is_as_it_was_asked_for() {
+    let (home, _node) = founder();
+    home.written(&["invite"]);
+    let id = home.json(&["invite", "ls"])[0]["id"].as_str().expect("an id").to_owned();
+    assert!(home.written(&["invite", "revoke", &id]).contains("withdrew"));
+    assert!(home.done(&["invite", "revoke", &id]).contains("withdrawn already"));
 }
 
 /// Copies what `docs/backup.md` says to copy, the journal first, as a backup of a live folder does.
@@ -294,7 +369,7 @@ fn a_persons_key_admits_laptops_with_the_persons_roles_by_any_member() {
     let (laptop, words, key) = person();
     assert_eq!(laptop.done(&["user", "key", "show"]).trim(), key);
     let add = ["user", "add", "isis", "--roles", "node,operator", "--devices", "2", "--public-key", &key];
-    guest.ends(&[&add[..], &["--timeout", "100ms"]].concat(), &[4]);
+    guest.ends(&add, &[4]);
     home.written(&add);
     home.fails(&add, 1, "already");
     assert_eq!(home.user("isis")["devices"], serde_json::json!([]));

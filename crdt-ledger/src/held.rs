@@ -111,6 +111,16 @@ impl<'a> Held<'a> {
         }
     }
 
+    /// Every block that it names: all have to be here before it is taken in.
+    pub(crate) fn needs(self) -> impl Iterator<Item = BlockId> + 'a {
+        let (full, summary) = match self {
+            Self::Full(block) => (Some(block), None),
+            Self::Summary(summary) => (None, Some(summary)),
+        };
+        let full = full.into_iter().flat_map(|block| block.needs());
+        full.chain(summary.into_iter().flat_map(Summary::needs))
+    }
+
     pub(crate) fn is_genesis(self) -> bool {
         self.full().is_some_and(|block| block.is_genesis_shaped())
     }

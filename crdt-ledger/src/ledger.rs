@@ -8,12 +8,14 @@ use std::{
 use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
 
+mod ending;
 mod lineage;
 mod own;
 mod pages;
 mod read;
 mod recheck;
 
+pub use ending::{EndedBy, Ending};
 pub use pages::PageFault;
 use pages::Pages;
 use read::Read;
@@ -711,8 +713,9 @@ impl Ledger {
         &self.chains
     }
 
-    pub(crate) fn chain_by_actor(&self, actor: &[u8; 16]) -> Option<&Chain> {
-        self.chains.get(self.by_actor.get(actor)?)
+    pub(crate) fn chain_by_actor(&self, actor: &[u8; 16]) -> Option<(ChainId, &Chain)> {
+        let id = self.by_actor.get(actor)?;
+        Some((*id, self.chains.get(id)?))
     }
 
     pub(crate) fn chain_fork(&self, chain: &ChainId) -> Option<u64> {

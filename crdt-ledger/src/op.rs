@@ -509,8 +509,10 @@ pub(crate) fn is_function_name(name: &str) -> bool {
         && bytes[bytes.len() - 1] != b'-'
 }
 
-/// Text for people: not empty, bounded, nothing that moves a terminal's cursor or reverses a line.
-fn is_label(text: &str) -> bool {
+/// Text for people: not empty, at most [`limits::LABEL_BYTES_MAX`] bytes, nothing that moves a terminal's cursor or
+/// reverses a line.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
     (1..=limits::LABEL_BYTES_MAX).contains(&text.len())
         && text.chars().all(|c| !c.is_control() && !('\u{200b}'..='\u{206f}').contains(&c) && c != '\u{feff}')
 }

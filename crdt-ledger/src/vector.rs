@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     sync::Arc,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     chain::Chain,
     digest::Buckets,
     held::Held,
-    id::{BlobHash, BlockId},
+    id::{BlobHash, BlockId, ChainId},
     ledger::Ledger,
     limits,
     op::array_struct,
@@ -113,7 +113,7 @@ impl Ledger {
             if !within.contains(actor[0]) || !named.insert(actor) {
                 continue;
             }
-            let Some(chain) = self.chain_by_actor(&actor) else {
+            let Some((_, chain)) = self.chain_by_actor(&actor) else {
                 gaps.push(Gap { chain: entry.chain.clone(), ladder: Vec::new() });
                 continue;
             };
@@ -148,7 +148,7 @@ impl Ledger {
         let mut named = BTreeSet::new();
         for gap in gaps.iter().take(limits::VECTOR_CHAINS_MAX) {
             let Ok(actor) = <[u8; 16]>::try_from(gap.chain.as_slice()) else { continue };
-            let Some(chain) = self.chain_by_actor(&actor).filter(|_| named.insert(actor)) else {
+            let Some((_, chain)) = self.chain_by_actor(&actor).filter(|_| named.insert(actor)) else {
                 continue;
             };
             let rungs: Vec<_> = gap.ladder.iter().take(2 * 64).map(|tip| find(chain, tip)).collect();
@@ -161,19 +161,62 @@ impl Ledger {
         (self.first_of(lacks, bytes_max), back)
     }
 
+    /// These blocks, and all that they name and so on, as far as a peer's vector does not show that it holds them:
+    /// at most `bytes_max` of them, the first in ledger order. Whoever holds a block holds all that it names.
+    pub(crate) fn lacks_below(&self, theirs: &Vector, ends: &BTreeSet<BlockId>, bytes_max: usize) -> Batch {
+        let known = self.known_to(theirs);
+        let holds = |block: Held<'_>| match known.get(&block.chain()) {
+            Some(Known::UpTo(seq)) => block.seq() <= *seq,
+            Some(Known::These(ids)) => ids.contains(&block.id()),
+            None => false,
+        };
+        let mut lacks = BTreeSet::new();
+        let mut open: Vec<_> = ends.iter().filter_map(|id| self.held(id)).collect();
+        while let Some(block) = open.pop() {
+            if !holds(block) && lacks.insert(block.order()) {
+                open.extend(block.needs().filter_map(|id| self.held(&id)));
+            }
+        }
+        let lacks = lacks.into_iter().filter_map(|order| self.held(&order.id));
+        self.first_of(vec![Box::new(lacks)], bytes_max)
+    }
+
+    /// What a vector shows of the chains that are here.
+    fn known_to(&self, theirs: &Vector) -> BTreeMap<ChainId, Known> {
+        let mut known = BTreeMap::new();
+        for entry in theirs.0.iter().take(limits::VECTOR_CHAINS_MAX) {
+            let Ok(actor) = <[u8; 16]>::try_from(entry.chain.as_slice()) else { continue };
+            let Some((id, chain)) = self.chain_by_actor(&actor) else { continue };
+            let tips = entry.tips.iter().take(limits::VECTOR_TIPS_MAX);
+            let tips: Vec<_> = tips.filter_map(|tip| find(chain, tip)).collect();
+            let shown = match chain.fork() {
+                None => Known::UpTo(tips.iter().map(|(_, seq)| *seq).max().unwrap_or(0)),
+                Some(_) => Known::These(self.at_or_below(&tips)),
+            };
+            known.entry(id).or_insert(shown);
+        }
+        known
+    }
+
+    /// Blocks of a chain, and those below them in it.
+    fn at_or_below(&self, tips: &[(BlockId, u64)]) -> BTreeSet<BlockId> {
+        let mut held = BTreeSet::new();
+        for (id, _) in tips {
+            let mut next = self.held(id);
+            while let Some(block) = next.filter(|block| held.insert(block.id())) {
+                next = self.held(&block.prev());
+            }
+        }
+        held
+    }
+
     /// The blocks of a chain that are neither one of `known` nor below one, in ledger order.
     fn above<'a>(&'a self, chain: &'a Chain, known: &[(BlockId, u64)]) -> Run<'a> {
         if chain.fork().is_none() {
             let from = known.iter().map(|(_, seq)| seq + 1).max().unwrap_or(1);
             return Box::new(chain.from(from).filter_map(|id| self.held(&id)));
         }
-        let mut held = BTreeSet::new();
-        for (id, _) in known {
-            let mut next = self.held(id);
-            while let Some(block) = next.filter(|block| held.insert(block.id())) {
-                next = self.held(&block.prev());
-            }
-        }
+        let held = self.at_or_below(known);
         let mut lacks: Vec<_> =
             chain.from(1).filter(|id| !held.contains(id)).filter_map(|id| self.held(&id)).collect();
         lacks.sort_unstable_by_key(|block| block.order());
@@ -204,7 +247,15 @@ impl Ledger {
     }
 }
 
-/// Blocks of one chain in ledger order.
+/// What a peer holds of one chain.
+enum Known {
+    /// All up to this place.
+    UpTo(u64),
+    /// Of a forked chain: these.
+    These(BTreeSet<BlockId>),
+}
+
+/// Blocks in ledger order.
 type Run<'a> = Box<dyn Iterator<Item = Held<'a>> + 'a>;
 
 fn tip(id: BlockId, seq: u64, len: usize) -> Tip {

@@ -276,6 +276,8 @@ pub struct View {
     invitations: Arc<BTreeMap<BlockId, Invitation>>,
     users: Arc<BTreeMap<BlockId, User>>,
     forks: Arc<[Fork]>,
+    /// Devices that were admitted and are members no more. It follows from the rest, so the hash leaves it out.
+    ended: Arc<BTreeSet<Author>>,
     voters: Option<VoterSet>,
     pages: Vec<SealedPage>,
     blocks: u64,
@@ -307,6 +309,7 @@ impl View {
             invitations: Arc::new(invitations(ledger)),
             users: Arc::new(users(ledger)),
             forks: forks(ledger),
+            ended: Arc::new(ledger.ended_devices()),
             voters: ledger.voters(),
             pages: ledger.sealed_pages(),
             blocks: ledger.len(),
@@ -350,6 +353,7 @@ impl View {
             invitations,
             users,
             forks: Arc::clone(&before.forks),
+            ended: Arc::clone(&before.ended),
             voters: ledger.voters(),
             pages: ledger.sealed_pages(),
             blocks: ledger.len(),
@@ -379,6 +383,12 @@ impl View {
     #[must_use]
     pub fn is_member(&self, device: &Author) -> bool {
         self.members.get(device).is_some_and(|member| member.active)
+    }
+
+    /// Whether a device was admitted once, and no admission of it stands: it left, was revoked, or was one too many.
+    #[must_use]
+    pub fn was_member(&self, device: &Author) -> bool {
+        self.ended.contains(device)
     }
 
     /// Functions by name, removed ones included.

@@ -112,7 +112,15 @@ impl Library {
             let entry = entry.map_err(fail)?;
             let path = entry.path();
             match path.extension().and_then(|e| e.to_str()) {
-                Some(files::TEMP_ENDING) => fs::remove_file(&path).map_err(|e| io_error(&path, e))?,
+                Some(files::TEMP_ENDING) => match fs::remove_file(&path) {
+                    // Who only reads leaves it to who writes.
+                    Err(e)
+                        if matches!(
+                            e.kind(),
+                            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                        ) => {}
+                    removed => removed.map_err(|e| io_error(&path, e))?,
+                },
                 Some(BLOB_ENDING) => {
                     let hash = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
                     if let Some(hash) = hash {

@@ -38,6 +38,7 @@
 
 use std::collections::BTreeMap;
 
+pub use osiris_ledger::op::is_label;
 use serde::{Deserialize, Serialize};
 
 /// Machine-readable error codes of the management interface and of function calls, each with its

@@ -71,6 +71,15 @@ pub const JOINS_BURST_MAX: u32 = 20;
 /// Connections of strangers accepted a second, after a burst.
 pub const JOINS_PER_SECOND: u32 = 5;
 
+/// Devices that are members no more and are told so at the same time.
+pub const ENDED_SERVED_MAX: usize = 2;
+/// Connections of such devices accepted in a burst.
+pub const ENDED_BURST_MAX: u32 = 8;
+/// Connections of such devices accepted a second, after a burst.
+pub const ENDED_PER_SECOND: u32 = 1;
+/// How long telling one may take, seen from both sides.
+pub const ENDED_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long establishing a connection may take.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long establishing a connection for a call may take; the call's own deadline may be shorter.

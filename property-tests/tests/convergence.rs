@@ -174,7 +174,7 @@ fn replicas_that_differ_come_to_agree() {
             ledger.publish();
             ledger
         });
-        synchronise(&mut a, &mut b, bytes_max, seed % 2 == 0);
+        synchronise(&mut a, &mut b, bytes_max, seed.is_multiple_of(2));
         prop_assert_eq!((a.early().0, b.early().0), (0, 0));
         let union: BTreeSet<_> = halves[0].union(&halves[1]).copied().collect();
         let order = history.in_order().into_iter().filter(|at| union.contains(at));
@@ -255,7 +255,7 @@ impl Seen {
         let halves = halves(&history, seed);
         let [mut a, mut b] = [0, 1].map(|n| history.replica(halves[n].iter().copied()));
         let (in_a, in_b) = (a.publish().forks().to_vec(), b.publish().forks().to_vec());
-        self.batches_cut += usize::from(synchronise(&mut a, &mut b, 700, seed % 2 == 0).1);
+        self.batches_cut += usize::from(synchronise(&mut a, &mut b, 700, seed.is_multiple_of(2)).1);
         let both = a.publish();
         self.half_forks += both.forks().iter().filter(|f| !in_a.contains(f) && !in_b.contains(f)).count();
     }

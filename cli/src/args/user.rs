@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{Role, Wait, parse_key};
+use super::{Role, Wait, parse_key, parse_label};
 
 /// The key of a person.
 #[derive(Debug, Args)]
@@ -82,6 +82,7 @@ A device that was also admitted otherwise stays a member with what that gave it.
 #[derive(Debug, Args)]
 pub(crate) struct UserAddArgs {
     /// The person's name
+    #[arg(value_parser = parse_label)]
     pub(crate) name: String,
     /// What the person's devices may write
     #[arg(long, value_name = "ROLE", value_enum, value_delimiter = ',', default_value = "node")]

@@ -11,7 +11,7 @@ use osiris_protocol::limits::{CALL_BODY_BYTES_MAX, CALL_DEADLINE_MS_MAX};
 
 use crate::args::CallArgs;
 use crate::backend::{Backend, Replica};
-use crate::client::{Answer, Client, Patience, refusal};
+use crate::client::{Answer, Client, refusal};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Out, human, progress::Progress};
@@ -19,7 +19,7 @@ use crate::output::{Format, Out, human, progress::Progress};
 pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let body = args.body.as_deref().map(read).transpose()?;
     let request = Request::new(args, body)?;
-    let answer = match Backend::open(settings).await? {
+    let answer = match Backend::open_within(settings, args.timeout).await? {
         Backend::Node(client) => call(&client, args, request).await?,
         Backend::Replica(mut replica) => far(&mut replica, args, request).await?,
     };
@@ -113,7 +113,7 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
     let path = format!("/function/{}{}", args.name, request.path);
     let _progress = Progress::spinner(format!("calling {}", args.name));
     let body = Bytes::from(request.body.unwrap_or_default());
-    client.call(&method, &path, &headers, body, Patience::exactly(args.timeout)).await
+    client.call(&method, &path, &headers, body, client.patience()).await
 }
 
 /// With no node here, another member is asked.

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use osiris_fleet::api::Status;
+use osiris_fleet::api::{Deployed, Status};
 use osiris_fleet::manifest::Manifest;
 use osiris_runtime::limits::COMPONENT_BYTES_MAX;
 use osiris_runtime::{Inspection, World, inspect};
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         Failure::failed(format!("{}: {error}", path.display()))
             .next("build a component for wasm32-wasip2, and give that file")
     })?;
-    let mut backend = Backend::open(settings).await?;
+    let mut backend = Backend::open_within(settings, args.confirm.timeout).await?;
     if args.dry_run {
         may_deploy(&backend.status().await?)?;
         return plan(&manifest, &component, &inspection, out);
@@ -49,14 +49,11 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         ("function", Cell::new(format!("{}@{}", deployed.name, deployed.revision))),
         ("world", Cell::new(&deployed.world)),
         ("state", live),
-        ("component", Cell::new(holders(deployed.component_held_by))),
+        ("component", Cell::new(holders(&deployed))),
         ("block", Cell::dim(human::short(&deployed.written.block))),
     ];
     out.facts(&deployed, facts)?;
     let exit = seen(&deployed.written, offline, out);
-    if deployed.written.others > 0 {
-        out.note(&format!("the component is {}", holders(deployed.component_held_by)));
-    }
     if offline {
         out.note("no node runs here; the component is kept beside the ledger");
     } else if wait && !deployed.live && exit == Exit::Done {
@@ -68,10 +65,12 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
 }
 
 /// Where the component is. A block and its component travel apart, so both are counted.
-fn holders(others: u64) -> String {
-    match others {
-        0 => "on this device alone so far".to_owned(),
-        _ => format!("on this device and {}", human::count(others, "other node")),
+fn holders(deployed: &Deployed) -> String {
+    match (deployed.component_held_by, deployed.live, deployed.written.others) {
+        (0, _, 0) => "on this device".to_owned(),
+        (0, true, _) => "on this device, which serves it; no other node has it ready yet".to_owned(),
+        (0, false, _) => "on this device; no other node has it ready yet".to_owned(),
+        (others, ..) => format!("on this device, and ready on {}", human::count(others, "other node")),
     }
 }
 
@@ -126,4 +125,24 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         .next("build it in release mode and strip it"));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use osiris_fleet::api::Written;
+
+    use super::*;
+
+    #[test]
+    fn where_the_component_is_and_whether_it_is_served_is_one_sentence() {
+        let said = |component_held_by, live, others| {
+            let written = Written { block: String::new(), seen_by: 0, others };
+            let (name, world) = (String::new(), String::new());
+            holders(&Deployed { name, revision: 1, world, component_held_by, live, written })
+        };
+        assert_eq!(said(0, true, 0), "on this device");
+        assert_eq!(said(0, true, 2), "on this device, which serves it; no other node has it ready yet");
+        assert_eq!(said(0, false, 2), "on this device; no other node has it ready yet");
+        assert_eq!(said(1, true, 2), "on this device, and ready on 1 other node");
+    }
 }

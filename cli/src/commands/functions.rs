@@ -153,7 +153,7 @@ fn facts(detail: &FunctionDetail) -> Vec<(&'static str, Cell)> {
 
 /// `osiris remove`.
 pub(crate) async fn remove(args: &RemoveArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let backend = Backend::open(settings).await?;
+    let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
     let written = backend.remove(&args.name, args.wait.timeout).await?;
     out.line(&written, &format!("removed {}", args.name))?;

@@ -10,13 +10,19 @@ use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Out, human};
 
-pub(crate) async fn run(args: InviteArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match &args.command {
-        None => invite(&args, settings, out).await,
+        None => invite(args, settings, out).await,
         Some(InviteCommand::Ls) => ls(settings, out).await,
         Some(InviteCommand::Revoke { id, wait }) => {
-            let mut backend = Backend::open(settings).await?;
-            let id = find(&backend.invitations().await?, id)?;
+            let mut backend = Backend::open_within(settings, wait.timeout).await?;
+            let row = find(&backend.invitations().await?, id)?;
+            let id = row.id.clone();
+            if row.state == "withdrawn" {
+                // What was asked for is so already.
+                out.line(&row, &format!("the invitation {} is withdrawn already", human::short(&id)))?;
+                return Ok(Exit::Done);
+            }
             let offline = backend.is_offline();
             let written = backend.withdraw(&id, wait.timeout).await?;
             out.line(&written, &format!("withdrew the invitation {}", human::short(&id)))?;
@@ -35,7 +41,7 @@ async fn invite(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit
             Failure::usage("A ticket for one device has one use.").next("leave out --uses or --device")
         );
     }
-    let backend = Backend::open(settings).await?;
+    let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
     let invited = backend
         .invite(Invite {
@@ -76,10 +82,10 @@ async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {
 }
 
 /// The one invitation whose id starts so.
-fn find(rows: &[InvitationRow], start: &str) -> Result<String, Failure> {
+fn find(rows: &[InvitationRow], start: &str) -> Result<InvitationRow, Failure> {
     let mut found = rows.iter().filter(|row| row.id.starts_with(start));
     match (found.next(), found.next()) {
-        (Some(row), None) => Ok(row.id.clone()),
+        (Some(row), None) => Ok(row.clone()),
         (Some(_), Some(_)) => Err(Failure::usage(format!("Several invitations start with {start}."))
             .next("give more of the id; `osiris invite ls -o json` prints it whole")),
         (None, _) => Err(Failure::not_found(format!("There is no invitation {start}."))
@@ -95,7 +101,7 @@ mod tests {
     fn an_id_may_be_cut_while_it_is_unique() {
         let row = |id: &str| InvitationRow { id: id.to_owned(), ..InvitationRow::default() };
         let rows = [row("abcd1111"), row("abcd2222"), row("beef0000")];
-        assert_eq!(find(&rows, "beef").expect("one"), "beef0000");
+        assert_eq!(find(&rows, "beef").expect("one").id, "beef0000");
         assert_eq!(find(&rows, "abcd").expect_err("two").exit, Exit::Usage);
         assert_eq!(find(&rows, "0000").expect_err("none").exit, Exit::NotFound);
     }

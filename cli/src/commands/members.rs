@@ -32,8 +32,6 @@ struct Founded {
 
 /// `osiris init`.
 pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    osiris_protocol::name::check_fleet_name(&args.name)
-        .map_err(|e| Failure::usage(format!("{e}.")).next("give another --name"))?;
     let label = label(args.label.as_deref());
     let options = driver::InitOptions { name: args.name.clone(), label: label.clone() };
     let recovery = args.recovery_file.as_deref().map(SecretFile::create).transpose()?;
@@ -93,7 +91,7 @@ impl SecretFile {
                 Failure::usage(format!("The file {} is there already and is left alone.", path.display()))
                     .next("give another --recovery-file; if it holds another fleet's key, keep it")
             }
-            _ => Failure::usage(format!("The recovery file {} cannot be made: {error}.", path.display()))
+            _ => Failure::failed(format!("The recovery file {} cannot be made: {error}.", path.display()))
                 .next("check its folder and permissions"),
         })?;
         Ok(Self { file: Some(file), path: path.to_owned() })
@@ -156,7 +154,7 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
     let options = driver::JoinOptions {
         user,
         ticket: text.trim().to_owned(),
-        label: label.clone(),
+        label,
         mesh: settings.mesh,
         timeout: args.timeout,
     };
@@ -168,7 +166,7 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         fleet: joined.fleet,
         fleet_name: joined.fleet_name,
         device: joined.device,
-        label,
+        label: joined.label,
         roles: joined.roles,
         blocks: joined.blocks,
         data_dir: settings.data.display().to_string(),
@@ -243,7 +241,8 @@ pub(crate) async fn leave(args: &LeaveArgs, settings: &Settings, out: Out) -> Re
 
 /// `osiris nodes`.
 pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let rows = Backend::open_to_read(settings).await?.nodes().await?;
+    let mut backend = Backend::open_to_read(settings).await?;
+    let rows = backend.nodes().await?;
     let headers = ["LABEL", "DEVICE", "STATE", "ROLES", "RTT", "SERVING", "ADDRESSES", "TROUBLE"];
     out.rows(&rows, &headers, "no members", |row| {
         let trouble = match (row.forks, row.rejected) {
@@ -264,6 +263,8 @@ pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure
             trouble,
         ]
     })?;
+    // Whether this device belongs to them is the first thing to know of the list.
+    backend.status().await?.problems.iter().for_each(|problem| out.warn(problem));
     Ok(Exit::Done)
 }
 
@@ -279,7 +280,7 @@ pub(crate) async fn whoami(settings: &Settings, out: Out) -> Result<Exit, Failur
         out.line(&device, &device.device)?;
         return Ok(Exit::Done);
     }
-    let who = Backend::open(settings).await?.whoami().await?;
+    let who = Backend::open_to_look(settings).await?.whoami().await?;
     let fleet = format!("{} ({})", who.fleet_name, human::short(&who.fleet));
     let mut facts = vec![
         ("device", Cell::new(&who.device)),

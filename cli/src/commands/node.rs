@@ -155,7 +155,7 @@ fn blocks(status: &Status) -> String {
 
 /// `osiris sync`.
 pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let synced = Backend::open(settings).await?.sync(wait.timeout).await?;
+    let synced = Backend::open_within(settings, wait.timeout).await?.sync(wait.timeout).await?;
     let facts = vec![
         ("other members", Cell::new(synced.others.to_string())),
         ("connected", Cell::new(synced.connected.to_string())),

@@ -19,7 +19,7 @@ const RECOVERY_FILE_BYTES_MAX: u64 = 1_024;
 /// `osiris member revoke`.
 pub(crate) async fn member(command: &MemberCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let MemberCommand::Revoke { member, discard, wait } = command;
-    let mut backend = Backend::open(settings).await?;
+    let mut backend = Backend::open_within(settings, wait.timeout).await?;
     let row = find(&backend.nodes().await?, member)?;
     let offline = backend.is_offline();
     let timeout_ms = millis(wait.timeout);
@@ -47,7 +47,7 @@ pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -
         RoleCommand::Grant(args) => (args, true),
         RoleCommand::Revoke(args) => (args, false),
     };
-    let mut backend = Backend::open(settings).await?;
+    let mut backend = Backend::open_within(settings, wait.timeout).await?;
     let row = find(&backend.nodes().await?, member)?;
     let offline = backend.is_offline();
     let roles = roles.iter().map(|role| role.name().to_owned()).collect();
@@ -59,7 +59,9 @@ pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -
 
 /// `osiris recover`.
 pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let mut backend = Backend::open(settings).await?;
+    // The time that a person takes to type it is not the command's.
+    let secret = recovery_key(args.recovery_file.as_deref())?;
+    let mut backend = Backend::open_within(settings, args.wait.timeout).await?;
     let recovery = backend.recovery().await?;
     let rows = backend.nodes().await?;
     let device = match &args.device {
@@ -67,7 +69,6 @@ pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -
         Some(key) if is_key(key) => key.to_ascii_lowercase(),
         Some(name) => find(&rows, name)?.device,
     };
-    let secret = recovery_key(args.recovery_file.as_deref())?;
     let certificate = driver::certify_recovery(&secret, &recovery, &device)?;
     let offline = backend.is_offline();
     let generation = recovery.generation;

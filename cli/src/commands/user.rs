@@ -35,7 +35,7 @@ pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) ->
             if roles.is_empty() && devices.is_none() {
                 return Err(Failure::usage("Nothing is to be changed.").next("name roles, or give --devices"));
             }
-            let mut backend = Backend::open(settings).await?;
+            let mut backend = Backend::open_within(settings, wait.timeout).await?;
             let id = find(&backend.users().await?, user)?.id;
             let offline = backend.is_offline();
             let (roles, devices) = (names(roles), devices.unwrap_or(0));
@@ -48,7 +48,7 @@ pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) ->
             Ok(seen(&known.written, offline, out))
         }
         UserCommand::Revoke { user, keep_devices, discard, wait } => {
-            let mut backend = Backend::open(settings).await?;
+            let mut backend = Backend::open_within(settings, wait.timeout).await?;
             let id = find(&backend.users().await?, user)?.id;
             let offline = backend.is_offline();
             let timeout_ms = millis(wait.timeout);
@@ -71,7 +71,7 @@ pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) ->
 }
 
 async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let backend = Backend::open(settings).await?;
+    let mut backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
     let key = match &args.public_key {
         Some(key) => key.clone(),
@@ -84,6 +84,8 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
                 ));
             }
             let public = new_key(&args.key, &path)?;
+            // The time that a person takes to think of a passphrase is not the command's.
+            backend.renew(args.wait.timeout);
             out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
             public
         }
@@ -279,10 +281,7 @@ fn passphrase_in(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::with_capacity(2 * PASSPHRASE_BYTES_MAX as usize));
     let read =
         std::fs::File::open(path).and_then(|file| file.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text));
-    read.map_err(|error| {
-        Failure::usage(format!("The passphrase file {} cannot be read: {error}.", path.display()))
-            .next("check its name and permissions")
-    })?;
+    read.map_err(|error| Failure::unread("passphrase file", path, &error))?;
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 

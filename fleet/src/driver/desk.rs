@@ -34,7 +34,7 @@ use super::{
 use crate::{
     api,
     manifest::Manifest,
-    node::{Facts, LogQuery, Query, Refusal, Reply, Request},
+    node::{Ended, Facts, LogQuery, Query, Refusal, Reply, Request},
 };
 
 /// Answers people's requests.
@@ -126,7 +126,7 @@ impl Desk {
             unseen: facts.unseen,
             backlog,
             in_flight,
-            problems: facts.twin.into_iter().chain(facts.forged).collect(),
+            problems: facts.ended.iter().map(Ended::problem).chain(facts.twin).chain(facts.forged).collect(),
         })
     }
 

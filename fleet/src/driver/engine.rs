@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use osiris_ledger::{Author, BlobHash, View, counter::Figures};
-use osiris_mesh::{Mesh, MeshEvent};
+use osiris_mesh::{Mesh, MeshEvent, PeerId};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -165,6 +165,7 @@ impl Engine {
             MeshEvent::Hint { bytes } => Input::Hint(bytes.to_vec()),
             MeshEvent::Row { bytes } => Input::RowHint(bytes.to_vec()),
             MeshEvent::Malformed { peer } => Input::Malformed(peer),
+            MeshEvent::TurnedAway { peer } => Input::TurnedAway(peer),
             MeshEvent::HintsLagged => Input::HintsLagged,
             MeshEvent::Twin { peer } => Input::Twin(peer),
             _ => return,
@@ -273,6 +274,7 @@ impl Engine {
                     tracing::debug!(%error, "a frame was not sent; the next digest repairs it");
                 }
             }
+            Effect::AskEnding(peer, question) => self.ask_ending(peer, question),
             Effect::Hint(entry) => {
                 if let Some(mesh) = &self.mesh {
                     mesh.hint(Bytes::from(entry));
@@ -330,6 +332,17 @@ impl Engine {
         } else {
             mesh.roster_changed();
         }
+    }
+
+    fn ask_ending(&self, peer: PeerId, question: Vec<u8>) {
+        let Some(mesh) = self.mesh.clone() else { return };
+        let to_core = self.to_core.clone();
+        tokio::spawn(async move {
+            match mesh.ask_ending(peer, Bytes::from(question)).await {
+                Ok(frame) => drop(to_core.send(Input::Ending(peer, frame.to_vec())).await),
+                Err(why) => tracing::debug!(?peer, %why, "it did not say why it turned this device away"),
+            }
+        });
     }
 
     fn fetch(&self, hash: BlobHash, size: u64, from: Vec<Author>) {

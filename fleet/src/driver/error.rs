@@ -12,11 +12,30 @@ pub struct DriverError {
     pub message: String,
     /// What to do next.
     pub next: Option<String>,
+    /// Whether another process has the data folder now.
+    in_use: bool,
 }
 
 impl DriverError {
     pub(crate) fn new(code: (&'static str, u16), message: impl Into<String>, next: &str) -> Self {
-        Self { code: code.0, message: message.into(), next: (!next.is_empty()).then(|| next.to_owned()) }
+        Self {
+            code: code.0,
+            message: message.into(),
+            next: (!next.is_empty()).then(|| next.to_owned()),
+            in_use: false,
+        }
+    }
+
+    /// Whether another process has the data folder now.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.in_use
+    }
+
+    pub(crate) fn in_use(folder: &std::path::Path) -> Self {
+        let message = format!("The data folder {} is in use by another osiris process.", folder.display());
+        let next = "Stop it with `osiris down`, or give this one its own folder with `--data DIR`.";
+        Self { in_use: true, ..Self::new(codes::CONFLICT, message, next) }
     }
 
     /// A file or folder that cannot be used.
@@ -35,6 +54,6 @@ impl DriverError {
 
 impl From<Refusal> for DriverError {
     fn from(refusal: Refusal) -> Self {
-        Self { code: refusal.code.0, message: refusal.message, next: refusal.next }
+        Self { code: refusal.code.0, message: refusal.message, next: refusal.next, in_use: false }
     }
 }

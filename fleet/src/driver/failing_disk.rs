@@ -38,7 +38,7 @@ fn open_on(disk: &SimDisk, data: &Path) -> Opened {
     let file = |name: &str| (name.to_owned(), std::fs::read(data.join(name)).expect("a file"));
     disk.restore(&Snapshot(FILES.map(file).into()));
     let mut opened = Opened::open_founded(data).expect("opened");
-    opened.journal = Journal::open_on(Box::new(disk.clone()), data).expect("opened").0;
+    opened.journal = Some(Journal::open_on(Box::new(disk.clone()), data).expect("opened").0);
     opened
 }
 

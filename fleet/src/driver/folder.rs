@@ -26,13 +26,14 @@ use std::{
 use osiris_ledger::{Author, BlockId, Session, SigningKey};
 use osiris_protocol::PeerAddr;
 
-use super::{disk::FolderDisk, error::DriverError};
+use super::{disk::FolderDisk, error::DriverError, limits::FOLDER_PATIENCE};
 use crate::{api::codes, disk::replace, store::KEPT};
 
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_MAX: usize = 100;
-/// How long to wait for a process that is about to let go of the folder.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// What can be done with a folder that cannot be written to.
+const READ_ONLY_NEXT: &str = "Writing needs a folder of this user's on a disk that can be written to: `--data DIR`. `osiris status`, `nodes`, `ls`, `describe` and `ledger log` read this one as it is.";
 
 /// Where the management socket of a data folder is: `DATA/osiris.sock`, or under `XDG_RUNTIME_DIR`
 /// where that path is too long for a socket.
@@ -53,7 +54,13 @@ pub fn socket_path(data: &Path, xdg_runtime_dir: Option<&Path>) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    _lock: File,
+    /// None where the folder is only read.
+    lock: Option<File>,
+}
+
+/// Whether a failure says that nothing can be written there, whoever tries again.
+fn forbids_writing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 impl Folder {
@@ -63,27 +70,50 @@ impl Folder {
         made.map_err(|error| DriverError::io("The data folder cannot be made at", path, &error))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock =
-            lock.map_err(|error| DriverError::io("The data folder cannot be used:", &lock_path, &error))?;
-        let patience = std::time::Instant::now() + LOCK_PATIENCE;
+        let lock = lock.map_err(|error| match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => DriverError::new(
+                codes::CONFLICT,
+                format!("The data folder {} is on a file system that is read-only.", path.display()),
+                READ_ONLY_NEXT,
+            ),
+            io::ErrorKind::PermissionDenied => DriverError::new(
+                codes::DENIED,
+                format!(
+                    "This user may not write to the data folder {}: it is another user's.",
+                    path.display()
+                ),
+                READ_ONLY_NEXT,
+            ),
+            _ => DriverError::io("The data folder cannot be used:", &lock_path, &error),
+        })?;
+        let patience = std::time::Instant::now() + FOLDER_PATIENCE;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Ok(()) => return Ok(Self { path: path.to_owned(), lock: Some(lock) }),
                 Err(fs::TryLockError::WouldBlock) if std::time::Instant::now() < patience => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(fs::TryLockError::WouldBlock) => {
-                    return Err(DriverError::new(
-                        codes::CONFLICT,
-                        format!("The data folder {} is in use by another osiris process.", path.display()),
-                        "Stop it with `osiris down`, or give this one its own folder with `--data DIR`.",
-                    ));
+                    return Err(DriverError::in_use(path));
                 }
                 Err(fs::TryLockError::Error(error)) => {
                     return Err(DriverError::io("The data folder cannot be locked:", &lock_path, &error));
                 }
             }
         }
+    }
+
+    /// A folder that nothing can be written to, without its lock: a node that runs elsewhere may write to it.
+    /// None where it can be written to, or is not there.
+    pub(crate) fn read_only(path: &Path) -> Option<Self> {
+        let open = OpenOptions::new().write(true).open(path.join("lock"));
+        let forbidden = open.is_err_and(|error| forbids_writing(&error));
+        forbidden.then(|| Self { path: path.to_owned(), lock: None })
+    }
+
+    /// Whether it is only read.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.lock.is_none()
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -14,12 +14,14 @@ use zeroize::Zeroize as _;
 use super::{
     error::DriverError,
     folder::{Folder, fresh_session, random},
+    limits::MEMBER_LOOK,
+    offline::Offline,
     open::{Clock, Opened},
     rows,
     run::{LOOK, Process, mesh_error},
     store::Journal,
 };
-use crate::api::codes;
+use crate::api::{codes, is_label};
 
 /// What a fleet is founded with.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ pub struct Inited {
 /// # Errors
 /// [`DriverError`] where the folder belongs to a fleet already, or a name is not allowed.
 pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
+    check_names(&[&options.name, &options.label])?;
     let folder = Folder::open(data)?;
     refuse_a_second_fleet(&folder)?;
     let key = folder.device_key()?;
@@ -61,11 +64,7 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
         nonce: Session(random()?),
     };
     let (ledger, genesis) = writer.found(Clock::start().now(), founding).map_err(|reject| {
-        DriverError::new(
-            codes::BAD_REQUEST,
-            format!("The fleet cannot be founded: {reject}."),
-            "Names have 1 to 64 bytes of printable text: `--name NAME`, `--label LABEL`.",
-        )
+        DriverError::new(codes::BAD_REQUEST, format!("The fleet cannot be founded: {reject}."), "")
     })?;
     Journal::create(folder.path(), &ledger.fleet(), &[genesis.entry()])?;
     Ok(Inited {
@@ -73,6 +72,18 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
         device: writer.author().to_string(),
         recovery_secret: BlockId(recovery_secret).to_string(),
     })
+}
+
+/// Refused before anything is made in the folder.
+fn check_names(names: &[&str]) -> Result<(), DriverError> {
+    match names.iter().find(|name| !is_label(name)) {
+        None => Ok(()),
+        Some(name) => Err(DriverError::new(
+            codes::BAD_REQUEST,
+            format!("{name:?} is no name: it has 1 to 64 bytes of printable text."),
+            "Give others: `--name NAME`, `--label LABEL`.",
+        )),
+    }
 }
 
 fn refuse_a_second_fleet(folder: &Folder) -> Result<(), DriverError> {
@@ -144,6 +155,8 @@ pub struct Joined {
     pub fleet_name: String,
     /// This device's key, hex.
     pub device: String,
+    /// Its name, as the fleet knows it.
+    pub label: String,
     /// What it may write.
     pub roles: Vec<String>,
     /// Blocks received.
@@ -155,13 +168,15 @@ pub struct Joined {
 
 /// Joins a fleet: is admitted by one of the ticket's nodes, then receives the ledger until it holds
 /// everything that the inviter held, and its own admission. A device that is a member already takes the
-/// ticket's addresses and asks nobody: so it finds a fleet that has moved.
+/// ticket's addresses and looks for a moment whether the fleet still says so: thus it finds a fleet that has moved.
 ///
 /// # Errors
 /// [`DriverError`] where the ticket is not valid, is refused, or no node can be reached.
 pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverError> {
+    let until = tokio::time::Instant::now() + options.timeout;
     let ticket = read_ticket(&options.ticket)?;
-    let folder = Folder::open(data)?;
+    check_names(&[&options.label])?;
+    let mut folder = Folder::open(data)?;
     let fleet = FleetId(ticket.fleet);
     let key = folder.device_key()?;
     let device = Author(key.verifying_key().to_bytes());
@@ -170,10 +185,18 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
         && !is_news(&view, &ticket, &device)
     {
         adopt(&folder, &ticket.peers)?;
-        return Ok(Joined {
-            addresses_of: Some(ticket.peers.len() as u64),
-            ..joined(&fleet, &device, &view)
-        });
+        drop(folder);
+        // The fleet may have ended the membership while this device was away; then it is admitted anew.
+        let meeting =
+            Offline::open(data).await?.contact((options.timeout / 2).min(MEMBER_LOOK), options.mesh);
+        let _ = meeting.await;
+        folder = Folder::open(data)?;
+        if let Some(view) = already_member(&folder, &fleet, &device)? {
+            return Ok(Joined {
+                addresses_of: Some(ticket.peers.len() as u64),
+                ..joined(&fleet, &device, &view)
+            });
+        }
     }
     let invitation = BlockId(ticket.invitation);
     let secret = match (&options.user, ticket.secret.is_none()) {
@@ -188,7 +211,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let mut config = MeshConfig::new(key.to_bytes(), ticket.fleet);
     config.bind = options.mesh;
     let ask = || osiris_mesh::join(config.clone(), &ticket, proof.0, &options.label);
-    let welcome = tokio::time::timeout(options.timeout, ask()).await.map_err(|_| unreachable_fleet())?;
+    let welcome = tokio::time::timeout_at(until, ask()).await.map_err(|_| unreachable_fleet())?;
     let welcome = welcome.map_err(|error| join_error(&error))?;
     if !folder.journal().exists() {
         Journal::create(folder.path(), &fleet, &[])?;
@@ -202,7 +225,8 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     let mut process = Process::new(Opened::open(data)?, false)?;
     let mut events = process.connect(options.mesh, Vec::new(), true, peers, None).await?;
     process.engine.start().await;
-    let received = process.receive(&mut events, &needed, options.timeout).await;
+    // What is left after that is for the question whether the admission stands.
+    let received = process.receive(&mut events, &needed, until - options.timeout / 5).await;
     let view = process.desk.view();
     let joined = joined(&fleet, &device, &view);
     process.close().await?;
@@ -211,7 +235,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     }
     // Two devices may have been admitted at once, by two nodes, with an invitation for one. The fleet
     // knows by now whose admission stands; a member is welcomed again.
-    if let Ok(Err(error @ JoinError::Refused { .. })) = tokio::time::timeout(options.timeout, ask()).await {
+    if let Ok(Err(error @ JoinError::Refused { .. })) = tokio::time::timeout_at(until, ask()).await {
         let folder = Folder::open(data)?;
         if joined.blocks == 0 {
             Journal::remove(folder.path())?;
@@ -231,9 +255,8 @@ impl Process {
         &mut self,
         events: &mut tokio::sync::mpsc::Receiver<osiris_mesh::MeshEvent>,
         needed: &[BlockId],
-        patience: Duration,
+        until: tokio::time::Instant,
     ) -> bool {
-        let until = tokio::time::Instant::now() + patience;
         while !self.engine.node.ledger().contains_all(needed) {
             if tokio::time::Instant::now() >= until {
                 return false;
@@ -268,6 +291,7 @@ fn joined(fleet: &FleetId, device: &Author, view: &View) -> Joined {
         fleet: fleet.to_string(),
         fleet_name: view.name().to_owned(),
         device: device.to_string(),
+        label: rows::label(view, device),
         roles: view.members().get(device).map(|member| rows::role_names(member.roles)).unwrap_or_default(),
         blocks: view.blocks(),
         addresses_of: None,

@@ -69,5 +69,9 @@ pub const REVISIONS_KEPT: usize = 3;
 pub const UNUSED_KEPT: Duration = Duration::from_secs(600);
 /// Longest wait for running calls when the node is stopped.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for a process that is about to let go of the data folder.
+pub const FOLDER_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a device that is given a ticket of its own fleet looks whether it is a member still.
+pub const MEMBER_LOOK: Duration = Duration::from_secs(2);
 /// Time between two looks at what is to be kept of members' addresses, and removed from the library.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use super::{
     metrics::{Gauges, NodeGauges, ProcessUse},
     serve::manage::{Answer, BlobKind, Logs, Manage},
 };
-use crate::api;
+use crate::{api, node::Ended};
 
 /// Followed lines that wait for a slow reader.
 const FOLLOW_LINES: usize = 256;
@@ -228,6 +228,7 @@ impl Desk {
     /// What `osiris doctor` prints of a running node.
     pub(crate) async fn doctor(&self) -> Result<api::Doctor, ApiError> {
         let facts = self.facts().await?;
+        let key = self.key_problem(facts.ended.as_ref());
         let used = ProcessUse::read();
         let mut doctor = api::Doctor {
             memory_bytes: used.memory_bytes,
@@ -265,7 +266,7 @@ impl Desk {
         doctor
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
-        doctor.problems.extend(self.key_problem());
+        doctor.problems.extend(key);
         let (view, me, library) = (self.view(), self.me, self.library.clone());
         let served = tokio::task::spawn_blocking(move || super::verify::served_bytes(&view, &me, &library));
         doctor
@@ -295,7 +296,7 @@ impl Desk {
 
 impl Desk {
     /// What is wrong with the device's key: as a file, and in the eyes of the fleet.
-    fn key_problem(&self) -> Option<String> {
+    fn key_problem(&self, ended: Option<&Ended>) -> Option<String> {
         match super::folder::device(&self.data) {
             Err(error) => return Some(format!("{} {}", error.message, error.next.unwrap_or_default())),
             Ok(key) if key != self.me.to_string() => {
@@ -306,13 +307,11 @@ impl Desk {
             }
             Ok(_) => {}
         }
-        let view = self.view();
-        match view.members().get(&self.me) {
-            Some(member) if member.active => None,
-            Some(_) => Some(
-                "This device is no member any more: it left, or was revoked. Join again with a new ticket: `osiris join TICKET`."
-                    .to_owned(),
-            ),
+        if let Some(ended) = ended {
+            return Some(ended.problem());
+        }
+        match self.view().members().get(&self.me) {
+            Some(_) => None,
             None => Some(format!(
                 "No member of the fleet ever had the key in device.key ({}): the file is another device's. Restore the right one from a backup, or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`.",
                 self.me.short()

@@ -32,11 +32,8 @@ impl std::fmt::Debug for Offline {
 impl From<ApiError> for DriverError {
     fn from(error: ApiError) -> Self {
         let code = codes::ALL.iter().find(|(code, _)| *code == error.body.error).copied();
-        Self {
-            code: code.unwrap_or(codes::INTERNAL).0,
-            message: error.body.message.clone(),
-            next: error.body.next.clone(),
-        }
+        let next = error.body.next.as_deref().unwrap_or_default();
+        Self::new(code.unwrap_or(codes::INTERNAL), error.body.message.as_str(), next)
     }
 }
 
@@ -51,6 +48,23 @@ impl Offline {
         let mut process = Process::new(Opened::open_founded(data)?, false)?;
         process.engine.start().await;
         Ok(Self { process })
+    }
+
+    /// Opens the folder to read it. One that nothing can be written to is read as it is, without its lock.
+    ///
+    /// # Errors
+    /// As [`Offline::open`].
+    pub async fn open_to_read(data: &Path) -> Result<Self> {
+        let Some(opened) = Opened::read_only(data) else { return Self::open(data).await };
+        let mut process = Process::new(opened?.founded()?, false)?;
+        process.engine.start().await;
+        Ok(Self { process })
+    }
+
+    /// Whether the folder cannot be written to.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.process.folder.is_read_only()
     }
 
     /// What people should know of the journal's recovery, in sentences.
@@ -298,7 +312,9 @@ impl Offline {
             loop {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 let synced = desk.sync(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).await?;
-                let met = synced.others == 0 || (synced.connected > 0 && synced.agreed == synced.connected);
+                let left = synced.unseen == 0 && !desk.view().is_member(&desk.me);
+                let met =
+                    left || synced.others == 0 || (synced.connected > 0 && synced.agreed == synced.connected);
                 if met || tokio::time::Instant::now() + LOOK >= until {
                     return Ok::<_, ApiError>(synced);
                 }
@@ -306,17 +322,15 @@ impl Offline {
             }
         };
         let synced = process.engine.run(&mut events, tokio::time::timeout(timeout + SETUP, meeting)).await;
-        let synced = match synced {
-            Ok(synced) => synced?,
-            Err(_) => api::Synced::default(),
-        };
+        let synced = synced.unwrap_or_else(|_| Ok(api::Synced::default()));
+        let agreed = synced.as_ref().map_or(0, |synced| synced.agreed);
         // Components go before their blocks where they can: a member that has just learnt of a deploy
         // fetches its bytes from here, so stay until nobody has asked for a moment.
-        if synced.agreed > 0 {
+        if agreed > 0 {
             process.engine.run(&mut events, tokio::time::sleep(SETUP)).await;
         }
         process.close().await?;
-        Ok(synced)
+        Ok(synced?)
     }
 
     /// What a client needs to call members as this device: its secret key, and where members are.

@@ -11,7 +11,7 @@ use super::{
     limits::LIBRARY_QUOTA_BYTES,
     store::Journal,
 };
-use crate::api::codes;
+use crate::{api::codes, store::Recovered};
 
 /// Both clocks of this process.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,8 @@ impl Clock {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) folder: Folder,
-    pub(crate) journal: Journal,
+    /// None where the folder is only read.
+    pub(crate) journal: Option<Journal>,
     pub(crate) ledger: Ledger,
     pub(crate) writer: Writer,
     pub(crate) library: Library,
@@ -58,8 +59,26 @@ impl Opened {
     /// Opens an initialised folder.
     pub(crate) fn open(data: &Path) -> Result<Self, DriverError> {
         let folder = Folder::open(data)?;
-        let key = folder.device_key()?;
         let (journal, found) = Journal::open(folder.path())?;
+        Self::replayed(folder, Some(journal), found)
+    }
+
+    /// Opens an initialised folder that nothing can be written to; none where it can be written to. Nothing is
+    /// repaired in it.
+    pub(crate) fn read_only(data: &Path) -> Option<Result<Self, DriverError>> {
+        let folder = Folder::read_only(data)?;
+        let opened = Journal::inspect(data).and_then(|found| Self::replayed(folder, None, found));
+        Some(opened.map(|mut opened| {
+            opened.warnings.push(format!(
+                "Nothing can be written to the data folder {}: it is read as it is, and nothing in it is repaired or handed on.",
+                data.display()
+            ));
+            opened
+        }))
+    }
+
+    fn replayed(folder: Folder, journal: Option<Journal>, found: Recovered) -> Result<Self, DriverError> {
+        let key = folder.device_key()?;
         let mut warnings = found.warnings(folder.path());
         let mut ledger = Ledger::new(found.fleet);
         for answer in ledger.replay_all(&found.entries) {
@@ -80,13 +99,18 @@ impl Opened {
 
     /// The same, for all but a join under way: without the fleet's first block nothing can be judged.
     pub(crate) fn open_founded(data: &Path) -> Result<Self, DriverError> {
-        let opened = Self::open(data)?;
+        Self::open(data)?.founded()
+    }
+
+    /// Refused where the fleet's first block is not here.
+    pub(crate) fn founded(self) -> Result<Self, DriverError> {
+        let opened = self;
         if opened.ledger.is_founded() {
             return Ok(opened);
         }
         let mut message = format!(
             "The journal in {} lacks the fleet's first block, so nothing in it can be judged.",
-            data.display()
+            opened.folder.path().display()
         );
         for warning in &opened.warnings {
             message.push(' ');

@@ -31,6 +31,7 @@ use super::{
     routes::Routes,
     serve::{self, NodeState, State, Token, validate_listen},
     services::{MeshSlot, NodeServices, ViewRoster},
+    store::{Journal, JournalThread},
 };
 use crate::{
     api::codes,
@@ -105,7 +106,7 @@ impl Process {
             clock,
             library.clone(),
             Arc::clone(&metrics),
-            journal.spawn(),
+            journal.map_or_else(JournalThread::none, Journal::spawn),
             Arc::clone(&state),
         );
         let desk = Desk {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use osiris_ledger::{Author, BlockId, Signature, View};
 use osiris_mesh::{BoxFuture, Mesh, PeerId, Roster, Services};
 use osiris_protocol::{
@@ -29,6 +30,10 @@ impl Roster for ViewRoster {
 
     fn members(&self) -> Vec<PeerId> {
         roster(&self.views.load(), &self.told)
+    }
+
+    fn was_member(&self, peer: &PeerId) -> bool {
+        self.views.load().was_member(&Author(peer.to_bytes())) && !self.is_member(peer)
     }
 }
 
@@ -79,6 +84,17 @@ impl Services for NodeServices {
                     let next = refusal.next.map(|next| format!(" {next}")).unwrap_or_default();
                     JoinReply::refused(code, format!("{}{next}", refusal.message))
                 }
+            }
+        })
+    }
+
+    fn ending(&self, device: PeerId, question: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let handle = self.handle.clone();
+        let device = Author(device.to_bytes());
+        Box::pin(async move {
+            match handle.ask(Request::Ending { device, question: question.to_vec() }).await {
+                Ok(Reply::Ending(frame)) => Some(Bytes::from(frame)),
+                _ => None,
             }
         })
     }

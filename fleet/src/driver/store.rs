@@ -118,6 +118,14 @@ pub struct JournalThread {
     thread: Option<JoinHandle<()>>,
 }
 
+impl JournalThread {
+    /// One that takes nothing: for a folder that is only read.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { groups: mpsc::channel(1).0, acknowledged: mpsc::channel(1).1, thread: None }
+    }
+}
+
 impl Drop for JournalThread {
     fn drop(&mut self) {
         self.groups = mpsc::channel(1).0;

@@ -168,12 +168,13 @@ impl Node {
             let op = op::Revoked { grants: grants.to_vec(), pins: pins.clone() };
             last = Some(self.append(now, Payload::Revoked(op))?);
         }
-        last.ok_or_else(|| Refusal::from(AppendError::NotMember))
+        last.ok_or_else(|| self.refused(AppendError::NotMember))
     }
 
     pub(super) fn may_end(&mut self, grants: &[BlockId]) -> Result<(), Refusal> {
         let op = op::Revoked { grants: grants.to_vec(), pins: Vec::new() };
-        Ok(self.writer.may_append(&mut self.ledger, &Payload::Revoked(op))?)
+        let may = self.writer.may_append(&mut self.ledger, &Payload::Revoked(op));
+        may.map_err(|error| self.refused(error))
     }
 
     /// Ends grants of this device, each in the grant's own name.
@@ -185,7 +186,7 @@ impl Node {
             pins.retain(|pin| self.ledger.get(pin).is_some_and(|block| block.chain() != self.writer.chain()));
             last = Some(self.append(now, Payload::Revoked(op::Revoked { grants: vec![grant], pins }))?);
         }
-        last.ok_or_else(|| Refusal::from(AppendError::NotMember))
+        last.ok_or_else(|| self.refused(AppendError::NotMember))
     }
 
     fn active_member(&self, device: &Author) -> Result<&Member, Refusal> {

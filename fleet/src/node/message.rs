@@ -12,7 +12,7 @@ use osiris_ledger::{
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
-use super::FleetCounters;
+use super::{Ended, FleetCounters};
 use crate::{api::codes, manifest::Manifest};
 
 /// Names a request until it is answered.
@@ -31,6 +31,10 @@ pub enum Input {
     Frame(PeerId, Vec<u8>),
     /// A member sent what none of the mesh's protocols knows.
     Malformed(PeerId),
+    /// A member does not take this device for one.
+    TurnedAway(PeerId),
+    /// It answered [`Effect::AskEnding`] with this frame.
+    Ending(PeerId, Vec<u8>),
     /// Gossip brought an entry.
     Hint(Vec<u8>),
     /// Gossip brought a row of counters.
@@ -148,6 +152,13 @@ pub enum Request {
         proof: Signature,
         /// Its name.
         label: String,
+    },
+    /// A device that was a member asks what ended that.
+    Ending {
+        /// Its key, proven by its connection.
+        device: Author,
+        /// The frame that says what it holds.
+        question: Vec<u8>,
     },
     /// End this device's membership.
     Leave {
@@ -311,6 +322,8 @@ pub struct Facts {
     pub forged: Option<String>,
     /// What is wrong where another process runs with this device's key, in sentences.
     pub twin: Option<String>,
+    /// How this device's membership ended, where it is no member.
+    pub ended: Option<Ended>,
     /// Heads of all chains, for a ticket.
     pub heads: Vec<BlockId>,
 }
@@ -329,6 +342,8 @@ pub enum Reply {
     },
     /// A stranger is a member; its grant.
     Admitted(BlockId),
+    /// [`Request::Ending`]: the frame for the device.
+    Ending(Vec<u8>),
     /// Contact: other members, those connected, those that agree, own blocks nobody confirmed.
     Synced {
         /// Other active members.
@@ -465,6 +480,9 @@ pub enum Effect {
     Persist(Vec<Arc<Block>>),
     /// Send a frame to a connected member; drop it where that is not possible.
     Send(PeerId, Vec<u8>),
+    /// Ask a member that turned this device away what ended the membership, with this frame; drop it where that
+    /// is not possible.
+    AskEnding(PeerId, Vec<u8>),
     /// Broadcast an entry by gossip.
     Hint(Vec<u8>),
     /// Broadcast a row of counters by gossip.

@@ -10,6 +10,7 @@
 mod candidates;
 mod confirmed;
 mod counters;
+mod ending;
 mod failure;
 mod functions;
 mod idle;
@@ -39,6 +40,7 @@ use osiris_mesh::{
 
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
+pub use ending::{ASK_AGAIN_AFTER, Ended};
 use functions::Functions;
 use idle::Idle;
 pub use idle::{
@@ -92,6 +94,8 @@ pub struct Node {
     returned: u64,
     /// When a member's connection was lost, or this node started without one.
     gone_since: BTreeMap<PeerId, Mono>,
+    /// When a member that turned this device away was last asked why.
+    asked_ending: Option<Mono>,
     draining: bool,
     read_only: Option<String>,
     twin: Twin,
@@ -131,6 +135,7 @@ impl Node {
             unseen,
             returned: 0,
             gone_since,
+            asked_ending: None,
             draining: false,
             read_only: None,
             twin: Twin::new(now),
@@ -165,7 +170,10 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input) {
         assert!(self.effects.is_empty(), "effects are drained before the next input");
         match input {
-            Input::Start => self.started = true,
+            Input::Start => {
+                self.started = true;
+                self.warn_ended();
+            }
             Input::PeerUp(peer) => {
                 self.gone_since.remove(&peer);
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
@@ -193,6 +201,8 @@ impl Node {
                 }
             }
             Input::Malformed(peer) => self.malformed(peer),
+            Input::TurnedAway(peer) => self.turned_away(now, peer),
+            Input::Ending(peer, bytes) => self.ending_told(now, peer, &bytes),
             Input::Hint(bytes) => {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
                 self.admitted(now, &admitted);
@@ -309,12 +319,12 @@ impl Node {
         }
         self.effects.push_back(Effect::Persist(blocks.to_vec()));
         // Receipts first: who has just left the fleet is told so before its connection is closed.
-        if blocks.len() <= RECEIPTS_MAX {
-            self.send_receipts(blocks);
-        }
+        self.send_receipts(blocks);
         self.publish();
     }
 
+    /// Tells connected authors that their blocks are here. Who is behind many learns it from a digest, as after a
+    /// catch-up; counted for each author, so that a flood by one keeps nobody else waiting.
     fn send_receipts(&mut self, blocks: &[Arc<Block>]) {
         let mut receipts: BTreeMap<PeerId, Vec<BlockId>> = BTreeMap::new();
         let connected: BTreeSet<_> = self.sync.peers().copied().collect();
@@ -324,7 +334,7 @@ impl Node {
                 receipts.entry(author).or_default().push(block.id());
             }
         }
-        for (author, ids) in receipts {
+        for (author, ids) in receipts.into_iter().filter(|(_, ids)| ids.len() <= RECEIPTS_MAX) {
             self.send(author, &Frame::Receipt(ids));
         }
     }
@@ -334,7 +344,8 @@ impl Node {
         if let Some(why) = &self.read_only {
             return Err(Refusal::storage(why));
         }
-        let block = self.writer.append(&mut self.ledger, now, payload).map_err(Refusal::from)?;
+        let appended = self.writer.append(&mut self.ledger, now, payload);
+        let block = appended.map_err(|error| self.refused(error))?;
         self.effects.push_back(Effect::Persist(vec![Arc::clone(&block)]));
         self.effects.push_back(Effect::Hint(block.entry().to_vec()));
         self.idle.blocks_came(now);

@@ -87,13 +87,10 @@ impl Node {
             Request::Admit { device, invitation, proof, label } => {
                 self.admit(now, token, op::Admitted { invitation, device, proof, label })
             }
+            Request::Ending { device, question } => self.tell_ending(device, &question).map(Some),
             Request::Leave { timeout_ms } => self.leave(now, token, timeout_ms),
             Request::Drain => self.drain(now).map(|count| Some(Reply::Drained(count))),
-            Request::Sync { timeout_ms } => {
-                self.sync.hurry(now);
-                self.wait(now, token, None, timeout_ms, false);
-                Ok(None)
-            }
+            Request::Sync { timeout_ms } => self.make_contact(now, token, timeout_ms),
             Request::Recovery => {
                 self.recovery().map(|(key, generation)| Some(Reply::Recovery { key, generation }))
             }
@@ -153,15 +150,32 @@ impl Node {
                 self.effects.push_back(Effect::Reply(waiting.token, answer));
                 continue;
             }
-            let reply = match waiting.block.and_then(|id| self.ledger.get(&id).cloned()) {
-                Some(block) => self.written(block, &waiting),
-                None => self.contact(),
+            let block = waiting.block.and_then(|id| self.ledger.get(&id).cloned());
+            // What counts is acknowledged, also where it is the last that this device wrote.
+            let counts = match &block {
+                Some(block) => self.ledger.is_effective(block),
+                None => self.has_left(),
             };
-            self.effects.push_back(Effect::Reply(waiting.token, Ok(reply)));
+            let void = if counts { None } else { self.void() };
+            let reply = match (void, block) {
+                (Some(refusal), _) => Err(refusal),
+                (None, Some(block)) => Ok(self.written(block, &waiting)),
+                (None, None) => Ok(self.contact()),
+            };
+            self.effects.push_back(Effect::Reply(waiting.token, reply));
         }
     }
 
     fn is_settled(&mut self, waiting: &Waiting) -> bool {
+        if self.view.was_member(&self.me) {
+            let block = waiting.block.and_then(|id| self.ledger.get(&id));
+            match block {
+                Some(block) if self.ledger.is_effective(block) => {}
+                // Who has left hands on that it did.
+                None if self.has_left() && !self.unseen.is_empty() => return false,
+                _ => return true,
+            }
+        }
         let others = self.others;
         let Some(block) = waiting.block else {
             let connected = self.sync.peers().count();
@@ -178,6 +192,16 @@ impl Node {
     fn written(&self, block: Arc<Block>, waiting: &Waiting) -> Reply {
         let others = self.others;
         Reply::Written { block, seen_by: (waiting.seen_by.len() as u64).min(others), others }
+    }
+
+    fn make_contact(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
+        let has_news = self.has_left() && !self.unseen.is_empty();
+        if let Some(refusal) = self.void().filter(|_| !has_news) {
+            return Err(refusal);
+        }
+        self.sync.hurry(now);
+        self.wait(now, token, None, timeout_ms, false);
+        Ok(None)
     }
 
     fn contact(&mut self) -> Reply {
@@ -320,7 +344,7 @@ impl Node {
     fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {
         let member = self.view.members().get(&self.me).filter(|member| member.active);
         let Some(member) = member else {
-            return Err(Refusal::from(osiris_ledger::AppendError::NotMember));
+            return Err(self.refused(osiris_ledger::AppendError::NotMember));
         };
         if self.is_last_admin(&self.me) && self.others > 0 {
             return Err(Refusal::new(
@@ -367,6 +391,7 @@ impl Node {
                     read_only: self.read_only.clone(),
                     forged: self.idle.problem(),
                     twin: self.twin.problem(),
+                    ended: self.ended(),
                     heads: self.ledger.heads(),
                     document_heads: self.idle.heads(now, &mut self.ledger),
                 }))

@@ -122,6 +122,8 @@ impl World<'_> {
         }
         if !accepted {
             dialing.backoff.refused(now_ms, random);
+            let peer = self.devices[to as usize].peer;
+            self.input(node, Input::TurnedAway(peer));
             return self.keep(from);
         }
         dialing.backoff.reset();

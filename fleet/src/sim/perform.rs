@@ -7,7 +7,7 @@ use osiris_mesh::{PeerId, proto::sync::Frame};
 
 use crate::{
     manifest::Replicas,
-    node::{Effect, Input},
+    node::{Effect, Input, Request},
     placement,
 };
 
@@ -16,6 +16,7 @@ use super::{
     process::Done,
     queue::{NodeId, Process, What},
     report::print,
+    workload::Asked,
     world::{Standing, World},
 };
 
@@ -177,6 +178,7 @@ impl World<'_> {
         match effect {
             Effect::Persist(_) => {}
             Effect::Send(peer, bytes) => self.send(node, peer, bytes.into()),
+            Effect::AskEnding(peer, question) => self.ask_ending(node, peer, question),
             Effect::Hint(entry) => self.hint(node, entry.into()),
             Effect::Reply(token, reply) => self.answered(node, token, reply),
             Effect::Published(view) => self.published(node, &view),
@@ -216,6 +218,29 @@ impl World<'_> {
             for at in arrivals {
                 self.queue.at(at, What::Frame { pair, generation, to: side, bytes: Arc::clone(&bytes) });
             }
+        }
+    }
+
+    /// A node that was turned away asks why, on a connection of its own.
+    fn ask_ending(&mut self, node: NodeId, peer: PeerId, question: Vec<u8>) {
+        let Some(to) = self.by_peer.get(&peer).copied() else { return };
+        let device = self.devices[node as usize].author;
+        let was_member = |view: &View| view.was_member(&device);
+        let told = self.devices[to as usize].running.as_ref().is_some_and(|run| was_member(run.node.view()));
+        if told && self.is_up(to) && self.network.reaches(node, to) && self.network.greets() {
+            self.ask(to, Asked::Ending { device: node }, Request::Ending { device, question });
+        }
+    }
+
+    /// It is told, unless the answer is lost.
+    pub(super) fn tell_ending(&mut self, node: NodeId, device: NodeId, frame: Vec<u8>) {
+        if self.options.owns_everything() && !self.devices[node as usize].hostile {
+            self.inspect(node, &frame);
+        }
+        if self.network.reaches(node, device) && self.network.greets() {
+            self.branches.count("told of its end");
+            let (pause, peer) = (2 * self.network.delay(), self.devices[node as usize].peer);
+            self.later(device, pause, Input::Ending(peer, frame));
         }
     }
 

@@ -26,6 +26,10 @@ pub(super) enum Asked {
     Admit {
         stranger: NodeId,
     },
+    /// A device that is no member any more, and was turned away.
+    Ending {
+        device: NodeId,
+    },
 }
 
 /// A join ticket.
@@ -101,6 +105,7 @@ impl Asked {
             Self::Leave => "leave",
             Self::Invite { .. } => "invite",
             Self::Admit { .. } => "admit",
+            Self::Ending { .. } => "ending",
         }
     }
 }

@@ -24,6 +24,11 @@ pub trait Roster: Send + Sync + 'static {
     /// node itself.
     fn members(&self) -> Vec<PeerId>;
 
+    /// Whether this key was a member and is none any more. It may hear what ended that, and nothing else.
+    fn was_member(&self, _: &PeerId) -> bool {
+        false
+    }
+
     /// Whether this key may call functions, and nothing else: an application's device.
     fn may_call(&self, peer: &PeerId) -> bool {
         self.is_member(peer)
@@ -35,6 +40,12 @@ pub trait Roster: Send + Sync + 'static {
 pub trait Services: Send + Sync + 'static {
     /// A stranger asks to be admitted. `device` is the key that its handshake proved.
     fn join(&self, device: PeerId, request: JoinRequest) -> BoxFuture<'static, JoinReply>;
+
+    /// A device that was a member asks what ended that: the frame that answers its own, or nothing.
+    /// At most [`FRAME_BYTES_MAX`].
+    fn ending(&self, _device: PeerId, _question: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        Box::pin(async { None })
+    }
 
     /// A member, or a key that may call, calls a function here. It must not be relayed again.
     fn call(&self, peer: PeerId, request: CallRequest) -> BoxFuture<'static, CallReply>;
@@ -83,6 +94,12 @@ pub enum MeshEvent {
     /// that hears it has a twin: the same key is in use twice.
     Twin {
         /// The peer that says so.
+        peer: PeerId,
+    },
+    /// A peer does not take this node for a member. It may know what ended the membership: see
+    /// [`Mesh::ask_ending`](super::Mesh::ask_ending).
+    TurnedAway {
+        /// The peer.
         peer: PeerId,
     },
     /// A member sent what no protocol of the mesh knows. Where that was on its link, the link ends.

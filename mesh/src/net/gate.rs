@@ -13,7 +13,7 @@ use osiris_protocol::alpn::{self, code};
 use super::{api::Roster, bind::peer_id};
 use crate::{
     PeerId,
-    limits::{JOINS_BURST_MAX, JOINS_PER_SECOND},
+    limits::{ENDED_BURST_MAX, ENDED_PER_SECOND, JOINS_BURST_MAX, JOINS_PER_SECOND},
 };
 
 /// Locks a mutex that no panic can leave inconsistent: every critical section of this crate changes
@@ -29,12 +29,34 @@ pub(super) struct Gate {
     /// Weak handles: this must not keep a connection alive that its users have dropped.
     open: Mutex<BTreeMap<PeerId, Vec<WeakConnectionHandle>>>,
     strangers: Mutex<Bucket>,
+    ended: Mutex<Bucket>,
 }
 
-/// A token bucket for connections of strangers.
+/// A token bucket for connections of those who are no members.
 struct Bucket {
     tokens: f64,
     filled: Instant,
+    burst: f64,
+    per_second: f64,
+}
+
+impl Bucket {
+    fn full(burst: u32, per_second: u32) -> Self {
+        let burst = f64::from(burst);
+        Self { tokens: burst, filled: Instant::now(), burst, per_second: f64::from(per_second) }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let filled = now.duration_since(self.filled).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + filled).min(self.burst);
+        self.filled = now;
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
 }
 
 impl Gate {
@@ -42,7 +64,8 @@ impl Gate {
         Self {
             roster,
             open: Mutex::new(BTreeMap::new()),
-            strangers: Mutex::new(Bucket { tokens: f64::from(JOINS_BURST_MAX), filled: Instant::now() }),
+            strangers: Mutex::new(Bucket::full(JOINS_BURST_MAX, JOINS_PER_SECOND)),
+            ended: Mutex::new(Bucket::full(ENDED_BURST_MAX, ENDED_PER_SECOND)),
         }
     }
 
@@ -83,16 +106,19 @@ impl Gate {
     }
 
     fn admit_stranger(&self) -> bool {
-        let mut bucket = lock(&self.strangers);
-        let now = Instant::now();
-        let filled = now.duration_since(bucket.filled).as_secs_f64() * f64::from(JOINS_PER_SECOND);
-        bucket.tokens = (bucket.tokens + filled).min(f64::from(JOINS_BURST_MAX));
-        bucket.filled = now;
-        let admitted = bucket.tokens >= 1.0;
-        if admitted {
-            bucket.tokens -= 1.0;
+        lock(&self.strangers).take()
+    }
+
+    /// Whether a device may hear what ended its membership: it had one, and few ask.
+    fn tells_end(&self, peer: &PeerId) -> Result<(), AfterHandshakeOutcome> {
+        if !self.roster.was_member(peer) {
+            return Err(not_a_member());
         }
-        admitted
+        if lock(&self.ended).take() {
+            Ok(())
+        } else {
+            Err(reject(code::BUSY, "too many devices ask, try again in a minute"))
+        }
     }
 
     fn decide(&self, conn: &Connection) -> AfterHandshakeOutcome {
@@ -103,15 +129,18 @@ impl Gate {
             }
             return AfterHandshakeOutcome::Accept;
         }
+        if conn.alpn() == alpn::ENDED && conn.side() == Side::Server {
+            return self.tells_end(&peer).err().unwrap_or(AfterHandshakeOutcome::Accept);
+        }
         // Remembered before it is checked: a member that is removed in between is either swept or
         // seen as removed here.
         self.remember(peer, conn);
-        if self.allows(&peer, conn.alpn()) {
-            AfterHandshakeOutcome::Accept
-        } else {
-            reject(code::NOT_A_MEMBER, "not a member of this fleet")
-        }
+        if self.allows(&peer, conn.alpn()) { AfterHandshakeOutcome::Accept } else { not_a_member() }
     }
+}
+
+fn not_a_member() -> AfterHandshakeOutcome {
+    reject(code::NOT_A_MEMBER, "not a member of this fleet")
 }
 
 fn reject(code: u32, reason: &str) -> AfterHandshakeOutcome {
@@ -153,6 +182,20 @@ mod tests {
         }
     }
 
+    struct Ended;
+
+    impl Roster for Ended {
+        fn is_member(&self, _: &PeerId) -> bool {
+            false
+        }
+        fn members(&self) -> Vec<PeerId> {
+            Vec::new()
+        }
+        fn was_member(&self, _: &PeerId) -> bool {
+            true
+        }
+    }
+
     #[test]
     fn strangers_have_a_small_budget() {
         let gate = Gate::new(Arc::new(Nobody));
@@ -165,8 +208,16 @@ mod tests {
         let gate = Gate::new(Arc::new(Nobody));
         let stranger = PeerId::from_bytes([1; 32]);
         assert!(gate.allows(&stranger, alpn::JOIN));
-        for closed in [alpn::SYNC, alpn::CALL, alpn::BLOB, iroh_gossip::ALPN, b"other"] {
+        for closed in [alpn::SYNC, alpn::CALL, alpn::BLOB, alpn::ENDED, iroh_gossip::ALPN, b"other"] {
             assert!(!gate.allows(&stranger, closed));
         }
+        assert!(gate.tells_end(&stranger).is_err());
+    }
+
+    #[test]
+    fn devices_whose_membership_ended_have_a_small_budget() {
+        let gate = Gate::new(Arc::new(Ended));
+        let told = (0..1_000).filter(|_| gate.tells_end(&PeerId::from_bytes([1; 32])).is_ok()).count();
+        assert!((8..12).contains(&told), "{told}");
     }
 }

@@ -73,7 +73,11 @@ pub(super) async fn dial(shared: Arc<Shared>, due: DueDial) {
         Ok((link, registered)) => run(&shared, peer, link, registered).await,
         Err(end) => {
             tracing::debug!(peer = ?peer, ?end, "no link");
+            let turned_away = matches!(end, DialEnd::NotAMember(_));
             shared.dial_ended(peer, generation, end);
+            if turned_away {
+                shared.tell(MeshEvent::TurnedAway { peer }).await;
+            }
         }
     }
 }
@@ -141,6 +145,7 @@ async fn connect(shared: &Shared, peer: PeerId, generation: u64) -> Result<(Link
 fn refusal(reason: &ConnectionError) -> DialEnd {
     let why = describe_close(reason);
     match close_code(reason) {
+        Some(code::NOT_A_MEMBER) => DialEnd::NotAMember(why),
         Some(_) => DialEnd::Refused(why),
         None => DialEnd::Unreachable(why),
     }

@@ -21,6 +21,7 @@ use super::{
     blobs::{self, Blobs, FetchError},
     calls::{self, CallFailure, Calls},
     config::{MeshConfig, MeshError},
+    ended::{self, Endings},
     gate::{Gate, GateHook},
     hints::{self, HintTask, Hints},
     keeper,
@@ -170,6 +171,15 @@ impl Mesh {
         blobs::fetch(&self.shared, peer, hash, to, max_bytes).await
     }
 
+    /// Asks a peer that turned this node away what ended the membership: a frame, and the frame that answers it.
+    /// The peer answers nobody but a device that was a member.
+    ///
+    /// # Errors
+    /// A sentence's part, for the log.
+    pub async fn ask_ending(&self, peer: PeerId, question: Bytes) -> Result<Bytes, String> {
+        ended::ask(&self.shared, peer, question).await
+    }
+
     /// Looks at the roster again: dials new members, and closes every connection of those who are
     /// members no more. Call it after every change.
     pub fn roster_changed(&self) {
@@ -219,7 +229,8 @@ fn route(shared: &Arc<Shared>, hints: Option<[HintTask; 2]>) -> Router {
         .accept(alpn::SYNC, Links(Arc::clone(shared)))
         .accept(alpn::CALL, Calls(Arc::clone(shared)))
         .accept(alpn::BLOB, Blobs(Arc::clone(shared)))
-        .accept(alpn::JOIN, Joins(Arc::clone(shared)));
+        .accept(alpn::JOIN, Joins(Arc::clone(shared)))
+        .accept(alpn::ENDED, Endings(Arc::clone(shared)));
     if let Some(tasks) = hints {
         let gossip = hints::spawn(shared.endpoint.clone());
         router = router.accept(iroh_gossip::ALPN, gossip.clone());

@@ -7,7 +7,8 @@
 //! keeper      dials whom we want a link to       link    one link: greet, read, write
 //! calls       osiris/call/1                      blobs   osiris/blob/1
 //! admission   osiris/join/1, the admitting side  join    osiris/join/1, the newcomer's side
-//! hints       iroh-gossip                        bind    the endpoint
+//! ended       osiris/ended/1, both sides         bind    the endpoint
+//! hints       iroh-gossip
 //! ```
 //!
 //! **Invariants.** No lock is held across an `await`. Every queue is bounded, and what does not fit
@@ -19,6 +20,7 @@ mod bind;
 mod blobs;
 mod calls;
 mod config;
+mod ended;
 mod gate;
 mod hints;
 mod join;

@@ -30,8 +30,8 @@ use super::{
 use crate::{
     PeerId,
     limits::{
-        BLOBS_SERVED_MAX, CALL_BODIES_KIB_MAX, CALLS_SERVED_MAX, FRAME_BYTES_MAX, JOINS_SERVED_MAX,
-        SEND_BYTES_QUEUED_MAX, SEND_FRAMES_QUEUED_MAX,
+        BLOBS_SERVED_MAX, CALL_BODIES_KIB_MAX, CALLS_SERVED_MAX, ENDED_SERVED_MAX, FRAME_BYTES_MAX,
+        JOINS_SERVED_MAX, SEND_BYTES_QUEUED_MAX, SEND_FRAMES_QUEUED_MAX,
     },
     proto::{backoff::Backoff, membership::AddressBook, message::AddressEntry},
 };
@@ -68,6 +68,7 @@ pub(super) struct Budgets {
     pub(super) call_bodies_kib: Arc<Semaphore>,
     pub(super) blobs: Arc<Semaphore>,
     pub(super) joins: Arc<Semaphore>,
+    pub(super) ended: Arc<Semaphore>,
 }
 
 impl Default for Budgets {
@@ -77,6 +78,7 @@ impl Default for Budgets {
             call_bodies_kib: Arc::new(Semaphore::new(CALL_BODIES_KIB_MAX)),
             blobs: Arc::new(Semaphore::new(BLOBS_SERVED_MAX)),
             joins: Arc::new(Semaphore::new(JOINS_SERVED_MAX)),
+            ended: Arc::new(Semaphore::new(ENDED_SERVED_MAX)),
         }
     }
 }
@@ -158,6 +160,8 @@ pub(super) struct DueDial {
 #[derive(Debug)]
 pub(super) enum DialEnd {
     Unreachable(String),
+    /// The peer does not take this node for a member.
+    NotAMember(String),
     Refused(String),
     /// Another connection to the same peer was preferred.
     Superseded,
@@ -419,7 +423,7 @@ impl Shared {
                     known.backoff.failed(now_ms, random);
                     known.last_error = Some(why);
                 }
-                DialEnd::Refused(why) => {
+                DialEnd::Refused(why) | DialEnd::NotAMember(why) => {
                     known.backoff.refused(now_ms, random);
                     known.last_error = Some(why);
                 }

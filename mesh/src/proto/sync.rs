@@ -32,7 +32,7 @@ pub const NUDGE: Duration = Duration::from_millis(120);
 pub const ROUNDS_MAX: u32 = 64;
 /// Chains whose whole vector is at most about as large as the hashes of all buckets, 4 KiB.
 pub const VECTOR_AT_ONCE_MAX: usize = 128;
-/// Blocks in one answer to which receipts are sent one by one.
+/// Blocks of one author, of those that came at once, to which receipts are sent one by one.
 pub const RECEIPTS_MAX: usize = 16;
 
 /// One frame of `osiris/sync/1`, in CBOR.
@@ -298,6 +298,20 @@ impl Sync {
             Frame::Rows(_) => {}
         }
         outcome
+    }
+
+    /// Handles what a peer that is not connected answered to the question what ended this device's membership:
+    /// blocks, which come through the same door as all others. Says whether the peer has more.
+    pub fn ending(&mut self, now: Now, from: PeerId, frame: Frame, ledger: &mut Ledger) -> (Outcome, bool) {
+        let mut outcome = Outcome::default();
+        let Frame::Blocks(entries, more) = frame else {
+            self.malformed(from);
+            return (outcome, false);
+        };
+        let (entries, held_back) = self.within_quota(now, from, entries);
+        self.admit_all(from, ledger, &entries, &mut outcome);
+        self.charge(now, &outcome.admitted);
+        (outcome, more && !held_back)
     }
 
     /// Handles a gossip hint: one entry. Returns what was admitted; where something that it names is

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod calls;
+mod ended;
 mod garbage;
 mod joins;
 mod links;

@@ -30,11 +30,11 @@ pub(crate) fn id(n: u8) -> PeerId {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct TestRoster(Mutex<BTreeSet<PeerId>>);
+pub(crate) struct TestRoster(Mutex<BTreeSet<PeerId>>, Mutex<BTreeSet<PeerId>>);
 
 impl TestRoster {
     pub(crate) fn of(members: &[u8]) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(members.iter().map(|n| id(*n)).collect())))
+        Arc::new(Self(Mutex::new(members.iter().map(|n| id(*n)).collect()), Mutex::default()))
     }
 
     pub(crate) fn add(&self, n: u8) {
@@ -43,6 +43,7 @@ impl TestRoster {
 
     pub(crate) fn remove(&self, n: u8) {
         self.0.lock().expect("not poisoned").remove(&id(n));
+        self.1.lock().expect("not poisoned").insert(id(n));
     }
 }
 
@@ -54,6 +55,10 @@ impl Roster for TestRoster {
     fn members(&self) -> Vec<PeerId> {
         let members = self.0.lock().expect("not poisoned");
         members.iter().copied().collect()
+    }
+
+    fn was_member(&self, peer: &PeerId) -> bool {
+        self.1.lock().expect("not poisoned").contains(peer)
     }
 }
 
@@ -86,6 +91,11 @@ impl Services for TestServices {
             _ => JoinReply::refused(RefusalCode::Busy, "Come back later."),
         };
         Box::pin(std::future::ready(answer))
+    }
+
+    fn ending(&self, device: PeerId, question: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let answer = Bytes::from([device.as_bytes(), &question[..]].concat());
+        Box::pin(std::future::ready((!question.is_empty()).then_some(answer)))
     }
 
     fn call(&self, _peer: PeerId, request: CallRequest) -> BoxFuture<'static, CallReply> {

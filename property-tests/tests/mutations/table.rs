@@ -254,4 +254,18 @@ pub(crate) const ALL: &[Mutation] = &[
         replace: "        let named = head.and_then(journal::read_head_file).filter(|_| false);\n",
         test: JOURNAL,
     },
+    Mutation {
+        name: "what a device is told when its membership has ended, and no more",
+        file: "crdt-ledger/src/ledger/ending.rs",
+        find: "        Some(self.lacks_below(theirs, &ends, bytes_max))\n",
+        replace: "        Some(self.compare(theirs, bytes_max).0)\n",
+        test: ledger("ending", "a_revoked_device_gets_what_revokes_it_and_nothing_that_came_after"),
+    },
+    Mutation {
+        name: "telling it only where no admission stands",
+        file: "crdt-ledger/src/ledger/ending.rs",
+        find: "(!grants.is_empty() && !grants.iter().any(stands)).then_some(grants)",
+        replace: "(!grants.is_empty() || !grants.iter().any(stands)).then_some(grants)",
+        test: ledger("ending", "members_and_strangers_are_given_nothing"),
+    },
 ];

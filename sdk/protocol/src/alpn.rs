@@ -11,6 +11,9 @@ pub const CALL: &[u8] = b"osiris/call/1";
 /// Function artifacts by their BLAKE3 hash.
 pub const BLOB: &[u8] = b"osiris/blob/1";
 
+/// What ended a membership: spoken by a device that was a member, with members.
+pub const ENDED: &[u8] = b"osiris/ended/1";
+
 /// Codes with which a connection or a stream is closed on purpose.
 ///
 /// They share one number space over all protocols, so that a log line is read without knowing which

@@ -1,7 +1,9 @@
 //! The demo's three nodes: processes of this binary, each with its own folder, on loopback.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -111,9 +113,16 @@ impl Fleet {
     pub(in crate::commands) async fn join(&mut self, nodes: usize) -> Done<()> {
         let others = nodes.saturating_sub(1);
         let ticket = self.invite(others).await?;
+        // A ticket is a secret, and other users see arguments.
+        let file = self.root.join("ticket");
+        let kept = File::options().write(true).create(true).truncate(true).mode(0o600).open(&file);
+        kept.and_then(|mut kept| kept.write_all(ticket.as_bytes())).map_err(|error| {
+            Failure::failed(format!("The ticket cannot be kept in {}: {error}.", file.display()))
+        })?;
+        let at_file = format!("@{}", file.display());
         for number in 2..=nodes {
             let (data, label) = (self.folder(number), format!("node-{number}"));
-            self.osiris(&data, &["--mesh", "127.0.0.1:0", "join", &ticket, "--label", &label]).await?;
+            self.osiris(&data, &["--mesh", "127.0.0.1:0", "join", &at_file, "--label", &label]).await?;
             let node = self.up(number).await?;
             self.nodes.push(node);
         }

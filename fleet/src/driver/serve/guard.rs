@@ -59,6 +59,12 @@ impl Guard {
                 host.chars().take(80).collect::<String>()
             )));
         }
+        // Browsers send each once. Of several, what reads the request next may take another one than this.
+        if several(headers, header::ORIGIN.as_str()) || several(headers, "sec-fetch-site") {
+            return Err(ApiError::bad_request(
+                "The request has several `Origin` or `Sec-Fetch-Site` headers.",
+            ));
+        }
         if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default();
             if !self.is_own_origin(origin, host) {
@@ -66,7 +72,7 @@ impl Guard {
             }
         }
         if let Some(site) = headers.get("sec-fetch-site")
-            && matches!(site.as_bytes(), b"cross-site" | b"same-site")
+            && !matches!(site.as_bytes(), b"same-origin" | b"none")
         {
             return Err(foreign("its Sec-Fetch-Site says so"));
         }
@@ -107,6 +113,10 @@ impl Guard {
         // An origin without a port is one of port 80.
         self.is_own(authority) && parsed.port_u16().unwrap_or(80) == self.port
     }
+}
+
+fn several(headers: &HeaderMap, name: &str) -> bool {
+    headers.get_all(name).iter().nth(1).is_some()
 }
 
 fn foreign(why: &str) -> ApiError {
@@ -179,6 +189,19 @@ mod tests {
         assert_eq!(with("sec-fetch-site", "none"), 200);
         assert_eq!(with("sec-fetch-site", "cross-site"), 403);
         assert_eq!(with("sec-fetch-site", "same-site"), 403);
+        assert_eq!(with("sec-fetch-site", "none, cross-site"), 403);
+    }
+
+    #[test]
+    fn headers_that_say_where_a_request_comes_from_come_once() {
+        let guard = Guard::new("127.0.0.1:8080".parse().expect("an address"), None);
+        let own = ("origin", "http://localhost:8080");
+        let evil = ("origin", "http://evil.example");
+        let (same, cross) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
+        for both in [[own, evil], [evil, own], [own, own], [same, cross], [cross, same]] {
+            let all: Vec<_> = [("host", "localhost:8080")].into_iter().chain(both).collect();
+            assert_eq!(check(&guard, &all), 400, "{both:?}");
+        }
     }
 
     #[test]
