@@ -532,9 +532,13 @@ fn a_node_that_hangs_is_not_waited_for_and_the_doctor_says_so() {
     );
     let remove = ["remove", "a", "--timeout", "100ms"];
     home.fails(&remove, 6, &["unknown whether this was recorded", "osiris ledger log"]);
+    home.fails(&["ledger", "verify", "--timeout", "100ms"], 6, &["No answer", "--timeout"]);
+    // Ten minutes are allowed, and ten seconds are enough to see that nothing will come.
+    home.fails(&["ledger", "verify"], 6, &["within 10 s", "osiris doctor"]);
     let doctor = home.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.out.contains("does not answer"), "{doctor:?}");
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("goes on");
+    assert_eq!(home.done(&["ledger", "verify", "-o", "json"]).json()["problems"], serde_json::json!([]));
     node.down();
 }
 

@@ -258,6 +258,8 @@ pub enum Query {
     Log(Box<LogQuery>),
     /// Every block, in order.
     Blocks,
+    /// Which of these blocks are not here.
+    Missing(Vec<BlockId>),
     /// [`FleetCounters`].
     Counters,
     /// This device's grants, highest rank first.
@@ -350,6 +352,8 @@ pub enum Reply {
     Grants(Vec<(Logged, i64)>),
     /// [`Query::Blocks`], each with whether it counts.
     Blocks(Vec<(Arc<Block>, bool)>),
+    /// [`Query::Missing`].
+    Missing(BTreeSet<BlockId>),
     /// [`Query::Counters`].
     Counters(FleetCounters),
     /// [`Request::Recovery`].
