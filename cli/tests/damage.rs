@@ -162,7 +162,7 @@ fn damage_of_the_journal_is_said_with_its_record_and_byte_and_how_to_mend_it() {
     for byte in [0, 5, 20, 40] {
         let header = ("journal".to_owned(), None, Some(0), "header", "Nothing is lost");
         let harm = move |home: &Home| flip(home, "journal", byte, 1);
-        cases.push(case(format!("byte {byte} of the header"), harm, &[header.clone()]));
+        cases.push(case(format!("byte {byte} of the header"), harm, std::slice::from_ref(&header)));
         let harm = move |home: &Home| {
             flip(home, "journal", byte, 1);
             remove(home, "journal.head");

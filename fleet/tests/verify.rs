@@ -68,6 +68,11 @@ async fn a_members_folder_is_looked_into_and_others_are_named_that_can_mend_it()
     std::fs::write(&path, &bytes).expect("damaged");
     let found = problems(&flipped);
     assert!(found[0].what.contains("1 record is damaged"), "{found:?}");
-    assert!(found[0].next.contains("only a backup"), "nobody is known to be a member: {found:?}");
-    assert!(found.iter().any(|problem| problem.what.contains("cannot be judged")), "{found:?}");
+    assert!(found[0].next.contains("`osiris sync` bring back"), "{found:?}");
+    assert!(found[1].what.contains("cannot be judged"), "{found:?}");
+    assert_eq!(found.len(), 2, "that this device is a member is among what cannot be judged: {found:?}");
+    let mut replica = driver::Offline::open(flipped.path()).await.expect("opened");
+    let doctor = replica.doctor().await.expect("a doctor").problems;
+    assert!(doctor.iter().any(|problem| problem.contains("cannot be judged")), "{doctor:?}");
+    assert!(!doctor.iter().any(|problem| problem.contains("device.key")), "{doctor:?}");
 }

@@ -8,34 +8,34 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Header and frame of the journal's format (`osiris_ledger::journal`).
-pub const HEADER: usize = 44;
+pub(crate) const HEADER: usize = 44;
 const FRAME: usize = 36;
 /// Longer than any command here takes, unless it hangs.
 const HANGS: Duration = Duration::from_secs(120);
 
 /// A folder of its own for the data and for everything else that a home folder holds.
-pub struct Home(tempfile::TempDir);
+pub(crate) struct Home(tempfile::TempDir);
 
 /// What was found.
-pub struct Found {
-    pub code: i32,
-    pub problems: Vec<Problem>,
+pub(crate) struct Found {
+    pub(crate) code: i32,
+    pub(crate) problems: Vec<Problem>,
     /// All that was printed.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 #[derive(Debug)]
-pub struct Problem {
-    pub what: String,
-    pub file: String,
-    pub record: Option<u64>,
-    pub byte: Option<u64>,
-    pub next: String,
+pub(crate) struct Problem {
+    pub(crate) what: String,
+    pub(crate) file: String,
+    pub(crate) record: Option<u64>,
+    pub(crate) byte: Option<u64>,
+    pub(crate) next: String,
 }
 
 impl Home {
     /// A folder with a fleet and so many deploys more, of which only the files are left that say something.
-    pub fn founded(deploys: usize) -> Self {
+    pub(crate) fn founded(deploys: usize) -> Self {
         let home = Self(tempfile::tempdir().expect("a folder"));
         home.done(&["init", "--name", "home", "--label", "test"]);
         for n in 0..deploys {
@@ -46,33 +46,33 @@ impl Home {
         home
     }
 
-    pub fn deploy(&self, name: &str) {
+    pub(crate) fn deploy(&self, name: &str) {
         let wasm = self.0.path().join("summary.wasm");
         std::fs::write(&wasm, osiris_examples::SUMMARY).expect("written");
         self.done(&["deploy", wasm.to_str().expect("UTF-8"), "--name", name]);
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.path().join("data").join(name)
     }
 
-    pub fn put(&self, file: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn put(&self, file: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.file(file), bytes).expect("written");
     }
 
-    pub fn journal(&self) -> Vec<u8> {
+    pub(crate) fn journal(&self) -> Vec<u8> {
         std::fs::read(self.file("journal")).expect("the journal")
     }
 
     /// The same files in another place.
-    pub fn copied(&self) -> Self {
+    pub(crate) fn copied(&self) -> Self {
         let copy = Self(tempfile::tempdir().expect("a folder"));
         copy_folder(&self.file(""), &copy.file(""));
         copy
     }
 
     /// The component that all functions have, and one of the manifests, below the data folder.
-    pub fn blobs(&self) -> (String, String) {
+    pub(crate) fn blobs(&self) -> (String, String) {
         let blobs = std::fs::read_dir(self.file("library")).expect("the library");
         let mut blobs: Vec<_> = blobs
             .map(|entry| entry.expect("an entry"))
@@ -85,7 +85,7 @@ impl Home {
     }
 
     /// Exit code, stdout and stderr.
-    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_osiris"));
         command.args(arguments).env_clear().current_dir(self.0.path());
         command.env("HOME", self.0.path()).env("OSIRIS_DATA", self.file(""));
@@ -126,7 +126,7 @@ impl Home {
     }
 
     /// What verify finds; the same for people and for programs.
-    pub fn verified(&self) -> Found {
+    pub(crate) fn verified(&self) -> Found {
         let (code, out, err) = self.run(&["ledger", "verify", "-o", "json"]);
         let said: serde_json::Value =
             serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {code} {out} {err}"));
@@ -165,10 +165,10 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// Everything that can be seen of a folder from outside, when it was last looked at apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Snapshot(BTreeMap<PathBuf, (u32, u64, i64, i64, Vec<u8>)>);
+pub(crate) struct Snapshot(BTreeMap<PathBuf, (u32, u64, i64, i64, Vec<u8>)>);
 
 impl Snapshot {
-    pub fn of(home: &Home) -> Self {
+    pub(crate) fn of(home: &Home) -> Self {
         let mut all = BTreeMap::new();
         let mut folders = vec![home.0.path().to_owned()];
         while let Some(folder) = folders.pop() {
@@ -195,7 +195,7 @@ impl Snapshot {
 }
 
 /// Where records start, and the end.
-pub fn places(journal: &[u8]) -> Vec<usize> {
+pub(crate) fn places(journal: &[u8]) -> Vec<usize> {
     let mut places = vec![HEADER];
     while let Some(length) = journal.get(places[places.len() - 1] + 4..).and_then(|rest| rest.first_chunk()) {
         places.push(places[places.len() - 1] + FRAME + u32::from_le_bytes(*length) as usize);
@@ -204,13 +204,13 @@ pub fn places(journal: &[u8]) -> Vec<usize> {
     places
 }
 
-pub fn cut(home: &Home, file: &str, len: usize) {
+pub(crate) fn cut(home: &Home, file: &str, len: usize) {
     let bytes = std::fs::read(home.file(file)).expect("a file");
     std::fs::write(home.file(file), &bytes[..len]).expect("cut");
 }
 
 /// Puts something else in a file's place; a link leads to what was there.
-pub fn exchange(home: &Home, file: &str, kind: &str) {
+pub(crate) fn exchange(home: &Home, file: &str, kind: &str) {
     let path = home.file(file);
     let elsewhere = home.0.path().join("elsewhere");
     if path.exists() {
@@ -229,7 +229,7 @@ pub fn exchange(home: &Home, file: &str, kind: &str) {
 }
 
 /// Takes the right to read a file.
-pub fn deny(home: &Home, file: &str) {
-    let closed = std::fs::Permissions::from_mode(0);
+pub(crate) fn deny(home: &Home, file: &str) {
+    let closed = std::fs::Permissions::from_mode(0o000);
     std::fs::set_permissions(home.file(file), closed).expect("closed");
 }

@@ -333,6 +333,8 @@ impl Desk {
                 "This device is no member any more: it left, or was revoked. Join again with a new ticket: `osiris join TICKET`."
                     .to_owned(),
             ),
+            // Its admission may be among what the journal lacks, of which is spoken apart.
+            None if self.sweep.is_held_back() => None,
             None => Some(format!(
                 "No member of the fleet ever had the key in device.key ({}): the file is another device's. Restore the right one from a backup, or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`.",
                 self.me.short()

@@ -1,8 +1,8 @@
 //! The folder's other files, and whose folder it is.
 
-use std::{fs::File, path::Path};
+use std::{collections::BTreeMap, fs::File, path::Path};
 
-use osiris_ledger::{Author, BlockId, Ledger, Payload, View};
+use osiris_ledger::{Author, Block, BlockId, Ledger, Payload, View};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::open_regular;
 
@@ -79,75 +79,101 @@ fn is_port(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| text.trim().parse::<u16>().is_ok())
 }
 
-/// Whose folder this is: by the device's key, the founder's, and the note of own blocks that others confirmed.
-pub(super) fn identity(
-    data: &Path,
-    ledger: &Ledger,
-    view: &View,
-    key: Option<Author>,
-    mend: Mend,
-) -> Vec<Problem> {
-    let Some(genesis) = ledger.get(&BlockId(ledger.fleet().0)) else { return Vec::new() };
-    let Payload::Founded(founded) = genesis.payload() else { return Vec::new() };
-    let fleet = format!("{} ({})", view.name(), ledger.fleet().short());
-    let noted = noted(data);
-    let (held, lost): (Vec<_>, Vec<_>) = noted.iter().partition(|id| ledger.contains_all(&[**id]));
-    let admin = folder::read(&data.join(ADMIN_KEY)).ok();
-    let admin = admin.and_then(|bytes| parse_key(Path::new(ADMIN_KEY), &bytes).ok());
-    let founder = admin.map(|key| Author(key.verifying_key().to_bytes()) == founded.admin);
-    let mut problems = Vec::new();
-    if let Some(key) = key {
-        let member = view.members().contains_key(&key);
-        let foreign = founder == Some(false) || (held.is_empty() && !lost.is_empty());
-        let wrote = held.iter().filter_map(|id| ledger.get(id)).find(|block| block.author() != key);
-        let other = wrote.map(|block| block.author());
-        let other = other.or((founder == Some(true) && genesis.author() != key).then(|| genesis.author()));
-        if !member && foreign {
-            return vec![problem(
-                format!(
-                    "The journal is another fleet's: it is of {fleet}, of which no member ever had the key in device.key ({}).",
-                    key.short()
-                ),
-                at(JOURNAL),
-                "Put back the folder's own journal and journal.head from a backup; or join again with a new ticket and a new folder.",
-            )];
+/// What says whose folder this is: the device's key, the founder's, and the note of own blocks that others
+/// confirmed, beside what the journal holds.
+pub(super) struct Owner<'a> {
+    pub(super) data: &'a Path,
+    pub(super) ledger: &'a Ledger,
+    pub(super) view: &'a View,
+    /// The journal's, those that wait among them.
+    pub(super) entries: &'a [Vec<u8>],
+    /// Blocks are missing: who is no member by what is left may be one.
+    pub(super) incomplete: bool,
+}
+
+impl Owner<'_> {
+    /// What does not fit together.
+    pub(super) fn problems(&self, key: Option<Author>, mend: Mend) -> Vec<Problem> {
+        let Some(genesis) = self.ledger.get(&BlockId(self.ledger.fleet().0)) else { return Vec::new() };
+        let Payload::Founded(founded) = genesis.payload() else { return Vec::new() };
+        let fleet = format!("{} ({})", self.view.name(), self.ledger.fleet().short());
+        let authors: BTreeMap<BlockId, Option<Author>> =
+            self.entries.iter().map(|entry| (Block::id_of(entry), Block::author_of(entry))).collect();
+        let held = |id: &BlockId| authors.contains_key(id) || self.ledger.contains_all(&[*id]);
+        let (noted, lost): (Vec<_>, Vec<_>) = noted(self.data).into_iter().partition(held);
+        let is_founder = self.admin().map(|admin| admin == founded.admin);
+        let mut problems = Vec::new();
+        if let Some(key) = key {
+            let seen = self.view.members().contains_key(&key) || authors.values().any(|by| *by == Some(key));
+            let other_notes = !self.incomplete && noted.is_empty() && !lost.is_empty();
+            let writers = noted.iter().filter_map(|id| authors.get(id).copied().flatten());
+            let founder = (is_founder == Some(true)).then(|| genesis.author());
+            let user = writers.chain(founder).find(|author| *author != key);
+            match (seen, user) {
+                (false, None) if is_founder == Some(false) || other_notes => {
+                    return vec![another_fleets(&fleet, &key)];
+                }
+                (false, _) if !self.incomplete || user.is_some() => problems.push(no_members(&fleet, &key)),
+                (true, Some(user)) => problems.push(another_members(self.view, &key, &user)),
+                _ => {}
+            }
         }
-        if !member {
+        if is_founder == Some(false) {
             problems.push(problem(
-                format!(
-                    "No member of the fleet {fleet} ever had the key in device.key ({}): the file is another device's, or the journal is another fleet's.",
-                    key.short()
-                ),
-                at(KEY),
-                "Restore the right file from a backup; or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`. If a join was interrupted, run it again.",
-            ));
-        } else if let Some(other) = other {
-            problems.push(problem(
-                format!(
-                    "The key in device.key is of {}, but this folder was used by {}: the file is another device's.",
-                    named(view, &key),
-                    named(view, &other)
-                ),
-                at(KEY),
-                "Restore the right file from a backup. Do not start the node with this one: two nodes would have one key.",
+                format!("The key in admin.key did not found the fleet {fleet}: the file is another fleet's."),
+                at(ADMIN_KEY),
+                "Restore the right file from a backup.",
             ));
         }
+        if !lost.is_empty() {
+            let what = format!(
+                "The file confirmed names {} own block(s) that the journal lacks, though another member confirmed them.",
+                lost.len()
+            );
+            problems.push(problem(what, at("confirmed"), mend.blocks()));
+        }
+        problems
     }
-    if founder == Some(false) {
-        problems.push(problem(
-            format!("The key in admin.key did not found the fleet {fleet}: the file is another fleet's."),
-            at(ADMIN_KEY),
-            "Restore the right file from a backup.",
-        ));
+
+    fn admin(&self) -> Option<Author> {
+        let bytes = folder::read(&self.data.join(ADMIN_KEY)).ok()?;
+        let key = parse_key(Path::new(ADMIN_KEY), &bytes).ok()?;
+        Some(Author(key.verifying_key().to_bytes()))
     }
-    if !lost.is_empty() {
-        let what = format!(
-            "The file confirmed names {} own block(s) that the journal lacks, though another member confirmed them.",
-            lost.len()
-        );
-        problems.push(problem(what, at("confirmed"), mend.blocks()));
-    }
-    problems
+}
+
+fn another_fleets(fleet: &str, key: &Author) -> Problem {
+    problem(
+        format!(
+            "The journal is another fleet's: it is of {fleet}, of which no member ever had the key in device.key ({}).",
+            key.short()
+        ),
+        at(JOURNAL),
+        "Put back the folder's own journal and journal.head from a backup; or join again with a new ticket and a new folder.",
+    )
+}
+
+fn no_members(fleet: &str, key: &Author) -> Problem {
+    problem(
+        format!(
+            "No member of the fleet {fleet} ever had the key in device.key ({}): the file is another device's, or the journal is another fleet's.",
+            key.short()
+        ),
+        at(KEY),
+        "Restore the right file from a backup; or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`. If a join was interrupted, run it again.",
+    )
+}
+
+fn another_members(view: &View, key: &Author, user: &Author) -> Problem {
+    problem(
+        format!(
+            "The key in device.key is of {}, but this folder was used by {}: the file is another device's.",
+            named(view, key),
+            named(view, user)
+        ),
+        at(KEY),
+        "Restore the right file from a backup. Do not start the node with this one: two nodes would have one key.",
+    )
 }
 
 fn named(view: &View, device: &Author) -> String {

@@ -99,8 +99,12 @@ fn judge(
     let mend = Mend::new(&view, key, ledger.is_founded());
     problems.extend(journal::problems(survey, mend, false));
     problems.extend(blocks::refused(&refused, survey));
-    problems.extend(blocks::waiting(&ledger, &view, &refused, survey, mend));
-    problems.extend(files::identity(data, &ledger, &view, key, mend));
+    let waiting = blocks::waiting(&ledger, &view, &refused, survey, mend);
+    let found = &survey.found;
+    let incomplete = waiting.is_some() || found.lost_end.is_some() || !found.damage.is_empty();
+    problems.extend(waiting);
+    let owner = files::Owner { data, ledger: &ledger, view: &view, entries: &found.entries, incomplete };
+    problems.extend(owner.problems(key, mend));
     let (components, wrong) = library::problems(&data.join("library"), &view, key);
     problems.extend(wrong);
     problems.extend(kept(data, mend));
