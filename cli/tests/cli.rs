@@ -578,7 +578,7 @@ fn the_doctor_looks_at_what_is_served_at_what_was_kept_and_at_the_key() {
         [("journal.tail-1", "cut off"), ("journal.damaged-1", "damaged"), ("journal.cut-1", "missing")]
     {
         std::fs::write(data.join(file), b"kept").expect("written");
-        finds(&[file, says, "osiris sync"]);
+        finds(&[file, says, "Delete that file"]);
         std::fs::remove_file(data.join(file)).expect("removed");
     }
     std::fs::write(data.join("device.key"), format!("{}\n", "07".repeat(32))).expect("another's");
