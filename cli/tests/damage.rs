@@ -203,6 +203,12 @@ fn a_head_that_is_missing_damaged_or_ahead_is_said() {
     let older = home.copied();
     home.deploy("f-2");
     let newer = std::fs::read(home.file("journal.head")).expect("the head");
+    let at = support::places(&before);
+    let mended = older.copied();
+    flip(&mended, "journal", at[1] + 50, 1);
+    assert_eq!(mended.run(&["status"]).0, 0, "a start mends it");
+    let later = std::fs::read(mended.file("journal.head")).expect("the head");
+    let known = (Some(2), Some((at[1] + at[3] - at[2]) as u64));
     let end = before.len();
     let cases = vec![
         case(
@@ -219,6 +225,17 @@ fn a_head_that_is_missing_damaged_or_ahead_is_said() {
             "ahead",
             move |home| home.put("journal.head", &newer),
             &[journal(4, end, "1 record(s) vanished at its end", BACKUP)],
+        ),
+        case(
+            "of a later generation",
+            move |home| home.put("journal.head", &later),
+            &[(
+                "journal.head".to_owned(),
+                known.0,
+                known.1,
+                "is not the one that was last used here",
+                BACKUP,
+            )],
         ),
         case(
             "without its journal",

@@ -474,7 +474,7 @@ impl Recovered {
         if !self.damage.is_empty() {
             warnings.push(format!(
                 "The journal was damaged on disk ({}). What is whole was kept; the damaged file is kept{}. \
-                 The missing blocks are fetched again from other members: check with `osiris sync`, then `osiris ledger verify`.",
+                 What other members hold of the missing blocks is fetched again: `osiris sync` waits for it, and `osiris ledger verify` says what is still missing.",
                 places(&self.damage),
                 kept(&self.kept)
             ));

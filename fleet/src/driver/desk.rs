@@ -390,10 +390,10 @@ impl Desk {
 
     /// Checks everything again, as if it came from a stranger.
     pub(crate) async fn verify(&self) -> Result<api::Verified> {
-        let Reply::Blocks(blocks) = self.ask(Request::Query(Query::Blocks)).await? else {
+        let Reply::Blocks(blocks, view) = self.ask(Request::Query(Query::Blocks)).await? else {
             return Err(ApiError::internal("The ledger did not give its blocks."));
         };
-        let (fleet, view, me, data) = (self.fleet, self.view(), self.me, self.data.clone());
+        let (fleet, me, data) = (self.fleet, self.me, self.data.clone());
         let verified =
             tokio::task::spawn_blocking(move || super::verify::verify(fleet, &blocks, &view, &me, &data));
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))

@@ -350,8 +350,8 @@ pub enum Reply {
     Log(Vec<Logged>),
     /// [`Query::Grants`], each with the admissions between the genesis block and it.
     Grants(Vec<(Logged, i64)>),
-    /// [`Query::Blocks`], each with whether it counts.
-    Blocks(Vec<(Arc<Block>, bool)>),
+    /// [`Query::Blocks`], each with whether it counts, and the view at that moment.
+    Blocks(Vec<(Arc<Block>, bool)>, Arc<View>),
     /// [`Query::Missing`].
     Missing(BTreeSet<BlockId>),
     /// [`Query::Counters`].

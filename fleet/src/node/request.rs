@@ -379,6 +379,7 @@ impl Node {
             }
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
+                Arc::clone(&self.view),
             ),
         }
     }
