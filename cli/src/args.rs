@@ -492,8 +492,21 @@ Examples:
 Times are those of the authors' clocks, which nobody else vouches for; the order is the ledger's.")]
     Log(LogArgs),
     /// Check every signature, link and rule again, and every component's hash
-    #[command(after_help = "Examples:\n  osiris ledger verify && echo sound")]
-    Verify,
+    #[command(after_help = "\
+Examples:
+  osiris ledger verify && echo sound
+  osiris ledger verify -o json | jq '.problems[]'
+
+Nothing is changed. Where no node runs, the folder itself is looked into, and may be on a medium that cannot be
+written to; every problem is said with its file, record and byte, and with what to do.")]
+    Verify(VerifyArgs),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// How long checking everything may take
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -35,8 +35,6 @@ const DEPLOYED: &str = "osiris ledger log";
 const INVITED: &str = "osiris invite ls";
 const MEMBERS: &str = "osiris nodes";
 const USERS: &str = "osiris user ls";
-/// How long a whole ledger may take to be checked.
-const VERIFY: Duration = Duration::from_secs(600);
 
 /// Where the node of a data folder listens.
 pub(crate) fn socket_path(data: &Path, xdg_runtime: Option<&Path>) -> PathBuf {
@@ -272,17 +270,6 @@ impl Backend {
         }
     }
 
-    pub(crate) async fn verify(&mut self) -> Result<Verified, Failure> {
-        let progress = Progress::spinner("checking the ledger");
-        match self {
-            Self::Node(client) => {
-                let patience = Patience::fixed(VERIFY);
-                client.json(Method::GET, "/v1/ledger/verify", Bytes::new(), patience, progress).await
-            }
-            Self::Replica(replica) => Ok(replica.offline.verify().await?),
-        }
-    }
-
     pub(crate) async fn deploy(
         self,
         component: Vec<u8>,
@@ -502,11 +489,39 @@ impl Backend {
     }
 }
 
+/// Checks everything again: the node does where one runs; else the folder is looked into, and nothing in it is
+/// changed.
+pub(crate) async fn verify(settings: &Settings, timeout: Duration) -> Result<Verified, Failure> {
+    let progress = Progress::spinner("checking the ledger");
+    let patience = Patience::exactly(timeout);
+    let asked = |client: Client, progress| async move {
+        client.get_slowly("/v1/ledger/verify", "/v1/whoami", patience, progress).await
+    };
+    if let Some(client) = Client::find(&settings.socket).await? {
+        return asked(client, progress).await;
+    }
+    let data = settings.data.clone();
+    let looked = tokio::task::spawn_blocking(move || driver::verify(&data));
+    let looked = tokio::time::timeout(timeout, looked).await.map_err(|_| {
+        Failure::timed_out(format!("The folder was not checked within {}.", human::span(timeout)))
+            .next("give it longer with --timeout")
+    })?;
+    match looked.map_err(|error| Failure::failed(format!("The check ended early: {error}.")))? {
+        Ok(verified) => Ok(verified),
+        // A node may have been started, or a command ended, in between.
+        Err(error) if driver::is_in_use(&settings.data)? => match Client::find(&settings.socket).await? {
+            Some(client) => asked(client, progress).await,
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Waits until no process has the folder's lock any more, or says that one still has it.
 pub(crate) async fn wait_for_release(data: &Path, until: Instant) -> bool {
     loop {
-        let lock = std::fs::OpenOptions::new().write(true).open(data.join("lock"));
-        if lock.map_or(true, |lock| lock.try_lock().is_ok()) {
+        // Where that cannot be told, whoever opens the folder next says why.
+        if !driver::is_in_use(data).unwrap_or(false) {
             return true;
         }
         if Instant::now() >= until {

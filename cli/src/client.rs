@@ -204,6 +204,32 @@ impl Client {
         self.json(Method::GET, path, Bytes::new(), Patience::question(), Progress::none()).await
     }
 
+    /// `GET` of what takes a node long to find out. Meanwhile it is asked a `question` that it answers at once: one
+    /// that does not has stopped or hangs, however long the answer may take.
+    pub(crate) async fn get_slowly<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &str,
+        patience: Patience,
+        progress: Progress,
+    ) -> Result<T, Failure> {
+        let hangs = async {
+            loop {
+                let answered = self.get::<serde::de::IgnoredAny>(question).await;
+                if let Err(failure) = answered
+                    && failure.exit == crate::exit::Exit::TimedOut
+                {
+                    return failure;
+                }
+                tokio::time::sleep(QUICK).await;
+            }
+        };
+        tokio::select! {
+            answer = self.json(Method::GET, path, Bytes::new(), patience, progress) => answer,
+            failure = hangs => Err(failure),
+        }
+    }
+
     /// A request with a JSON body.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
@@ -468,6 +494,46 @@ mod tests {
             let said = failure.next.expect("a next step");
             assert!(said.contains(next) && said.contains("--timeout") == (next == "--timeout"), "{said}");
         }
+    }
+
+    /// A node that answers the question `/q` at once, and anything else once it has answered it `after` times.
+    async fn slow_node(after: usize) -> (tempfile::TempDir, Client) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("listens");
+        let (asked, answered) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let (asked, mut answered) = (asked.clone(), answered.clone());
+                tokio::spawn(async move {
+                    let mut request = vec![0; 64 << 10];
+                    let read = stream.read(&mut request).await.unwrap_or(0);
+                    match request[..read].starts_with(b"GET /q ") {
+                        true => asked.send_modify(|asked| *asked += 1),
+                        false => drop(answered.wait_for(|asked| *asked >= after).await),
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7";
+                    // Whoever only looked whether somebody is there has gone.
+                    let _ = stream.write_all(answer).await;
+                });
+            }
+        });
+        let client = Client::find(&socket).await.expect("usable").expect("somebody listens");
+        (folder, client)
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_waited_for_as_long_as_allowed_while_the_node_answers_other_questions() {
+        let ask = async |client: Client, patience| {
+            client.get_slowly::<u8>("/slow", "/q", Patience::exactly(patience), Progress::none()).await
+        };
+        let (_folder, client) = slow_node(1).await;
+        assert_eq!(ask(client, Duration::from_secs(3_600)).await.expect("an answer"), 7);
+        let (_folder, client) = slow_node(usize::MAX).await;
+        let failure = ask(client, Duration::from_millis(50)).await.expect_err("longer than allowed");
+        assert_eq!(failure.exit, Exit::TimedOut);
+        assert!(failure.next.is_some_and(|next| next.contains("--timeout")));
     }
 
     #[tokio::test]

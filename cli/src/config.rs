@@ -14,6 +14,8 @@ use crate::output::Format;
 
 /// Where function calls are taken unless told otherwise.
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+/// Largest configuration or project file, bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What applies to every command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,9 +137,16 @@ fn bad_key(path: &Path, key: &str, error: &str) -> Failure {
         .next("correct it in the file")
 }
 
+/// Who keeps such files elsewhere may link to them; a pipe would have the command wait for its other end.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let path = std::fs::canonicalize(path)?;
+    let bytes = osiris_runtime::read_regular(&path, FILE_BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}
+
 /// Reads a TOML file; `None` where there is none.
 pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_text(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         // Where the data folder is no folder, whoever opens it says so better.

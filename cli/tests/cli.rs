@@ -620,9 +620,13 @@ fn a_node_that_hangs_is_not_waited_for_and_the_doctor_says_so() {
     ] {
         home.fails(&[asks, &["--timeout", "100ms"]].concat(), 6, &["within 100 ms", "--timeout"]);
     }
+    home.fails(&["ledger", "verify", "--timeout", "100ms"], 6, &["No answer", "--timeout"]);
+    // Ten minutes are allowed, and ten seconds are enough to see that nothing will come.
+    home.fails(&["ledger", "verify"], 6, &["within 10 s", "osiris doctor"]);
     let doctor = home.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.out.contains("does not answer"), "{doctor:?}");
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("goes on");
+    assert_eq!(home.done(&["ledger", "verify", "-o", "json"]).json()["problems"], serde_json::json!([]));
     node.down();
 }
 
@@ -662,7 +666,7 @@ fn the_doctor_looks_at_what_is_served_at_what_was_kept_and_at_the_key() {
         [("journal.tail-1", "cut off"), ("journal.damaged-1", "damaged"), ("journal.cut-1", "missing")]
     {
         std::fs::write(data.join(file), b"kept").expect("written");
-        finds(&[file, says, "osiris sync"]);
+        finds(&[file, says, "Delete that file"]);
         std::fs::remove_file(data.join(file)).expect("removed");
     }
     std::fs::write(data.join("device.key"), format!("{}\n", "07".repeat(32))).expect("another's");

@@ -70,6 +70,14 @@ impl Home {
         (row["state"].as_str().expect("a state").to_owned(), row["roles"].clone())
     }
 
+    /// Waits until so many nodes serve a function's newest revision.
+    fn served_by(&self, name: &str, nodes: u64) {
+        let serves = |row: &Value| row["name"] == name && row["served_by"] == nodes;
+        while !self.json(&["ls"]).as_array().expect("rows").iter().any(serves) {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
     fn has_function(&self, name: &str) -> bool {
         self.json(&["ls"]).as_array().expect("rows").iter().any(|row| row["name"] == name)
     }
@@ -307,6 +315,7 @@ fn a_folder_copied_while_its_node_ran_goes_on_elsewhere() {
     back_up(&home, &copy);
     // The guest confirms what the copy lacks; then the original is gone for good.
     home.deploy("after", 0);
+    home.served_by("after", 2);
     drop(node);
 
     assert!(copy.has_function("before"), "what was acknowledged before the copy is in it");
@@ -323,6 +332,10 @@ fn a_folder_copied_while_its_node_ran_goes_on_elsewhere() {
         found.next().expect("a block")["session"].clone()
     };
     assert_ne!(session_of("deploys restored"), session_of("deploys before"), "a session of its own");
+    // It fetches from the guest what it lacks.
+    while copy.ends(&["ledger", "verify"], &[0, 1]).0.contains("problem") {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     assert_eq!(copy.json(&["ledger", "verify"])["problems"], serde_json::json!([]));
 }
 

@@ -32,6 +32,10 @@
 
 use crate::{id::FleetId, limits};
 
+mod mend;
+
+pub use mend::mended_header;
+
 const MAGIC: &[u8; 8] = b"OSIRISJ2";
 const MAGIC_BEFORE: &[u8; 8] = b"OSIRISJ1";
 const HEAD_MAGIC: &[u8; 8] = b"OSIRISH1";
@@ -269,6 +273,9 @@ pub enum HeaderError {
     /// A journal of format 1, which no release wrote.
     #[error("it has format 1, which only builds before the first release wrote and read")]
     Old,
+    /// A journal of a format that a later build may write.
+    #[error("it has format {0}, which this build does not know")]
+    Newer(char),
     /// The header is not the one that the first record was written behind.
     #[error("its header does not fit its first record, so it is damaged")]
     Damaged,
@@ -279,8 +286,12 @@ pub enum HeaderError {
 /// # Errors
 /// [`HeaderError`] where the bytes do not start like a journal.
 pub fn read_header(bytes: &[u8]) -> Result<Header, HeaderError> {
-    if bytes.starts_with(MAGIC_BEFORE) {
-        return Err(HeaderError::Old);
+    match bytes.get(..MAGIC.len()) {
+        Some(magic) if magic == MAGIC_BEFORE => return Err(HeaderError::Old),
+        Some([start @ .., digit @ b'3'..=b'9']) if MAGIC.starts_with(start) => {
+            return Err(HeaderError::Newer(char::from(*digit)));
+        }
+        _ => {}
     }
     let header = bytes.get(..HEADER_BYTES).ok_or(HeaderError::Short)?;
     let tail = header.strip_prefix(MAGIC.as_slice()).ok_or(HeaderError::Magic)?;

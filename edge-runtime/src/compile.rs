@@ -140,7 +140,7 @@ impl Cache {
     /// The file, if it is there and whole.
     fn verify(&self, component: ComponentHash) -> io::Result<PathBuf> {
         let path = self.dir.join(self.name(component));
-        let mut file = File::open(&path)?;
+        let mut file = files::open_regular(File::options().read(true), &path)?;
         let damaged = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let code = file.metadata()?.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("too short"))?;
         let mut hasher = blake3::Hasher::new();
@@ -277,11 +277,11 @@ impl Compiler {
     fn compile(&self, hash: ComponentHash, wasm: &Path) -> Result<Component, CompileError> {
         let path = || wasm.to_owned();
         let read = |source| CompileError::Read { path: path(), source };
-        let size = fs::metadata(wasm).map_err(read)?.len();
+        let size = fs::symlink_metadata(wasm).map_err(read)?.len();
         if size > limits::COMPONENT_BYTES_MAX {
             return Err(InspectError::TooLarge { size, max: limits::COMPONENT_BYTES_MAX }.into());
         }
-        let bytes = fs::read(wasm).map_err(read)?;
+        let bytes = files::read_regular(wasm, limits::COMPONENT_BYTES_MAX).map_err(read)?;
         let got = ComponentHash::of(&bytes);
         if got != hash {
             return Err(CompileError::WrongHash { path: path(), wanted: hash, got });

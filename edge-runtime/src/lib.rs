@@ -42,10 +42,12 @@ mod page;
 mod pool;
 mod queue;
 mod runtime;
+mod survey;
 mod ticker;
 mod window;
 
 pub use compile::{CompileError, CompileFigures};
+pub use files::{NotRegular, open_regular, read_regular};
 pub use function::Function;
 pub use hash::{ComponentHash, ParseHashError};
 pub use inspect::{InspectError, Inspection, World, inspect};
@@ -58,4 +60,5 @@ pub use page::{FunctionLoad, Load, PAGE_FUNCTIONS_MAX, PageError, PageReader, Pa
 pub use pool::{Machine, PoolChoice, PoolShape, PoolSize};
 pub use queue::Figures;
 pub use runtime::{PrepareError, Runtime, RuntimeConfig, RuntimeError};
+pub use survey::LibrarySurvey;
 pub use window::{WINDOW, Window};

@@ -6,16 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::files;
 use crate::hash::ComponentHash;
 
-const BLOB_ENDING: &str = "blob";
+pub(crate) const BLOB_ENDING: &str = "blob";
 /// Ending of a blob whose bytes no longer match its name; kept for the operator to look at.
-const DAMAGED_ENDING: &str = "damaged";
+pub(crate) const DAMAGED_ENDING: &str = "damaged";
 
 /// Why the library could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,12 @@ pub enum LibraryError {
         /// Where the damaged bytes are now.
         moved_to: PathBuf,
     },
+    /// A stored blob no longer matches its name. It was only looked at.
+    #[error("The stored copy of {hash} is damaged: its bytes are others than its name says.")]
+    Altered {
+        /// The name.
+        hash: ComponentHash,
+    },
     /// Fetched bytes are not what was asked for. They were discarded.
     #[error("The fetched bytes hash to {got}, not {wanted}; they were discarded, ask another peer.")]
     WrongHash {
@@ -72,9 +78,9 @@ pub enum LibraryError {
     },
 }
 
-type Result<T> = std::result::Result<T, LibraryError>;
+pub(crate) type Result<T> = std::result::Result<T, LibraryError>;
 
-fn io_error(path: &Path, source: io::Error) -> LibraryError {
+pub(crate) fn io_error(path: &Path, source: io::Error) -> LibraryError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LibraryError::DiskFull { path },
@@ -123,8 +129,10 @@ impl Library {
                 },
                 Some(BLOB_ENDING) => {
                     let hash = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
-                    if let Some(hash) = hash {
-                        sizes.insert(hash, entry.metadata().map_err(fail)?.len());
+                    let found = entry.metadata().map_err(fail)?;
+                    // What has a blob's name and is no file is as if it were missing; a fetch replaces it.
+                    if let (Some(hash), true) = (hash, found.is_file()) {
+                        sizes.insert(hash, found.len());
                     }
                 }
                 _ => {}
@@ -278,15 +286,14 @@ impl Library {
     /// [`LibraryError::Missing`], or [`LibraryError::Damaged`] after the damaged file was moved aside.
     pub fn read(&self, hash: ComponentHash) -> Result<Vec<u8>> {
         let path = self.path(hash);
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Ok(_) => {}
+        let bytes = match files::read_regular(&path, u64::MAX) {
+            Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.forget(hash);
                 return Err(LibraryError::Missing { hash });
             }
             Err(e) => return Err(io_error(&path, e)),
-        }
+        };
         if ComponentHash::of(&bytes) == hash {
             return Ok(bytes);
         }

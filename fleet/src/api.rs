@@ -484,8 +484,46 @@ pub struct Verified {
     pub view: String,
     /// Components whose bytes were hashed again.
     pub components: u64,
-    /// What does not hold, in sentences. Empty: all is well.
-    pub problems: Vec<String>,
+    /// What does not hold. Empty: all is well.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that does not hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What, in a sentence.
+    pub what: String,
+    /// Where.
+    pub place: Place,
+    /// What to do, in sentences.
+    pub next: String,
+}
+
+/// A place in a data folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The file, below the data folder.
+    pub file: String,
+    /// The record of the journal, from 1, where there is one.
+    pub record: Option<u64>,
+    /// The byte of the file, from 0, where one is meant.
+    pub byte: Option<u64>,
+}
+
+impl Problem {
+    /// What, and what to do.
+    #[must_use]
+    pub fn sentences(&self) -> String {
+        format!("{} {}", self.what, self.next)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.file)?;
+        self.record.map_or(Ok(()), |record| write!(f, ", record {record}"))?;
+        self.byte.map_or(Ok(()), |byte| write!(f, ", byte {byte}"))
+    }
 }
 
 /// What `osiris doctor` prints of a running node.

@@ -19,6 +19,11 @@ use osiris_ledger::{
 
 use crate::disk::{Disk, PART, replace};
 
+mod survey;
+
+pub use survey::{Place, Survey, survey};
+use survey::{is_mended, mended};
+
 /// The journal's name.
 pub const JOURNAL: &str = "journal";
 /// The name of the file that says how far the journal went.
@@ -26,7 +31,9 @@ pub const HEAD: &str = "journal.head";
 /// Bytes of the head file at which it is begun anew.
 pub const HEAD_FILE_BYTES_MAX: u64 = 64 << 10;
 /// What the names of files begin with that recovery keeps for people.
-pub const KEPT: [&str; 3] = ["journal.damaged-", "journal.tail-", "journal.cut-"];
+pub const KEPT: [&str; 3] = ["journal.damaged-", KEPT_TAIL, "journal.cut-"];
+/// The one of them for what followed the last whole record.
+pub const KEPT_TAIL: &str = "journal.tail-";
 
 /// Why a journal cannot be opened or made.
 #[derive(Debug, thiserror::Error)]
@@ -141,12 +148,14 @@ impl<'a> Files<'a> {
         (shorter || self.scan.damage.is_empty()).then_some(LostEnd { known, found, same: shorter })
     }
 
-    fn recovered(&self) -> Recovered {
+    fn recovered(&self, header_damaged: bool) -> Recovered {
+        let header = Damage { offset: 0, bytes: journal::HEADER_BYTES, records: 0 };
+        let header = header_damaged.then_some(header);
         Recovered {
             fleet: self.scan.header.fleet,
             entries: self.scan.records.iter().map(|record| record.payload.to_vec()).collect(),
             torn_tail: self.scan.torn_tail,
-            damage: self.scan.damage.clone(),
+            damage: header.into_iter().chain(self.scan.damage.iter().copied()).collect(),
             lost_end: self.lost_end(),
             head_damaged: self.head_damaged,
             kept: None,
@@ -164,7 +173,8 @@ pub fn inspect(disk: &(impl Disk + ?Sized)) -> Result<Recovered, StoreError> {
     // The head first: what it names is in the journal already.
     let head = disk.read(HEAD).map_err(StoreError::Read)?;
     let bytes = disk.read(JOURNAL).map_err(StoreError::Read)?;
-    Ok(Files::read(bytes.as_deref(), head.as_deref())?.recovered())
+    let mended = mended(bytes.as_deref(), head.as_deref());
+    Ok(Files::read(mended.as_deref(), head.as_deref())?.recovered(is_mended(mended.as_ref())))
 }
 
 /// A journal, open for appending.
@@ -204,8 +214,9 @@ impl<D: Disk> Store<D> {
     pub fn open(disk: D) -> Result<(Self, Recovered), StoreError> {
         let head_file = disk.read(HEAD).map_err(StoreError::Read)?;
         let bytes = disk.read(JOURNAL).map_err(StoreError::Read)?;
-        let files = Files::read(bytes.as_deref(), head_file.as_deref())?;
-        let mut found = files.recovered();
+        let mended = mended(bytes.as_deref(), head_file.as_deref());
+        let files = Files::read(mended.as_deref(), head_file.as_deref())?;
+        let mut found = files.recovered(is_mended(mended.as_ref()));
         let mut store = Self::at(disk, files.scan.header, files.scan.head());
         let size = head_file.map_or(0, |bytes| bytes.len());
         store.head_file_bytes = size as u64;
@@ -430,6 +441,7 @@ impl fmt::Display for LostEnd {
 pub fn places(damage: &[Damage]) -> String {
     let place = |damage: &Damage| {
         let mut place = match damage.bytes {
+            bytes if damage.offset == 0 => format!("its header, {bytes} bytes at 0"),
             0 => format!("at {}", damage.offset),
             bytes => format!("{bytes} bytes at {}", damage.offset),
         };
@@ -462,7 +474,7 @@ impl Recovered {
         if !self.damage.is_empty() {
             warnings.push(format!(
                 "The journal was damaged on disk ({}). What is whole was kept; the damaged file is kept{}. \
-                 The missing blocks are fetched again from other members: check with `osiris sync`, then `osiris ledger verify`.",
+                 What other members hold of the missing blocks is fetched again: `osiris sync` waits for it, and `osiris ledger verify` says what is still missing.",
                 places(&self.damage),
                 kept(&self.kept)
             ));

@@ -36,7 +36,7 @@ async fn one_node_deploys_calls_and_remembers() {
     let after = again.status().await;
     assert_eq!((after.view, after.blocks), (before.view, before.blocks), "a restart writes no block");
     let verified: api::Verified = again.get("/v1/ledger/verify").await;
-    assert_eq!(verified.problems, Vec::<String>::new());
+    assert_eq!(verified.problems, []);
     again.down().await;
 }
 

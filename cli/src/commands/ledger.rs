@@ -2,8 +2,8 @@
 
 use osiris_fleet::api::Log;
 
-use crate::args::{LedgerCommand, LogArgs};
-use crate::backend::Backend;
+use crate::args::{LedgerCommand, LogArgs, VerifyArgs};
+use crate::backend::{self, Backend};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::human::Moment;
@@ -13,7 +13,7 @@ use crate::output::{Out, human};
 pub(crate) async fn run(command: &LedgerCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match command {
         LedgerCommand::Log(args) => log(args, settings, out).await,
-        LedgerCommand::Verify => verify(settings, out).await,
+        LedgerCommand::Verify(args) => verify(*args, settings, out).await,
     }
 }
 
@@ -49,8 +49,8 @@ async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-async fn verify(settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let verified = Backend::open_to_read(settings).await?.verify().await?;
+async fn verify(args: VerifyArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let verified = backend::verify(settings, args.timeout).await?;
     let sound = verified.problems.is_empty();
     let verdict = if sound {
         Cell::new("all is well").tone(Tone::Good)
@@ -66,11 +66,8 @@ async fn verify(settings: &Settings, out: Out) -> Result<Exit, Failure> {
     ];
     out.facts(&verified, facts)?;
     for problem in &verified.problems {
-        out.note(&printable(problem));
+        out.note(&printable(&format!("{}: {}", problem.place, problem.what)));
+        out.note(&printable(&format!("next: {}", problem.next)));
     }
-    if sound {
-        return Ok(Exit::Done);
-    }
-    out.note("next: what other members hold is whole; join again with a new folder, and keep this one to look into");
-    Ok(Exit::Failed)
+    Ok(if sound { Exit::Done } else { Exit::Failed })
 }

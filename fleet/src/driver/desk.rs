@@ -25,6 +25,7 @@ use super::{
     engine::NodeHandle,
     folder,
     hosting::Hosting,
+    inspect::blocks::Waiting,
     metrics::Metrics,
     open::Clock,
     rows,
@@ -44,6 +45,8 @@ pub(crate) struct Desk {
     pub(crate) views: Arc<ArcSwap<View>>,
     pub(crate) library: Library,
     pub(crate) sweep: Arc<Sweep>,
+    /// Blocks of the journal that waited at the start for others that it lacked.
+    pub(crate) waiting: Waiting,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) me: Author,
     pub(crate) fleet: FleetId,
@@ -387,14 +390,12 @@ impl Desk {
 
     /// Checks everything again, as if it came from a stranger.
     pub(crate) async fn verify(&self) -> Result<api::Verified> {
-        let Reply::Blocks(blocks) = self.ask(Request::Query(Query::Blocks)).await? else {
+        let Reply::Blocks(blocks, view) = self.ask(Request::Query(Query::Blocks)).await? else {
             return Err(ApiError::internal("The ledger did not give its blocks."));
         };
-        let (fleet, library, view) = (self.fleet, self.library.clone(), self.view());
-        let (me, data) = (self.me, self.data.clone());
-        let verified = tokio::task::spawn_blocking(move || {
-            super::verify::verify(fleet, &blocks, &library, &view, &me, &data)
-        });
+        let (fleet, me, data) = (self.fleet, self.me, self.data.clone());
+        let verified =
+            tokio::task::spawn_blocking(move || super::verify::verify(fleet, &blocks, &view, &me, &data));
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
     }
 }

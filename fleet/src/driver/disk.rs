@@ -8,6 +8,8 @@ use std::{
     path::PathBuf,
 };
 
+use osiris_runtime::{open_regular, read_regular};
+
 use crate::disk::Disk;
 
 /// A folder. Files that were written stay open until they are renamed over or removed: a failed
@@ -26,7 +28,7 @@ impl FolderDisk {
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if !self.open.contains_key(name) {
-            let file = OpenOptions::new().append(true).open(self.path.join(name))?;
+            let file = open_regular(OpenOptions::new().append(true), &self.path.join(name))?;
             self.open.insert(name.to_owned(), file);
         }
         self.open.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -35,7 +37,7 @@ impl FolderDisk {
 
 impl Disk for FolderDisk {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.path.join(name)) {
+        match read_regular(&self.path.join(name), u64::MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -61,8 +63,8 @@ impl Disk for FolderDisk {
     }
 
     fn write_new(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let open = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path.join(name));
-        let mut file = open?;
+        let path = self.path.join(name);
+        let mut file = open_regular(OpenOptions::new().create(true).append(true).mode(0o600), &path)?;
         file.set_len(0)?;
         let written = file.write_all(bytes);
         self.open.insert(name.to_owned(), file);

@@ -45,6 +45,8 @@ impl DriverError {
         let code = if full { codes::STORAGE } else { codes::INTERNAL };
         let next = if full {
             "Free some space on that disk and try again."
+        } else if osiris_runtime::NotRegular::is(error) {
+            "Put the file itself in its place, from a backup where it has to be."
         } else {
             "Check the path and its permissions."
         };

@@ -25,9 +25,18 @@ use std::{
 
 use osiris_ledger::{Author, BlockId, Session, SigningKey};
 use osiris_protocol::PeerAddr;
+use osiris_runtime::{open_regular, read_regular};
 
-use super::{disk::FolderDisk, error::DriverError, limits::FOLDER_PATIENCE};
-use crate::{api::codes, disk::replace, store::KEPT};
+use super::{
+    disk::FolderDisk,
+    error::DriverError,
+    limits::{FOLDER_PATIENCE, SMALL_FILE_BYTES_MAX},
+};
+use crate::{
+    api::codes,
+    disk::replace,
+    store::{KEPT, KEPT_TAIL},
+};
 
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_MAX: usize = 100;
@@ -69,8 +78,9 @@ impl Folder {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| DriverError::io("The data folder cannot be made at", path, &error))?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(|error| match error.kind() {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = open_regular(&mut options, &lock_path).map_err(|error| match error.kind() {
             io::ErrorKind::ReadOnlyFilesystem => DriverError::new(
                 codes::CONFLICT,
                 format!("The data folder {} is on a file system that is read-only.", path.display()),
@@ -86,27 +96,29 @@ impl Folder {
             ),
             _ => DriverError::io("The data folder cannot be used:", &lock_path, &error),
         })?;
-        let patience = std::time::Instant::now() + FOLDER_PATIENCE;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), lock: Some(lock) }),
-                Err(fs::TryLockError::WouldBlock) if std::time::Instant::now() < patience => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(fs::TryLockError::WouldBlock) => {
-                    return Err(DriverError::in_use(path));
-                }
-                Err(fs::TryLockError::Error(error)) => {
-                    return Err(DriverError::io("The data folder cannot be locked:", &lock_path, &error));
-                }
-            }
-        }
+        take(path, || lock.try_lock())?;
+        Ok(Self { path: path.to_owned(), lock: Some(lock) })
+    }
+
+    /// Takes the lock of a folder that is only to be looked into: nobody changes it meanwhile, and others may
+    /// look, too. Nothing is made, so the folder may be one that cannot be written to; where there is no lock
+    /// file, nobody ever used it.
+    pub(crate) fn look(path: &Path) -> Result<Option<File>, DriverError> {
+        let lock_path = path.join("lock");
+        let lock = match open_regular(OpenOptions::new().read(true), &lock_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            lock => lock.map_err(|error| {
+                DriverError::io("Whether the data folder is in use cannot be told:", &lock_path, &error)
+            })?,
+        };
+        take(path, || lock.try_lock_shared())?;
+        Ok(Some(lock))
     }
 
     /// A folder that nothing can be written to, without its lock: a node that runs elsewhere may write to it.
     /// None where it can be written to, or is not there.
     pub(crate) fn read_only(path: &Path) -> Option<Self> {
-        let open = OpenOptions::new().write(true).open(path.join("lock"));
+        let open = open_regular(OpenOptions::new().write(true), &path.join("lock"));
         let forbidden = open.is_err_and(|error| forbids_writing(&error));
         forbidden.then(|| Self { path: path.to_owned(), lock: None })
     }
@@ -145,7 +157,7 @@ impl Folder {
     /// Where members were last known to listen; nothing where the file is missing or damaged,
     /// because connections from members bring it back.
     pub(crate) fn peers(&self) -> Vec<PeerAddr> {
-        let bytes = fs::read(self.path.join("peers.json")).unwrap_or_default();
+        let bytes = read(&self.path.join("peers.json")).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
@@ -157,7 +169,8 @@ impl Folder {
     /// The own blocks that other members had confirmed when that was last kept; nothing where the file is
     /// missing or damaged, because the next agreement brings it back.
     pub(crate) fn confirmed(&self) -> Vec<BlockId> {
-        let text = fs::read_to_string(self.path.join("confirmed")).unwrap_or_default();
+        let bytes = read(&self.path.join("confirmed")).unwrap_or_default();
+        let text = String::from_utf8(bytes).unwrap_or_default();
         text.lines().filter_map(|line| line.trim().parse().ok()).collect()
     }
 
@@ -169,30 +182,28 @@ impl Folder {
         self.save("confirmed", text.as_bytes())
     }
 
-    /// What earlier starts found damaged, cut off or missing and kept, in sentences.
-    pub(crate) fn kept(data: &Path) -> Vec<String> {
+    /// The names of what earlier starts found damaged, cut off or missing and kept; for each which of
+    /// [`KEPT`] it is.
+    pub(crate) fn kept(data: &Path) -> Vec<(usize, String)> {
         let entries = fs::read_dir(data).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut kept: Vec<_> = names
             .filter_map(|name| Some((KEPT.iter().position(|what| name.starts_with(what))?, name)))
             .collect();
         kept.sort();
-        let sentence = |(what, name): (usize, String)| {
-            let found = [
-                "found the journal damaged in the middle, and kept the damaged file as",
-                "cut off what was no whole record at the journal's end, and kept it as",
-                "found that durable records were missing at the journal's end, and noted it in",
-            ][what];
-            format!(
-                "An earlier start {found} {name}. Once `osiris sync` has brought back what other members hold and nothing is missing, delete that file."
-            )
-        };
-        kept.into_iter().map(sentence).collect()
+        kept
+    }
+
+    /// Whether an earlier start found that the journal lacks blocks which it held, and nobody has said since, by
+    /// deleting what it kept, that this is settled. A tail that was cut off is what a power cut leaves.
+    pub(crate) fn kept_damage(data: &Path) -> bool {
+        Self::kept(data).iter().any(|(what, _)| KEPT[*what] != KEPT_TAIL)
     }
 
     /// The mesh port that this device had last.
     pub(crate) fn mesh_port(&self) -> Option<u16> {
-        fs::read_to_string(self.path.join("mesh-port")).ok()?.trim().parse().ok()
+        let bytes = read(&self.path.join("mesh-port")).ok()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 
     pub(crate) fn save_mesh_port(&self, port: u16) -> Result<(), DriverError> {
@@ -209,6 +220,56 @@ impl Folder {
     }
 }
 
+/// A file of the folder beside the journal.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_regular(path, SMALL_FILE_BYTES_MAX)
+}
+
+/// Takes a lock that another process may be about to let go.
+fn take(
+    folder: &Path,
+    lock: impl Fn() -> std::result::Result<(), fs::TryLockError>,
+) -> Result<(), DriverError> {
+    let patience = std::time::Instant::now() + FOLDER_PATIENCE;
+    loop {
+        match lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::WouldBlock) if std::time::Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(DriverError::in_use(folder));
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(DriverError::io(
+                    "The data folder cannot be locked:",
+                    &folder.join("lock"),
+                    &error,
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a process uses this folder.
+///
+/// # Errors
+/// [`DriverError`] where that cannot be told.
+pub fn is_in_use(data: &Path) -> Result<bool, DriverError> {
+    let lock_path = data.join("lock");
+    let told = match open_regular(OpenOptions::new().read(true), &lock_path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        lock => lock.and_then(|lock| match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }),
+    };
+    told.map_err(|error| {
+        DriverError::io("Whether the data folder is in use cannot be told:", &lock_path, &error)
+    })
+}
+
 /// This folder's device, as hex; its key is made where there is none. Needs no lock: the key file
 /// appears whole or not at all.
 ///
@@ -219,6 +280,27 @@ pub fn device(data: &Path) -> Result<String, DriverError> {
     made.map_err(|error| DriverError::io("The data folder cannot be made at", data, &error))?;
     let key = device_key(data)?;
     Ok(Author(key.verifying_key().to_bytes()).to_string())
+}
+
+/// The same, where a key has to be: none is made.
+///
+/// # Errors
+/// [`DriverError`] where there is none, or none that can be read.
+pub(crate) fn read_device(data: &Path) -> Result<Author, DriverError> {
+    let path = data.join("device.key");
+    let bytes = match read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing_key(&path)),
+        bytes => bytes.map_err(|error| DriverError::io("The key cannot be read from", &path, &error))?,
+    };
+    Ok(Author(parse_key(&path, &bytes)?.verifying_key().to_bytes()))
+}
+
+fn missing_key(path: &Path) -> DriverError {
+    DriverError::new(
+        codes::INTERNAL,
+        format!("The key file {} is missing, though the folder belongs to a fleet.", path.display()),
+        "Restore it from a backup; or move the folder away and join again with a new ticket.",
+    )
 }
 
 /// Random bytes from the operating system.
@@ -239,30 +321,27 @@ pub(crate) fn fresh_session() -> Result<Session, DriverError> {
 fn device_key(data: &Path) -> Result<SigningKey, DriverError> {
     let path = data.join("device.key");
     if !path.exists() && data.join("journal").exists() {
-        return Err(DriverError::new(
-            codes::INTERNAL,
-            format!("The key file {} is missing, though the folder belongs to a fleet.", path.display()),
-            "Restore it from a backup; or move the folder away and join again with a new ticket.",
-        ));
+        return Err(missing_key(&path));
     }
     read_key(&path)
 }
 
+/// The key in a file that has to be there.
+pub(crate) fn parse_key(path: &Path, bytes: &[u8]) -> Result<SigningKey, DriverError> {
+    let secret = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok());
+    let secret: osiris_ledger::BlobHash = secret.ok_or_else(|| {
+        DriverError::new(
+            codes::INTERNAL,
+            format!("The key file {} is damaged: it must hold 64 hexadecimal digits.", path.display()),
+            "Restore it from a backup, or join again with a new folder.",
+        )
+    })?;
+    Ok(SigningKey::from_bytes(&secret.0))
+}
+
 fn read_key(path: &Path) -> Result<SigningKey, DriverError> {
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            let secret: osiris_ledger::BlobHash = text.trim().parse().map_err(|_| {
-                DriverError::new(
-                    codes::INTERNAL,
-                    format!(
-                        "The key file {} is damaged: it must hold 64 hexadecimal digits.",
-                        path.display()
-                    ),
-                    "Restore it from a backup, or join again with a new folder.",
-                )
-            })?;
-            Ok(SigningKey::from_bytes(&secret.0))
-        }
+    match read(path) {
+        Ok(bytes) => parse_key(path, &bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let secret: [u8; 32] = random()?;
             let text = format!("{}\n", osiris_ledger::BlobHash(secret));

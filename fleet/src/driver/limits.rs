@@ -63,6 +63,8 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes that all components and manifests of a node may take.
 pub const LIBRARY_QUOTA_BYTES: u64 = 4 << 30;
+/// Largest file of a data folder beside the journal and the library: keys, addresses, confirmed blocks; bytes.
+pub const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Revisions of a function whose bytes are kept to go back to, the newest included.
 pub const REVISIONS_KEPT: usize = 3;
 /// How long components and manifests that no revision uses any more are kept.

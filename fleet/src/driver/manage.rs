@@ -10,10 +10,14 @@ use tokio::sync::{broadcast, mpsc};
 use super::{
     answer::ApiError,
     desk::{Desk, unknown_function},
+    inspect::{self, Mend},
     metrics::{Gauges, NodeGauges, ProcessUse},
     serve::manage::{Answer, BlobKind, Logs, Manage},
 };
-use crate::{api, node::Ended};
+use crate::{
+    api,
+    node::{Ended, Query, Reply, Request},
+};
 
 /// Followed lines that wait for a slow reader.
 const FOLLOW_LINES: usize = 256;
@@ -249,10 +253,11 @@ impl Desk {
         if !unused.is_empty() {
             let (blobs, bytes) = (unused.len(), unused.iter().map(|(_, bytes)| bytes).sum::<u64>());
             let minutes = super::limits::UNUSED_KEPT.as_secs() / 60;
-            fact(
-                "unused in the library",
-                format!("{blobs} blobs, {bytes} bytes; removed after {minutes} min"),
-            );
+            let then = match self.sweep.is_held_back() {
+                true => "kept, because blocks are missing that may name them".to_owned(),
+                false => format!("removed after {minutes} min"),
+            };
+            fact("unused in the library", format!("{blobs} blobs, {bytes} bytes; {then}"));
         }
         fact("data folder", self.data.display().to_string());
         fact("connected members", facts.connected.to_string());
@@ -272,7 +277,9 @@ impl Desk {
         doctor
             .problems
             .extend(served.await.map_err(|_| ApiError::internal("Looking into the library failed."))?);
-        doctor.problems.extend(super::folder::Folder::kept(&self.data));
+        let mend = Mend::new(&self.view(), Some(self.me), true);
+        doctor.problems.extend(self.waiting(mend).await?);
+        doctor.problems.extend(inspect::kept(&self.data, mend).map(|kept| kept.sentences()));
         if facts.returned > 0 {
             doctor.problems.push(format!(
                 "{} block(s) of this device came back from other members: the journal here had lost them, or the folder was restored from a backup, or joined again. They are held again. Only one process may use a device's key: make sure that no copy of this folder runs elsewhere.",
@@ -295,6 +302,19 @@ impl Desk {
 }
 
 impl Desk {
+    /// Blocks of the own journal that still wait for what it lost.
+    async fn waiting(&self, mend: Mend) -> Result<Option<String>, ApiError> {
+        if self.waiting.is_empty() {
+            return Ok(None);
+        }
+        let ids = self.waiting.blocks.iter().map(|(id, _)| *id).collect();
+        let Reply::Missing(missing) = self.ask(Request::Query(Query::Missing(ids))).await? else {
+            return Err(ApiError::internal("The ledger did not say which blocks it holds."));
+        };
+        let left = self.waiting.among(&missing);
+        Ok((!left.is_empty()).then(|| format!("{} {}", left.sentence(&self.view()), mend.blocks())))
+    }
+
     /// What is wrong with the device's key: as a file, and in the eyes of the fleet.
     fn key_problem(&self, ended: Option<&Ended>) -> Option<String> {
         match super::folder::device(&self.data) {
@@ -312,6 +332,8 @@ impl Desk {
         }
         match self.view().members().get(&self.me) {
             Some(_) => None,
+            // Its admission may be among what the journal lacks, of which is spoken apart.
+            None if self.sweep.is_held_back() => None,
             None => Some(format!(
                 "No member of the fleet ever had the key in device.key ({}): the file is another device's. Restore the right one from a backup, or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`.",
                 self.me.short()

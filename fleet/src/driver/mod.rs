@@ -11,6 +11,7 @@ mod failing_disk;
 mod folder;
 mod found;
 mod hosting;
+mod inspect;
 pub mod limits;
 mod load;
 mod manage;
@@ -29,8 +30,9 @@ mod users;
 mod verify;
 
 pub use error::DriverError;
-pub use folder::{device, socket_path};
+pub use folder::{device, is_in_use, socket_path};
 pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join};
+pub use inspect::verify;
 pub use load::{SAMPLE_INTERVAL, load_page_path};
 pub use offline::Offline;
 pub use osiris_runtime::{FunctionLoad, Load, PageError, PageReader, Reading};

@@ -289,14 +289,6 @@ impl Offline {
         self.at_desk(|desk| async move { desk.ledger(log).await }).await
     }
 
-    /// Checks everything again.
-    ///
-    /// # Errors
-    /// As [`Offline::status`].
-    pub async fn verify(&mut self) -> Result<api::Verified> {
-        self.at_desk(|desk| async move { desk.verify().await }).await
-    }
-
     /// Meets other members for at most so long: hands over what they lack, takes what they have, and
     /// serves them the components they ask for. Ends the process's use of the folder.
     ///

@@ -1,13 +1,14 @@
 //! Opening a data folder as a node: key, journal, ledger, library.
 
-use std::{path::Path, time::Instant};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
-use osiris_ledger::{Admission, Ledger, Mono, Now, WallMs, Writer};
+use osiris_ledger::{Admission, Block, Ledger, Mono, Now, WallMs, Writer};
 use osiris_runtime::Library;
 
 use super::{
     error::DriverError,
     folder::{Folder, fresh_session},
+    inspect::blocks::Waiting,
     limits::LIBRARY_QUOTA_BYTES,
     store::Journal,
 };
@@ -53,6 +54,10 @@ pub(crate) struct Opened {
     pub(crate) warnings: Vec<String>,
     /// Whether the journal lacks blocks that it held.
     pub(crate) damaged: bool,
+    /// Whether it did, or lost its end, now or at an earlier start, and nobody has said that this is settled.
+    pub(crate) lacks: bool,
+    /// Its blocks that wait for those.
+    pub(crate) waiting: Waiting,
 }
 
 impl Opened {
@@ -81,20 +86,32 @@ impl Opened {
         let key = folder.device_key()?;
         let mut warnings = found.warnings(folder.path());
         let mut ledger = Ledger::new(found.fleet);
-        for answer in ledger.replay_all(&found.entries) {
+        let mut refused = BTreeSet::new();
+        for (entry, answer) in found.entries.iter().zip(ledger.replay_all(&found.entries)) {
             match answer {
                 Ok(Admission::New { .. } | Admission::Known | Admission::Early { .. }) => {}
-                Err(reject) => warnings.push(format!(
-                    "The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more."
-                )),
+                Err(reject) => {
+                    refused.insert(Block::id_of(entry));
+                    warnings.push(format!(
+                        "The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more."
+                    ));
+                }
             }
         }
-        ledger.publish();
+        let view = ledger.publish();
+        let waiting = Waiting::of(&ledger, &found.entries, |id| refused.contains(id));
+        if !waiting.is_empty() {
+            warnings.push(format!(
+                "{} They are kept, and count again once what they follow is here.",
+                waiting.sentence(&view)
+            ));
+        }
         // A journal holds each block behind all it names; where one waits, something was lost before.
         let damaged = !found.damage.is_empty() || ledger.early().0 > 0;
+        let lacks = damaged || found.lost_end.is_some() || Folder::kept_damage(folder.path());
         let writer = Writer::new(key, fresh_session()?);
         let library = open_library(&folder)?;
-        Ok(Self { folder, journal, ledger, writer, library, warnings, damaged })
+        Ok(Self { folder, journal, ledger, writer, library, warnings, damaged, lacks, waiting })
     }
 
     /// The same, for all but a join under way: without the fleet's first block nothing can be judged.

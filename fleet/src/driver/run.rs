@@ -23,6 +23,7 @@ use super::{
     error::DriverError,
     folder::{Folder, random},
     hosting::Hosting,
+    inspect::blocks::Waiting,
     limits::{DRAIN_TIMEOUT, UPKEEP_INTERVAL},
     load,
     manage::Management,
@@ -83,6 +84,9 @@ pub(crate) struct Process {
     pub(crate) warnings: Vec<String>,
     /// Whether the journal lacks blocks that it held: who belongs may be among them.
     damaged: bool,
+    /// Whether it lacks some, or may, until another member holds the same blocks.
+    lacks: bool,
+    waiting: Waiting,
     secret: [u8; 32],
     mesh_slot: MeshSlot,
     roster_views: Arc<ArcSwap<osiris_ledger::View>>,
@@ -93,7 +97,7 @@ impl Process {
     pub(crate) fn new(opened: Opened, serves: bool) -> Result<Self, DriverError> {
         let clock = Clock::start();
         let seed = u64::from_le_bytes(random()?);
-        let Opened { folder, journal, ledger, writer, library, warnings, damaged } = opened;
+        let Opened { folder, journal, ledger, writer, library, warnings, damaged, lacks, waiting } = opened;
         let secret = folder.device_key()?.to_bytes();
         let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
@@ -114,6 +118,7 @@ impl Process {
             views: Arc::clone(&views),
             library,
             sweep: Arc::default(),
+            waiting: waiting.clone(),
             metrics,
             me,
             fleet,
@@ -126,12 +131,15 @@ impl Process {
             state,
             stop: Arc::new(Notify::new()),
         };
+        desk.sweep.hold_back(lacks);
         Ok(Self {
             folder,
             engine,
             desk: Arc::new(desk),
             warnings,
             damaged,
+            lacks,
+            waiting,
             secret,
             mesh_slot: MeshSlot::default(),
             roster_views: views,
@@ -325,6 +333,10 @@ impl Process {
     /// Removes components, their compiled code and manifests that nothing has used for a while. The core does
     /// nothing meanwhile, so it never counts on what is being removed.
     async fn sweep(&mut self, now: Instant) {
+        let node = &self.engine.node;
+        self.lacks &= !node.has_agreed();
+        self.waiting = self.waiting.left(node.ledger());
+        self.desk.sweep.hold_back(self.lacks || !self.waiting.is_empty());
         let removed = self.desk.sweep.look(now, &self.desk.view(), &self.desk.library);
         for hash in removed {
             tracing::info!(%hash, "bytes that no revision uses any more were removed");
@@ -491,5 +503,52 @@ mod tests {
         assert!(process.deploy(CHART, "5").await.live);
         // What went comes back as if it had never been here.
         assert!(process.deploy(SUMMARY, "6").await.live);
+    }
+    /// Opens the folder and looks twice, ten minutes apart; whether the component is still there.
+    async fn holds_after_looking(data: &std::path::Path) -> bool {
+        let opened = Opened::open(data).expect("opened");
+        let mut process = Process::new(opened, false).expect("a process");
+        process.engine.start().await;
+        let start = Instant::now();
+        process.sweep(start).await;
+        process.sweep(start + UNUSED_KEPT).await;
+        process.holds(SUMMARY)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_goes_while_blocks_are_missing_that_may_name_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "sweep".to_owned(), label: "node".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let mut process = Process::new(Opened::open(dir.path()).expect("opened"), true).expect("a process");
+        process.host();
+        process.engine.start().await;
+        assert!(process.deploy(SUMMARY, "1").await.live);
+        process.close().await.expect("closed");
+        let journal = dir.path().join("journal");
+        let whole = std::fs::read(&journal).expect("the journal");
+        let records = osiris_ledger::journal::scan(&whole, None).expect("a journal").records;
+        let places: Vec<_> = records.iter().map(|record| record.offset).collect();
+        assert!(places.len() >= 3, "the founding, the deploy, and that it is served");
+
+        // The deploy is lost in the middle: what follows it waits.
+        let mut flipped = whole.clone();
+        flipped[places[1] + 60] ^= 1;
+        std::fs::write(&journal, &flipped).expect("damaged");
+        assert!(holds_after_looking(dir.path()).await, "now");
+        std::fs::remove_file(dir.path().join("journal.damaged-1")).expect("looked at and removed");
+        assert!(holds_after_looking(dir.path()).await, "as long as something waits for it");
+
+        // It is lost at the end: until somebody says that this is settled.
+        for name in ["journal", "journal.head"] {
+            std::fs::remove_file(dir.path().join(name)).expect("removed");
+        }
+        std::fs::write(&journal, &whole).expect("put back");
+        drop(Opened::open(dir.path()).expect("a new head"));
+        std::fs::write(&journal, &whole[..places[1]]).expect("cut");
+        assert!(holds_after_looking(dir.path()).await, "now");
+        assert!(holds_after_looking(dir.path()).await, "and at the next start");
+        std::fs::remove_file(dir.path().join("journal.cut-1")).expect("looked at and removed");
+        assert!(!holds_after_looking(dir.path()).await, "nobody needs it");
     }
 }

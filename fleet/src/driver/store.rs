@@ -137,7 +137,7 @@ impl Drop for JournalThread {
     }
 }
 
-fn store_error(folder: &Path, error: &StoreError) -> DriverError {
+pub(crate) fn store_error(folder: &Path, error: &StoreError) -> DriverError {
     let path = folder.join(JOURNAL);
     let unusable = format!("The journal {} cannot be used: {error}.", path.display());
     match error {
@@ -166,7 +166,17 @@ fn store_error(folder: &Path, error: &StoreError) -> DriverError {
             unusable,
             "Put back the folder's own journal; if it was exchanged on purpose, remove `journal.head`.",
         ),
-        StoreError::Read(error) => DriverError::io("The journal cannot be read from", &path, error),
+        StoreError::Header(osiris_ledger::journal::HeaderError::Newer(_)) => DriverError::new(
+            codes::INTERNAL,
+            unusable,
+            "Use the build that wrote it. If no newer build was ever used here, byte 7 of the file is damaged: it has to be `2`.",
+        ),
+        StoreError::Read(error) => {
+            // Either of two files was read.
+            let head = FolderDisk::new(folder).read(HEAD).is_err();
+            let path = if head { folder.join(HEAD) } else { path };
+            DriverError::io("The journal cannot be read from", &path, error)
+        }
         StoreError::Write(error) => DriverError::io("The journal cannot be written to", &path, error),
         _ => DriverError::new(
             codes::INTERNAL,

@@ -6,9 +6,12 @@
 //! [`UNUSED_KEPT`]: a component comes before the block that names it, and a fetch may end late. Who puts or
 //! deploys bytes that are there already starts that time anew.
 //!
+//! While blocks are known to be missing that the journal held, nothing goes: they may name what looks unused.
+//!
 //! Only a running node looks; it alone uses the folder then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -17,9 +20,13 @@ use osiris_runtime::{ComponentHash, Library};
 
 use super::limits::{REVISIONS_KEPT, UNUSED_KEPT};
 
-/// Since when what is unused has been so, at every look, by the monotonic clock.
+/// What is unused, and whether it may go.
 #[derive(Debug, Default)]
-pub(crate) struct Sweep(Mutex<BTreeMap<ComponentHash, Instant>>);
+pub(crate) struct Sweep {
+    /// Since when what is unused has been so, at every look, by the monotonic clock.
+    unused: Mutex<BTreeMap<ComponentHash, Instant>>,
+    held_back: AtomicBool,
+}
 
 impl Sweep {
     /// Somebody is about to use these bytes. To be said before they are put or read: while it looks, the sweep
@@ -28,9 +35,22 @@ impl Sweep {
         self.unused().remove(&hash);
     }
 
+    /// Whether blocks are missing that may name what looks unused.
+    pub(crate) fn hold_back(&self, held_back: bool) {
+        self.held_back.store(held_back, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
     /// Removes what has been unused for long enough, and returns it.
     pub(crate) fn look(&self, now: Instant, view: &View, library: &Library) -> Vec<ComponentHash> {
         let mut unused = self.unused();
+        if self.is_held_back() {
+            unused.clear();
+            return Vec::new();
+        }
         let found: BTreeSet<_> = unused_in(view, library).into_iter().map(|(hash, _)| hash).collect();
         unused.retain(|hash, _| found.contains(hash));
         let mut removed = Vec::new();
@@ -51,7 +71,7 @@ impl Sweep {
     }
 
     fn unused(&self) -> MutexGuard<'_, BTreeMap<ComponentHash, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,71 +1,51 @@
-//! `osiris ledger verify`: everything again, from the bytes.
+//! `osiris ledger verify` of a running node: everything again, from the bytes.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use osiris_ledger::{Admission, Author, Block, BlockId, FleetId, Ledger, View};
 use osiris_runtime::{ComponentHash, Library, LibraryError};
 
-use super::{folder::Folder, store::Journal};
-use crate::{api::Verified, store::places};
+use super::{
+    disk::FolderDisk,
+    folder,
+    inspect::{self, Mend, at, library, problem},
+    store::store_error,
+};
+use crate::{
+    api::{Problem, Verified},
+    store::{self, JOURNAL},
+};
 
 /// Admits every block into an empty ledger, compares the views, scans the journal and hashes the
-/// library's bytes.
+/// library's bytes. Nothing is changed.
 pub(crate) fn verify(
     fleet: FleetId,
     blocks: &[(Arc<Block>, bool)],
-    library: &Library,
     view: &View,
     me: &Author,
     data: &Path,
 ) -> Verified {
     let mut problems = Vec::new();
+    let restart = "Restart the node, which builds it again from the journal; where that does not help, join again with a new folder.";
     let mut again = Ledger::new(fleet);
     for (block, _) in blocks {
-        match again.admit(block.entry()) {
-            Ok(Admission::New { .. }) => {}
-            Ok(_) => problems.push(format!("Block {} does not follow what it names.", block.id().short())),
-            Err(reject) => problems.push(format!("Block {} is not valid: {reject}.", block.id().short())),
-        }
+        let what = match again.admit(block.entry()) {
+            Ok(Admission::New { .. }) => continue,
+            Ok(_) => format!("Block {} does not follow what it names.", block.id().short()),
+            Err(reject) => format!("Block {} is not valid: {reject}.", block.id().short()),
+        };
+        problems.push(problem(what, at(JOURNAL), restart));
     }
     let hash = again.publish().hash();
     if hash != view.hash() {
-        problems.push(
-            "The view differs from what its blocks say; restart the node to build it again.".to_owned(),
-        );
+        problems.push(problem("The view differs from what its blocks say.", at(JOURNAL), restart));
     }
-    match Journal::inspect(data) {
-        Ok(found) => {
-            let held: BTreeSet<_> =
-                found.entries.iter().map(|entry| *blake3::hash(entry).as_bytes()).collect();
-            let lost = blocks.iter().filter(|(block, _)| !held.contains(&block.id().0)).count();
-            if !found.damage.is_empty() {
-                problems.push(format!(
-                    "The journal is damaged on disk ({}). The next start keeps the damaged file beside and repairs the rest from other members.",
-                    places(&found.damage)
-                ));
-            }
-            // A torn tail alone may be a write under way.
-            problems.extend(found.lost_end.map(|lost| {
-                format!("{lost} The next start notes it beside and repairs the rest from other members.")
-            }));
-            if found.head_damaged {
-                problems.push("The file journal.head is damaged; the next start makes it anew.".to_owned());
-            }
-            if lost > 0 {
-                problems.push(format!("The journal lacks {lost} block(s) that the node holds in memory."));
-            }
-        }
-        Err(error) => problems.push(error.message),
-    }
-    let mut components = 0;
-    for (hash, _) in library.list() {
-        match library.read(hash) {
-            Ok(_) => components += 1,
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    problems.extend(Folder::kept(data));
-    problems.extend(missing_bytes(view, me, library));
+    let mend = Mend::new(view, Some(*me), true);
+    problems.extend(journal(blocks, mend, data));
+    problems.extend(key(me, data));
+    let (components, wrong) = library::problems(&data.join("library"), view, Some(*me));
+    problems.extend(wrong);
+    problems.extend(inspect::kept(data, mend));
     let chains: BTreeSet<_> = blocks.iter().map(|(block, _)| block.chain()).collect();
     Verified {
         blocks: blocks.len() as u64,
@@ -76,7 +56,43 @@ pub(crate) fn verify(
     }
 }
 
-/// What is wrong with the bytes of revisions that this node says it serves: each is read and hashed.
+fn journal(blocks: &[(Arc<Block>, bool)], mend: Mend, data: &Path) -> Vec<Problem> {
+    let survey = match store::survey(&FolderDisk::new(data)) {
+        Ok(survey) => survey,
+        Err(error) => {
+            let error = store_error(data, &error);
+            return vec![problem(error.message, at(JOURNAL), error.next.unwrap_or_default())];
+        }
+    };
+    // A torn tail alone may be a write under way.
+    let mut problems = inspect::journal_problems(&survey, mend, true);
+    let held: BTreeSet<_> = survey.places.iter().map(|place| place.id).collect();
+    let lost = blocks.iter().filter(|(block, _)| !held.contains(&block.id())).count();
+    if lost > 0 {
+        problems.push(problem(
+            format!("The journal lacks {lost} block(s) that the node holds in memory."),
+            at(JOURNAL),
+            mend.blocks(),
+        ));
+    }
+    problems
+}
+
+/// The key's file, which the next start reads.
+fn key(me: &Author, data: &Path) -> Option<Problem> {
+    let name = "device.key";
+    match folder::read_device(data) {
+        Ok(key) if key == *me => None,
+        Ok(_) => Some(problem(
+            "The file device.key was replaced while the node runs: from its next start on this would be another device.",
+            at(name),
+            "Restore the file from a backup.",
+        )),
+        Err(error) => Some(problem(error.message, at(name), error.next.unwrap_or_default())),
+    }
+}
+
+/// What is wrong with the bytes of revisions that this node has to hold: each is read and hashed.
 pub(crate) fn served_bytes(view: &View, me: &Author, library: &Library) -> Vec<String> {
     let revisions = view.functions().values().flat_map(|function| &function.revisions);
     let served = revisions.filter(|revision| revision.serving.iter().any(|s| s.device == *me));
@@ -85,23 +101,7 @@ pub(crate) fn served_bytes(view: &View, me: &Author, library: &Library) -> Vec<S
     let wrong = read.filter(|error| !matches!(error, LibraryError::Missing { .. }));
     let mut problems: Vec<_> = wrong.map(|error| error.to_string()).collect();
     // What is damaged was moved aside, so it is missing now.
-    problems.extend(missing_bytes(view, me, library));
+    let missing = library::missing(view, Some(*me), |hash| library.contains(hash));
+    problems.extend(missing.iter().map(Problem::sentences));
     problems
-}
-
-/// Revisions that this node says it serves, and whose bytes it does not hold.
-fn missing_bytes(view: &View, me: &Author, library: &Library) -> Vec<String> {
-    let mut missing = Vec::new();
-    for function in view.functions().values() {
-        for revision in function.revisions.iter().filter(|r| r.serving.iter().any(|s| s.device == *me)) {
-            let held = |hash: osiris_ledger::BlobHash| library.contains(ComponentHash(hash.0));
-            if !held(revision.component) || !held(revision.manifest) {
-                missing.push(format!(
-                    "The bytes of {}@{} are missing here, though the ledger says that it is served here. Start the node again: it fetches them from another member; where none holds them, deploy the function again.",
-                    function.name, revision.number
-                ));
-            }
-        }
-    }
-    missing
 }

@@ -269,6 +269,8 @@ pub enum Query {
     Log(Box<LogQuery>),
     /// Every block, in order.
     Blocks,
+    /// Which of these blocks are not here.
+    Missing(Vec<BlockId>),
     /// [`FleetCounters`].
     Counters,
     /// This device's grants, highest rank first.
@@ -363,8 +365,10 @@ pub enum Reply {
     Log(Vec<Logged>),
     /// [`Query::Grants`], each with the admissions between the genesis block and it.
     Grants(Vec<(Logged, i64)>),
-    /// [`Query::Blocks`], each with whether it counts.
-    Blocks(Vec<(Arc<Block>, bool)>),
+    /// [`Query::Blocks`], each with whether it counts, and the view at that moment.
+    Blocks(Vec<(Arc<Block>, bool)>, Arc<View>),
+    /// [`Query::Missing`].
+    Missing(BTreeSet<BlockId>),
     /// [`Query::Counters`].
     Counters(FleetCounters),
     /// [`Request::Recovery`].

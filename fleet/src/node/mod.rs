@@ -163,6 +163,12 @@ impl Node {
         &self.ledger
     }
 
+    /// Whether another member held exactly the same blocks at some moment since the start.
+    #[must_use]
+    pub fn has_agreed(&self) -> bool {
+        self.twin.has_agreed()
+    }
+
     /// Handles one input. Drain [`Node::poll_effect`] before the next.
     ///
     /// # Panics

@@ -399,8 +399,12 @@ impl Node {
             Query::Log(query) => Reply::Log(self.log(&query)),
             Query::Counters => Reply::Counters(self.counters(now)),
             Query::Grants => Reply::Grants(self.own_grants()),
+            Query::Missing(ids) => {
+                Reply::Missing(ids.into_iter().filter(|id| !self.ledger.contains_all(&[*id])).collect())
+            }
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
+                Arc::clone(&self.view),
             ),
         }
     }

@@ -43,6 +43,11 @@ impl Twin {
         self.agreed = true;
     }
 
+    /// Whether another member did.
+    pub(super) fn has_agreed(&self) -> bool {
+        self.agreed
+    }
+
     /// A block came from elsewhere. Returns what to warn of, the first time that there is something.
     pub(super) fn block_came(
         &mut self,

@@ -266,7 +266,9 @@ impl Fleet {
                 Failure::failed(format!("`osiris ledger verify` printed something else: {e}."))
             })?;
             if !verified.problems.is_empty() {
-                return Err(Failure::failed(format!("{}: {}", node.label, verified.problems.join(" "))));
+                let problems: Vec<_> =
+                    verified.problems.iter().map(|problem| problem.what.as_str()).collect();
+                return Err(Failure::failed(format!("{}: {}", node.label, problems.join(" "))));
             }
             result = format!(
                 "{} blocks in {} chains, {} blobs, on each of {NODES} nodes",

@@ -278,9 +278,11 @@ const TYPES: &[Type] = &[
             f("chains", Number),
             f("view", Text),
             f("components", Number),
-            f("problems", Texts),
+            f("problems", Many("Problem")),
         ],
     ),
+    ("Problem", false, &[f("what", Text), f("place", One("Place")), f("next", Text)]),
+    ("Place", false, &[f("file", Text), Field("record", Number, Null), Field("byte", Number, Null)]),
     (
         "Doctor",
         false,
@@ -544,6 +546,8 @@ mod tests {
         check("Drained", api::Drained::default());
         check("BlockRow", api::BlockRow::default());
         check("Verified", api::Verified::default());
+        check("Problem", api::Problem::default());
+        check("Place", api::Place::default());
         check("Doctor", api::Doctor::default());
         check("Revoke", api::Revoke::default());
         check("Revoked", api::Revoked::default());
@@ -561,6 +565,6 @@ mod tests {
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 41, "a type has no check here");
+        assert_eq!(TYPES.len(), 43, "a type has no check here");
     }
 }
