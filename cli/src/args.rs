@@ -353,7 +353,7 @@ pub(crate) enum Role {
     Viewer,
     /// Calls functions; writes nothing.
     Invoker,
-    /// Claims new machines, once there are operations for it.
+    /// Claims slots for new machines.
     Spawner,
     /// Seals pages of the ledger, where an admin names it.
     Voter,
