@@ -11,6 +11,7 @@ mod failing_disk;
 mod folder;
 mod found;
 mod hosting;
+mod leases;
 pub mod limits;
 mod load;
 mod manage;

@@ -204,10 +204,8 @@ impl Leases {
 impl Node {
     /// Lets this node make machines while the fleet has fewer than `machines`; 0, as at first: none. The fleet's
     /// policy may allow less.
-    #[must_use]
-    pub fn with_machines_max(mut self, machines: u32) -> Self {
+    pub fn allow_machines(&mut self, machines: u32) {
         self.leases.machines_max = machines;
-        self
     }
 
     /// Whether a connected peer may have claims of its own.
@@ -293,9 +291,10 @@ impl Node {
         let _ = self.append(now, Payload::Released(op::Released { claim: own.claim }));
     }
 
-    /// What earlier processes of this device claimed is lost with them: others need not wait for its expiry.
+    /// What earlier processes of this device claimed is lost with them: others need not wait for its expiry. A
+    /// process that runs for a command leaves that to the node.
     fn release_orphans(&mut self, now: Now) {
-        if !self.started || self.leases.orphans.is_empty() {
+        if !self.started || !self.serves || self.leases.orphans.is_empty() {
             return;
         }
         for claim in std::mem::take(&mut self.leases.orphans) {

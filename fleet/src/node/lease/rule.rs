@@ -1,5 +1,5 @@
 //! The rule by which a member believes that it holds a slot: pure, and the same for the node and for the model that
-//! `property-tests/tests/leases` checks in all its states.
+//! `property-tests/tests/lease_model` checks in all its states.
 //!
 //! ```text
 //! claim      never while a live claim of the slot is known; of the round after all that were claimed

@@ -1,7 +1,7 @@
 //! Two spawners and a slot.
 
 use osiris_ledger::{
-    Ledger, Mono, Now, Payload, Role, Roles, WallMs, join_proof,
+    Ledger, Mono, Now, Payload, Role, Roles, Session, WallMs, Writer, join_proof,
     op::{Admitted, Invited, Spawning, Voters},
 };
 use osiris_mesh::PeerId;
@@ -9,8 +9,8 @@ use osiris_mesh::PeerId;
 use super::{rule::Phase, *};
 use crate::node::Effect;
 use crate::node::{
-    Input, Node, Query, Refusal, Reply, Request,
-    sample::{author, founded, key, play, replica},
+    Config, Input, Node, Query, Refusal, Reply, Request,
+    sample::{author, founded, key, play},
 };
 
 fn at(ms: u64) -> Now {
@@ -32,7 +32,16 @@ fn ledger(machines: u32, minority: bool) -> Ledger {
 }
 
 fn spawner(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
-    replica(now, ledger, device, session).with_machines_max(10)
+    allowed(now, ledger, (device, session), 10)
+}
+
+/// A node whose own configuration allows so many machines.
+fn allowed(now: Now, ledger: &Ledger, (device, session): (u8, u8), machines: u32) -> Node {
+    let config = Config { serves: true, seed: device.into(), confirmed: Vec::new(), idle_work: false };
+    let writer = Writer::new(key(device), Session([session; 16]));
+    let mut node = Node::new(now, &config, copy(ledger), writer);
+    node.allow_machines(machines);
+    node
 }
 
 fn peer(device: u8) -> PeerId {
@@ -68,7 +77,9 @@ fn alone(node: &mut Node, from: u64, to: u64) {
 fn give(node: &mut Node, ms: u64, input: Input) -> Vec<Result<Reply, Refusal>> {
     node.handle(at(ms), input);
     let effects = std::iter::from_fn(|| node.poll_effect());
-    effects.filter_map(|effect| if let Effect::Reply(_, reply) = effect { Some(reply) } else { None }).collect()
+    effects
+        .filter_map(|effect| if let Effect::Reply(_, reply) = effect { Some(reply) } else { None })
+        .collect()
 }
 
 fn facts(node: &Node, ms: u64) -> LeaseFacts {
@@ -101,7 +112,10 @@ fn of_two_that_want_a_machine_at_once_one_makes_it() {
     pass(&mut nodes, 13_000, 14_000);
     let won = winner(1);
     assert!(holds(&nodes[won], 14_000, 0) && facts(&nodes[1 - won], 14_000).own.is_empty());
-    assert_eq!(facts(&nodes[won], 14_000).counts, LeaseCounts { claimed: 1, won: 1, ..LeaseCounts::default() });
+    assert_eq!(
+        facts(&nodes[won], 14_000).counts,
+        LeaseCounts { claimed: 1, won: 1, ..LeaseCounts::default() }
+    );
     assert_eq!(facts(&nodes[1 - won], 14_000).counts.lost, 1);
     assert!(facts(&nodes[1 - won], 14_000).says.is_some_and(|says| says.contains("another claim")));
     assert_eq!(nodes[0].view().hash(), nodes[1].view().hash());
@@ -128,10 +142,11 @@ fn a_slot_with_a_live_claim_is_not_claimed_and_a_held_lease_lasts_while_it_is_re
     assert!(facts(&nodes[1], 200_250).own.is_empty());
     assert!(facts(&nodes[1], 200_250).says.is_some_and(|says| says.contains("is claimed at the moment")));
     // Given up, it is free at once.
-    play(at(200_500), &mut nodes, [
-        vec![Input::Request(1, Request::Release { slot: 0, timeout_ms: 0 })],
-        Vec::new(),
-    ]);
+    play(
+        at(200_500),
+        &mut nodes,
+        [vec![Input::Request(1, Request::Release { slot: 0, timeout_ms: 0 })], Vec::new()],
+    );
     pass(&mut nodes, 200_750, 201_000);
     play(at(201_250), &mut nodes, [Vec::new(), vec![Input::Want(Want::Slot(0))]]);
     assert_eq!(facts(&nodes[1], 201_250).own.get(&0).map(|own| own.round), Some(2));
@@ -143,7 +158,9 @@ fn the_slot_of_a_holder_that_is_gone_is_taken_over_and_its_machine_retired_first
     let mut nodes = pair(&ledger);
     play(at(1_000), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
     pass(&mut nodes, 1_250, 14_000);
-    let Ok(Reply::Written { block: made, .. }) = intend(&mut nodes[1], 14_000, (0, 1)) else { panic!("made") };
+    let Ok(Reply::Written { block: made, .. }) = intend(&mut nodes[1], 14_000, (0, 1)) else {
+        panic!("made")
+    };
     pass(&mut nodes, 14_250, 16_000);
     // The second dies. The first waits until its last renewal is old enough.
     give(&mut nodes[0], 17_000, Input::PeerDown(peer(2)));
@@ -206,8 +223,7 @@ fn who_stood_still_was_suspended_or_started_anew_has_lost_its_lease() {
     // A new process of the same device says at once that the old one's lease is over.
     let mut nodes = claimed(1_000);
     pass(&mut nodes, 1_250, 14_000);
-    let (known, me) = (copy(&nodes[0]), 1);
-    nodes[0] = spawner(at(15_000), &known, me, 9);
+    nodes[0] = spawner(at(15_000), &copy(nodes[0].ledger()), 1, 9);
     play(at(15_000), &mut nodes, [vec![Input::Start], Vec::new()]);
     connect(&mut nodes, at(15_000));
     pass(&mut nodes, 15_250, 16_000);
@@ -216,12 +232,12 @@ fn who_stood_still_was_suspended_or_started_anew_has_lost_its_lease() {
     assert_eq!(facts(&nodes[1], 16_250).own.get(&0).map(|own| own.round), Some(2), "without waiting");
 }
 
-fn copy(node: &Node) -> Ledger {
-    let mut ledger = Ledger::new(node.ledger().fleet());
-    for block in node.ledger().in_order() {
-        ledger.replay(block.entry()).expect("valid");
+fn copy(ledger: &Ledger) -> Ledger {
+    let mut copy = Ledger::new(ledger.fleet());
+    for block in ledger.in_order() {
+        copy.replay(block.entry()).expect("valid");
     }
-    ledger
+    copy
 }
 
 #[test]
@@ -275,13 +291,13 @@ fn after_a_split_in_which_both_sides_made_a_machine_one_lease_and_one_machine_st
 #[test]
 fn the_hard_cap_stands_in_the_policy_and_in_the_nodes_configuration() {
     for (policy, here) in [(0, 10), (10, 0)] {
-        let mut node = replica(at(0), &ledger(policy, true), 1, 2).with_machines_max(here);
+        let mut node = allowed(at(0), &ledger(policy, true), (1, 2), here);
         give(&mut node, 1_000, Input::Want(Want::Machine));
         assert!(facts(&node, 1_000).own.is_empty());
         assert!(facts(&node, 1_000).says.is_some_and(|says| says.contains("No machines are allowed")));
     }
     for (policy, here) in [(1, 10), (10, 1)] {
-        let mut node = replica(at(0), &ledger(policy, true), 1, 2).with_machines_max(here);
+        let mut node = allowed(at(0), &ledger(policy, true), (1, 2), here);
         give(&mut node, 1_000, Input::Want(Want::Machine));
         alone(&mut node, 1_250, 14_000);
         assert!(intend(&mut node, 14_000, (0, 1)).is_ok());
@@ -289,7 +305,7 @@ fn the_hard_cap_stands_in_the_policy_and_in_the_nodes_configuration() {
         assert!(facts(&node, 14_250).says.is_some_and(|says| says.contains("There are 1 machines already")));
     }
     // A policy that is lowered meanwhile binds who has won before.
-    let (mut node, first) = (replica(at(0), &ledger(1, true), 1, 2).with_machines_max(10), 14_000);
+    let (mut node, first) = (spawner(at(0), &ledger(1, true), 1, 2), 14_000);
     give(&mut node, 1_000, Input::Want(Want::Machine));
     alone(&mut node, 1_250, first);
     let none = Request::Spawning { machines: 0, minority: true, timeout_ms: 0 };
@@ -333,7 +349,7 @@ fn a_claim_that_a_connected_spawner_does_not_confirm_is_given_up() {
 #[test]
 fn voters_that_are_named_are_those_that_count() {
     let mut ledger = ledger(1, false);
-    let mut founder = osiris_ledger::Writer::new(key(1), osiris_ledger::Session([7; 16]));
+    let mut founder = Writer::new(key(1), Session([7; 16]));
     let mut devices = vec![author(1), author(2), author(3)];
     devices.sort_unstable();
     founder.append(&mut ledger, at(0), Payload::Voters(Voters { devices })).expect("allowed");
