@@ -18,8 +18,8 @@ use osiris_ledger::{BlockId, Mono};
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// What a wait is longer than twice D: more than [`Terms::standstill`], by which a claim may be late at a
-    /// rival that was busy.
+    /// By how much a wait is longer than twice D: more than twice [`Terms::standstill`], since both members, a claim's
+    /// author and its rival, may have stood still for that long without noticing.
     pub margin: Duration,
     /// A process that did not look after its claim for longer than this stood still, and may not have heard of
     /// others.
@@ -31,7 +31,7 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Self {
-            margin: Duration::from_secs(2),
+            margin: Duration::from_secs(3),
             standstill: Duration::from_secs(1),
             keep: Duration::from_secs(15),
         }
@@ -228,7 +228,7 @@ mod tests {
     fn a_claim_waits_for_twice_the_delay_and_then_the_lowest_draw_wins() {
         let claim = mine(Phase::Claiming);
         let settle = u64::try_from(claim.settle.as_millis()).expect("small");
-        assert_eq!(settle, 12_000);
+        assert_eq!(settle, 13_000);
         assert_eq!(after(settle - 1, claim, &[]), Next::Wait);
         assert_eq!(after(settle, claim, &[]), Next::Activate);
         assert_eq!(after(settle, claim, &[rival(2, 6)]), Next::Activate);
@@ -251,7 +251,7 @@ mod tests {
             let now = Mono(claim.at.0 + ms);
             look(&terms, now, &Mine { looked: now, ..claim }, Duration::from_secs(8), [])
         };
-        assert_eq!((slower(17_999), slower(18_000)), (Next::Wait, Next::Activate), "the delay has grown");
+        assert_eq!((slower(18_999), slower(19_000)), (Next::Wait, Next::Activate), "the delay has grown");
         let stood = look(&terms, Mono(claim.looked.0 + 1_001), &claim, D, []);
         assert_eq!(stood, Next::Release(Loss::StoodStill));
         let won = Rival { activated: true, ..rival(2, 9) };
@@ -278,7 +278,7 @@ mod tests {
     fn a_holder_knows_that_it_has_lost_before_another_takes_over() {
         let terms = Terms::default();
         assert!(terms.expiry(Duration::ZERO) > terms.keep);
-        assert!(terms.margin > terms.standstill);
+        assert!(terms.margin > 2 * terms.standstill);
         let expiry = u64::try_from(terms.expiry(D).as_millis()).expect("small");
         assert!(is_live(&terms, Mono(expiry), Mono(0), D) && !is_live(&terms, Mono(expiry + 1), Mono(0), D));
     }

@@ -107,23 +107,23 @@ fn of_two_that_want_a_machine_at_once_one_makes_it() {
     let mut nodes = pair(&ledger);
     let wants = || vec![Input::Want(Want::Machine)];
     play(at(1_000), &mut nodes, [wants(), wants()]);
-    pass(&mut nodes, 1_250, 12_750);
-    assert!((0..2).all(|n| !holds(&nodes[n], 12_750, 0)), "both wait for the settle time");
-    pass(&mut nodes, 13_000, 14_000);
+    pass(&mut nodes, 1_250, 13_750);
+    assert!((0..2).all(|n| !holds(&nodes[n], 13_750, 0)), "both wait for the settle time");
+    pass(&mut nodes, 14_000, 14_500);
     let won = winner(1);
-    assert!(holds(&nodes[won], 14_000, 0) && facts(&nodes[1 - won], 14_000).own.is_empty());
+    assert!(holds(&nodes[won], 14_500, 0) && facts(&nodes[1 - won], 14_500).own.is_empty());
     assert_eq!(
-        facts(&nodes[won], 14_000).counts,
+        facts(&nodes[won], 14_500).counts,
         LeaseCounts { claimed: 1, won: 1, ..LeaseCounts::default() }
     );
-    assert_eq!(facts(&nodes[1 - won], 14_000).counts.lost, 1);
-    assert!(facts(&nodes[1 - won], 14_000).says.is_some_and(|says| says.contains("another claim")));
+    assert_eq!(facts(&nodes[1 - won], 14_500).counts.lost, 1);
+    assert!(facts(&nodes[1 - won], 14_500).says.is_some_and(|says| says.contains("another claim")));
     assert_eq!(nodes[0].view().hash(), nodes[1].view().hash());
     // It says so first, and not twice.
-    assert!(matches!(intend(&mut nodes[won], 14_100, (0, 1)), Ok(Reply::Written { .. })));
-    assert!(intend(&mut nodes[won], 14_200, (0, 1)).is_err(), "a slot has one machine");
-    assert!(intend(&mut nodes[1 - won], 14_300, (0, 1)).is_err(), "who lost makes none");
-    pass(&mut nodes, 14_500, 15_000);
+    assert!(matches!(intend(&mut nodes[won], 14_600, (0, 1)), Ok(Reply::Written { .. })));
+    assert!(intend(&mut nodes[won], 14_700, (0, 1)).is_err(), "a slot has one machine");
+    assert!(intend(&mut nodes[1 - won], 14_800, (0, 1)).is_err(), "who lost makes none");
+    pass(&mut nodes, 14_850, 15_100);
     // The next machine is another slot's.
     play(at(15_250), &mut nodes, [wants(), Vec::new()]);
     assert!(facts(&nodes[0], 15_250).own.contains_key(&1), "{:?}", facts(&nodes[0], 15_250));
@@ -165,7 +165,7 @@ fn the_slot_of_a_holder_that_is_gone_is_taken_over_and_its_machine_retired_first
     // The second dies. The first waits until its last renewal is old enough.
     give(&mut nodes[0], 17_000, Input::PeerDown(peer(2)));
     let expiry = u64::try_from(facts(&nodes[0], 17_000).expiry.as_millis()).expect("small");
-    assert_eq!(expiry, 27_000);
+    assert_eq!(expiry, 28_000);
     let last = facts(&nodes[0], 17_000).heard.values().copied().next().expect("heard");
     let free = 17_000 - u64::try_from(last.as_millis()).expect("small") + expiry;
     give(&mut nodes[0], free, Input::Want(Want::Slot(0)));
@@ -339,11 +339,11 @@ fn a_claim_that_a_connected_spawner_does_not_confirm_is_given_up() {
     let mut node = spawner(at(0), &ledger, 1, 2);
     give(&mut node, 0, Input::PeerUp(peer(2)));
     give(&mut node, 1_000, Input::Want(Want::Machine));
-    alone(&mut node, 1_250, 25_000);
-    assert!(!holds(&node, 25_000, 0) && facts(&node, 25_000).own.len() == 1);
-    alone(&mut node, 25_250, 25_500);
-    assert!(facts(&node, 25_500).says.is_some_and(|says| says.contains("too long to confirm")));
-    assert!(facts(&node, 25_500).delay > DELAY_MIN, "the next claim starts from what this one took");
+    alone(&mut node, 1_250, 27_000);
+    assert!(!holds(&node, 27_000, 0) && facts(&node, 27_000).own.len() == 1);
+    give(&mut node, 27_250, Input::Tick);
+    assert!(facts(&node, 27_250).says.is_some_and(|says| says.contains("too long to confirm")));
+    assert!(facts(&node, 27_250).delay > DELAY_MIN, "the next claim starts from what this one took");
 }
 
 #[test]
