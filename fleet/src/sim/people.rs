@@ -77,7 +77,7 @@ impl World<'_> {
         payload::allows(roles.unwrap_or_default(), wish) || self.random.chance(20)
     }
 
-    fn ask(&mut self, node: NodeId, asked: Asked, request: Request) {
+    pub(super) fn ask(&mut self, node: NodeId, asked: Asked, request: Request) {
         let (now, wall) = (self.now, self.wall(node));
         self.say(format_args!("asks {node} {}", asked.name()));
         let Some(running) = self.devices[node as usize].running.as_mut() else { return };
@@ -94,6 +94,9 @@ impl World<'_> {
         if let Asked::Admit { stranger } = asked {
             return self.welcomed(node, stranger, reply);
         }
+        if let Asked::Intend { .. } | Asked::Retire { .. } = asked {
+            self.leases.answered(node);
+        }
         let Ok(Reply::Written { block, .. }) = reply else { return };
         let id = block.id();
         self.promise(node, id, "acknowledged");
@@ -108,7 +111,9 @@ impl World<'_> {
                 self.end(node);
                 self.devices[node as usize].standing = Standing::Gone;
             }
-            Asked::Remove | Asked::Withdraw | Asked::Admit { .. } => {}
+            Asked::Intend { lease, by_majority } => self.machine_made(node, id, lease, by_majority),
+            Asked::Retire { intent } => self.machine_retired(&intent),
+            Asked::Remove | Asked::Withdraw | Asked::Release | Asked::Admit { .. } => {}
         }
     }
 
