@@ -1,5 +1,6 @@
 //! The command line.
 
+mod lease;
 mod user;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use osiris_fleet::manifest::Replicas;
 
 use crate::config::{parse_http, parse_mesh};
+pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;
@@ -242,6 +244,9 @@ Examples:
     /// Persons, whose keys admit their devices
     #[command(subcommand)]
     User(UserCommand),
+    /// Who may make new machines for the fleet, and which there are
+    #[command(subcommand)]
+    Lease(LeaseCommand),
     /// Make this device, or another one, an admin above all others with the fleet's recovery key
     #[command(after_help = "\
 Examples:
@@ -283,6 +288,10 @@ pub(crate) struct JoinArgs {
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+    /// Machines that the fleet may have made for this node to make another; 0: it makes none. It needs the role
+    /// spawner, and what `osiris lease limit` allows
+    #[arg(long, env = "OSIRIS_MACHINES", value_name = "N", default_value_t = 0)]
+    pub(crate) machines: u32,
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug
     #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL", default_value = "info")]
     pub(crate) log: String,
@@ -353,7 +362,7 @@ pub(crate) enum Role {
     Viewer,
     /// Calls functions; writes nothing.
     Invoker,
-    /// Claims new machines, once there are operations for it.
+    /// Claims slots for new machines.
     Spawner,
     /// Seals pages of the ledger, where an admin names it.
     Voter,

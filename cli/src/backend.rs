@@ -11,9 +11,9 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, Log, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked,
-    RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified,
-    Whoami, Written,
+    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
+    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked,
+    UserRow, Verified, Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -35,6 +35,7 @@ const DEPLOYED: &str = "osiris ledger log";
 const INVITED: &str = "osiris invite ls";
 const MEMBERS: &str = "osiris nodes";
 const USERS: &str = "osiris user ls";
+const LEASES: &str = "osiris lease ls";
 
 /// Where the node of a data folder listens.
 pub(crate) fn socket_path(data: &Path, xdg_runtime: Option<&Path>) -> PathBuf {
@@ -434,6 +435,28 @@ impl Backend {
                 let mut revoked = replica.offline.revoke_user(revoke).await?;
                 replica.hand_on(&mut revoked.written).await?;
                 Ok(revoked)
+            }
+        }
+    }
+
+    pub(crate) async fn leases(&mut self) -> Result<Leases, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/leases").await,
+            Self::Replica(replica) => Ok(replica.offline.leases().await?),
+        }
+    }
+
+    pub(crate) async fn limit_leases(self, limit: LeaseLimit) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => {
+                let patience = client.patience().records(LEASES);
+                let limit = LeaseLimit { timeout_ms: millis(patience.left()), ..limit };
+                client.post("/v1/leases/limit", &limit, patience).await
+            }
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.limit_leases(limit).await?;
+                replica.hand_on(&mut written).await?;
+                Ok(written)
             }
         }
     }

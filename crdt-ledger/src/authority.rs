@@ -17,7 +17,7 @@ pub enum Role {
     Viewer,
     /// Calls functions. It may write nothing.
     Invoker,
-    /// Is to claim new machines; no operation needs it yet.
+    /// New machines: claim a slot, say that one is made, say that one is gone.
     Spawner,
     /// Pages of summaries: seal them, where an admin names the device among the voters.
     Voter,

@@ -7,13 +7,17 @@
 //! and idempotent. There is no history: 100 rows of ten functions are about 30 kB.
 //!
 //! ```text
-//! body = canonical CBOR [version, owner(32), incarnation, row version, functions]      functions: strictly ascending names
+//! body = canonical CBOR [version, owner(32), incarnation, row version, functions, claims]
+//!        functions: strictly ascending names; claims: strictly ascending ids
 //! row  = body ‖ ed25519(blake3("osiris-row-v1" ‖ fleet id ‖ body))
 //! ```
 //!
 //! **Order** of rows of one owner: incarnation, then version, then blake3 of the row. An owner that meets a row of its
 //! own which it did not write (it restarted, was restored, or runs twice) goes on above it, in the next
 //! **incarnation**, and keeps counting where that row had ended: counts of what ended never go down.
+//!
+//! A row also renews its owner's claims ([`crate::lease`]): that they are named in a new row is how others know that
+//! the owner is still there. So renewals need no blocks.
 
 mod table;
 
@@ -26,12 +30,12 @@ pub use table::{Counters, FunctionTotals, Merge, NodeTotals, RowHead, RowNote};
 
 use crate::{
     codec,
-    id::{Author, FleetId, Signature},
+    id::{Author, BlockId, FleetId, Signature},
     limits,
     op::{array_struct, is_function_name, sign, usable_key},
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const DOMAIN: &[u8] = b"osiris-row-v1";
 
 /// What one function does on one node at a moment, as that node sees it.
@@ -74,6 +78,7 @@ array_struct! {
         incarnation: u64,
         row: u64,
         functions: Vec<Cell>,
+        claims: Vec<BlockId>,
     }
 }
 
@@ -87,7 +92,8 @@ pub enum RowReject {
     /// Too short, or not the canonical CBOR of a row, or of another version.
     #[error("the bytes are not a row")]
     Malformed,
-    /// Too many functions, a name that is none, names out of order, or counters that run backwards.
+    /// Too many functions or claims, a name that is none, names or claims out of order, or counters that run
+    /// backwards.
     #[error("a field of the row is not allowed")]
     Field,
     /// The signature does not fit owner, fleet and body.
@@ -172,6 +178,12 @@ impl Row {
     pub fn functions(&self) -> &[Cell] {
         &self.body.functions
     }
+
+    /// The claims that it renews, ascending.
+    #[must_use]
+    pub fn claims(&self) -> &[BlockId] {
+        &self.body.claims
+    }
 }
 
 impl Cell {
@@ -203,7 +215,9 @@ fn check_fields(body: &Body) -> Result<(), RowReject> {
     let functions = &body.functions;
     let fits = functions.len() <= limits::ROW_FUNCTIONS_MAX
         && functions.iter().all(|cell| is_function_name(&cell.name) && cell.is_sound())
-        && functions.windows(2).all(|pair| pair[0].name < pair[1].name);
+        && functions.windows(2).all(|pair| pair[0].name < pair[1].name)
+        && body.claims.len() <= limits::ROW_CLAIMS_MAX
+        && body.claims.windows(2).all(|pair| pair[0] < pair[1]);
     if fits { Ok(()) } else { Err(RowReject::Field) }
 }
 
@@ -231,6 +245,7 @@ pub struct RowWriter {
     incarnation: u64,
     version: u64,
     functions: BTreeMap<String, Own>,
+    claims: Vec<BlockId>,
     /// Something changed since the last row.
     changed: bool,
 }
@@ -239,7 +254,24 @@ impl RowWriter {
     /// A writer in the first incarnation. Rows of earlier processes are met later, at peers.
     #[must_use]
     pub fn new(fleet: FleetId, owner: Author) -> Self {
-        Self { fleet, owner, incarnation: 1, version: 0, functions: BTreeMap::new(), changed: false }
+        let functions = BTreeMap::new();
+        Self { fleet, owner, incarnation: 1, version: 0, functions, claims: Vec::new(), changed: false }
+    }
+
+    /// What rows renew from now on: these claims, of which at most [`limits::ROW_CLAIMS_MAX`] are taken.
+    pub fn renew(&mut self, claims: impl IntoIterator<Item = BlockId>) {
+        let mut claims: Vec<_> = claims.into_iter().collect();
+        claims.sort_unstable();
+        claims.dedup();
+        claims.truncate(limits::ROW_CLAIMS_MAX);
+        self.changed |= claims != self.claims;
+        self.claims = claims;
+    }
+
+    /// The claims that rows renew.
+    #[must_use]
+    pub fn claims(&self) -> &[BlockId] {
+        &self.claims
     }
 
     /// Takes the figures of this process. Functions that are not named do nothing any more. Functions beyond
@@ -293,10 +325,12 @@ impl RowWriter {
         self.changed
     }
 
-    /// Whether anything waits or runs: then silence would be taken for absence, and a row is due now and then.
+    /// Whether anything waits or runs, or a claim is renewed: then silence would be taken for absence, and a row is
+    /// due now and then.
     #[must_use]
     pub fn works(&self) -> bool {
-        self.functions.values().any(|own| own.last.backlog + own.last.in_flight > 0)
+        !self.claims.is_empty()
+            || self.functions.values().any(|own| own.last.backlog + own.last.in_flight > 0)
     }
 
     /// Signs the next row. Leaves out the last functions by name where all do not fit
@@ -312,6 +346,7 @@ impl RowWriter {
                 incarnation: self.incarnation,
                 row: self.version,
                 functions: functions.clone(),
+                claims: self.claims.clone(),
             };
             let row = Row::seal(&self.fleet, key, body);
             if row.bytes.len() <= limits::ROW_BYTES_MAX {
@@ -411,6 +446,22 @@ mod tests {
     }
 
     #[test]
+    fn claims_are_renewed_by_every_row_until_they_are_not() {
+        let mut writer = writer(1);
+        let id = |n: u8| BlockId([n; 32]);
+        writer.renew([id(3), id(1), id(3)]);
+        assert!(writer.has_news() && writer.works());
+        let row = writer.write(&key(1));
+        assert_eq!(Row::read(&FLEET, row.bytes()).expect("its own bytes").claims(), [id(1), id(3)]);
+        writer.renew([id(1), id(3)]);
+        assert!(!writer.has_news() && writer.works(), "the same, and due now and then");
+        writer.renew([]);
+        assert!(writer.has_news() && !writer.works());
+        writer.renew((0..99).map(id));
+        assert_eq!(writer.write(&key(1)).claims().len(), limits::ROW_CLAIMS_MAX);
+    }
+
+    #[test]
     fn each_changed_byte_is_refused() {
         let mut writer = writer(1);
         writer.observe([("a", figures(300, 2, 70_000)), ("b", figures(1, 1, 1))]);
@@ -440,8 +491,12 @@ mod tests {
             vec![Cell { ended: 1, ..cell("a") }],
             vec![Cell { done: u64::MAX, failed: 1, ..cell("a") }],
         ];
-        for functions in wrong {
-            let body = Body { version: VERSION, owner, incarnation: 1, row: 1, functions };
+        let id = |n: u8| BlockId([n; 32]);
+        let claims = [vec![id(2), id(1)], vec![id(1), id(1)], (0..=16).map(id).collect()];
+        let wrong = wrong.into_iter().map(|functions| (functions, Vec::new()));
+        let wrong = wrong.chain(claims.into_iter().map(|claims| (vec![cell("a")], claims)));
+        for (functions, claims) in wrong {
+            let body = Body { version: VERSION, owner, incarnation: 1, row: 1, functions, claims };
             let row = Row::seal(&FLEET, &key(1), body);
             assert_eq!(Row::read(&FLEET, row.bytes()), Err(RowReject::Field));
         }

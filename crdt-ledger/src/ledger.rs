@@ -31,6 +31,7 @@ use crate::{
     effective::{Rank, Standing, Standings, Void},
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
+    lease::{self, Leases},
     limits,
     memo::Memo,
     op::{self, Payload},
@@ -100,6 +101,8 @@ pub struct Ledger {
     stands: BTreeMap<BlockId, BTreeSet<BlockId>>,
     /// Chain → the place of its last authority block.
     last_authority: BTreeMap<ChainId, u64>,
+    /// Valid blocks about leases and machines, counting or not.
+    leases: Leases,
     standings: Standings,
     registers: Registers,
     document: Document,
@@ -134,6 +137,7 @@ impl Ledger {
             admissions: BTreeMap::new(),
             stands: BTreeMap::new(),
             last_authority: BTreeMap::new(),
+            leases: Leases::default(),
             standings: Standings::default(),
             registers: Registers::default(),
             document: Document::default(),
@@ -345,7 +349,16 @@ impl Ledger {
             references.push(held);
         }
         let fits = match block.payload() {
-            Payload::Founded(_) | Payload::Invited(_) | Payload::User(_) | Payload::Voters(_) => true,
+            Payload::Founded(_)
+            | Payload::Invited(_)
+            | Payload::User(_)
+            | Payload::Voters(_)
+            | Payload::Spawning(_) => true,
+            Payload::Claimed(_)
+            | Payload::Activated(_)
+            | Payload::Intent(_)
+            | Payload::Released(_)
+            | Payload::Retired(_) => lease::refers_rightly(block, references.first().copied()),
             Payload::Sealed(_) => references[0].full().is_some_and(|held| votes_by(held, &block.author())),
             Payload::Withdrawn(op) => {
                 references[0].payload().is_some_and(|payload| payload.offer().is_some())
@@ -416,7 +429,7 @@ impl Ledger {
         }
         if block.payload().is_authority() {
             self.insert_authority(&block);
-        } else {
+        } else if !self.leases.insert(&block) {
             self.apply_or_wait(block.id());
         }
         block
@@ -535,9 +548,10 @@ impl Ledger {
     pub fn publish(&mut self) -> Arc<View> {
         self.settle();
         let touched = self.registers.take_touched();
+        let leases = self.leases.take_touched();
         let view = match std::mem::take(&mut self.view_stale) {
             true => View::build(self),
-            false => View::after(self, &self.view.load(), &touched),
+            false => View::after(self, &self.view.load(), &touched, leases),
         };
         let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
@@ -755,6 +769,10 @@ impl Ledger {
 
     pub(crate) fn registers(&self) -> &Registers {
         &self.registers
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Every grant: its block, device, roles, whether it counts and whether it is still active.

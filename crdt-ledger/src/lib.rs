@@ -29,6 +29,7 @@ mod effective;
 mod held;
 mod id;
 pub mod journal;
+pub mod lease;
 mod ledger;
 pub mod limits;
 mod memo;

@@ -1,6 +1,6 @@
 //! Every limit of the ledger, in one place.
 //!
-//! Limits on a block (`ENTRY_BYTES_MAX` to `MANIFEST_BYTES_MAX`) are part of the format: a block that
+//! Limits on a block (`ENTRY_BYTES_MAX` to `INTENT_FUNCTIONS_MAX`) are part of the format: a block that
 //! breaks one is invalid for ever, on every node. The others bound what one node holds; reaching
 //! one means "later", never a verdict on a block.
 
@@ -30,6 +30,10 @@ pub const USER_DEVICES_MAX: u32 = 1_000;
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+/// Slots for machines that a fleet may have, and so machines that it may have made.
+pub const SLOTS_MAX: u32 = 1_000;
+/// Functions that an intent may name.
+pub const INTENT_FUNCTIONS_MAX: usize = 16;
 
 /// Blocks that wait for one they name, of all senders together. Who sent most of them makes room.
 pub const EARLY_BLOCKS_MAX: usize = 4_096;
@@ -71,6 +75,8 @@ pub const JOURNAL_GENERATIONS_TRIED: u32 = 64;
 pub const ROW_BYTES_MAX: usize = 16 << 10;
 /// Functions that a row counts.
 pub const ROW_FUNCTIONS_MAX: usize = 128;
+/// Claims that a row renews.
+pub const ROW_CLAIMS_MAX: usize = 16;
 /// Rows that a comparison names: members of a fleet.
 pub const ROWS_MAX: usize = 20_000;
 /// The largest backlog, and the largest number of running invocations, that is believed of one function on one node.

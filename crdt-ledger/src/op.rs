@@ -1,5 +1,7 @@
 //! Operations: what a block says.
 
+mod lease;
+
 use ed25519_dalek::{Signature as DalekSignature, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,7 @@ use crate::{
     id::{Author, BlobHash, BlockId, FleetId, Session, Signature},
     limits,
 };
+pub use lease::{Activated, Claimed, Intent, Released, Retired, Spawning};
 
 /// Declares a struct whose CBOR form is the array of its fields, in their order.
 macro_rules! array_struct {
@@ -72,6 +75,18 @@ pub enum Payload {
     Voters(Voters),
     /// The author holds every block of a page in full, and the page's summaries are those of its blocks.
     Sealed(Sealed),
+    /// The author wants to make, or to look after, the machine of a slot. See [`crate::lease`].
+    Claimed(Claimed),
+    /// The author's claim won its round, as far as the author knows.
+    Activated(Activated),
+    /// The author is about to make a machine: written before anything is made.
+    Intent(Intent),
+    /// The author's claim is over: it lost, or what it was for is done.
+    Released(Released),
+    /// The machine of an intent is gone.
+    Retired(Retired),
+    /// How many machines the fleet may make, and whether without a majority of the voters.
+    Spawning(Spawning),
 }
 
 array_struct! {
@@ -327,11 +342,18 @@ impl Payload {
             | Self::User(_)
             | Self::Withdrawn(_)
             | Self::Revoked(_)
-            | Self::Voters(_) => Role::Admin,
+            | Self::Voters(_)
+            | Self::Spawning(_) => Role::Admin,
             Self::Sealed(_) => Role::Voter,
             Self::Deployed(_) | Self::Removed(_) => Role::Operator,
             // A recovery brings its own authority; whoever belongs to the fleet may carry it.
-            Self::Admitted(_) | Self::Recovered(_) | Self::Serving(_) | Self::Stopped(_) => Role::Node,
+            // And whoever may not spawn any more may say that it does not.
+            Self::Admitted(_)
+            | Self::Recovered(_)
+            | Self::Serving(_)
+            | Self::Stopped(_)
+            | Self::Released(_) => Role::Node,
+            Self::Claimed(_) | Self::Activated(_) | Self::Intent(_) | Self::Retired(_) => Role::Spawner,
         }
     }
 
@@ -352,6 +374,12 @@ impl Payload {
             Self::Stopped(_) => "stopped",
             Self::Voters(_) => "voters",
             Self::Sealed(_) => "sealed",
+            Self::Claimed(_) => "claimed",
+            Self::Activated(_) => "activated",
+            Self::Intent(_) => "intent",
+            Self::Released(_) => "released",
+            Self::Retired(_) => "retired",
+            Self::Spawning(_) => "spawning",
         }
     }
 
@@ -379,9 +407,12 @@ impl Payload {
         let one = std::slice::from_ref;
         let none: &[BlockId] = &[];
         let (first, more) = match self {
-            Self::Founded(_) | Self::Invited(_) | Self::User(_) | Self::Recovered(_) | Self::Voters(_) => {
-                (none, none)
-            }
+            Self::Founded(_)
+            | Self::Invited(_)
+            | Self::User(_)
+            | Self::Recovered(_)
+            | Self::Voters(_)
+            | Self::Spawning(_) => (none, none),
             Self::Withdrawn(op) => (one(&op.invitation), op.stands.as_slice()),
             Self::Admitted(op) => (one(&op.invitation), none),
             Self::Revoked(op) => (op.grants.as_slice(), op.pins.as_slice()),
@@ -390,6 +421,11 @@ impl Payload {
             Self::Serving(op) => (one(&op.revision), none),
             Self::Stopped(op) => (one(&op.revision), none),
             Self::Sealed(op) => (one(&op.voters), none),
+            Self::Claimed(op) => (op.after.as_slice(), none),
+            Self::Activated(op) => (one(&op.claim), none),
+            Self::Intent(op) => (one(&op.activation), none),
+            Self::Released(op) => (one(&op.claim), none),
+            Self::Retired(op) => (one(&op.intent), none),
         };
         first.iter().chain(more).copied()
     }
@@ -431,7 +467,10 @@ impl Payload {
                 ensure(op.roles.is_well_formed(), "the roles are none or unknown")?;
                 ensure(is_label(&op.name), "the user's name is empty, too long or not printable")
             }
-            Self::Stopped(_) => Ok(()),
+            Self::Stopped(_) | Self::Activated(_) | Self::Released(_) | Self::Retired(_) => Ok(()),
+            Self::Claimed(op) => op.check_fields(),
+            Self::Intent(op) => op.check_fields(),
+            Self::Spawning(op) => op.check_fields(),
             Self::Withdrawn(op) => {
                 ensure(op.stands.len() <= limits::STANDS_MAX, "too many admissions are named")?;
                 ensure(is_ascending(&op.stands), "the admissions are not in ascending order")

@@ -14,6 +14,7 @@ use crate::{
     codec,
     held::Held,
     id::{Author, BlobHash, BlockId, FleetId, Session},
+    lease::{Slot, SpawnPolicy},
     ledger::{Ledger, register_name},
     op::{Deployed, Payload, World},
     seals::{SealedPage, Seals, VoterSet},
@@ -79,7 +80,14 @@ impl Registers {
             | Payload::Withdrawn(_)
             | Payload::Admitted(_)
             | Payload::Recovered(_)
-            | Payload::Revoked(_) => {}
+            | Payload::Revoked(_)
+            // Those are kept apart, counting or not.
+            | Payload::Claimed(_)
+            | Payload::Activated(_)
+            | Payload::Intent(_)
+            | Payload::Released(_)
+            | Payload::Retired(_)
+            | Payload::Spawning(_) => {}
         }
     }
 
@@ -280,6 +288,8 @@ pub struct View {
     ended: Arc<BTreeSet<Author>>,
     voters: Option<VoterSet>,
     pages: Vec<SealedPage>,
+    slots: Arc<BTreeMap<u32, Slot>>,
+    spawning: SpawnPolicy,
     blocks: u64,
     hash: OnceLock<[u8; 32]>,
 }
@@ -312,14 +322,16 @@ impl View {
             ended: Arc::new(ledger.ended_devices()),
             voters: ledger.voters(),
             pages: ledger.sealed_pages(),
+            slots: Arc::new(ledger.slots()),
+            spawning: ledger.spawning(),
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
     }
 
     /// The view after blocks that changed no standing and proved no fork: of the one before, only the
-    /// functions, invitations and users that they spoke of are made again.
-    pub(crate) fn after(ledger: &Ledger, before: &Self, touched: &Touched) -> Self {
+    /// functions, invitations and users that they spoke of are made again, and the slots if `leases` says so.
+    pub(crate) fn after(ledger: &Ledger, before: &Self, touched: &Touched, leases: bool) -> Self {
         let registers = ledger.registers();
         let (mut functions, mut by_name) = (before.functions.clone(), before.by_name.clone());
         let mut replace = |name: &String, function: Arc<Function>| {
@@ -344,6 +356,10 @@ impl View {
             true => (Arc::new(invitations(ledger)), Arc::new(users(ledger))),
             false => (Arc::clone(&before.invitations), Arc::clone(&before.users)),
         };
+        let (slots, spawning) = match leases {
+            true => (Arc::new(ledger.slots()), ledger.spawning()),
+            false => (Arc::clone(&before.slots), before.spawning),
+        };
         Self {
             fleet: before.fleet,
             name: before.name.clone(),
@@ -356,6 +372,8 @@ impl View {
             ended: Arc::clone(&before.ended),
             voters: ledger.voters(),
             pages: ledger.sealed_pages(),
+            slots,
+            spawning,
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
@@ -433,6 +451,18 @@ impl View {
         &self.pages
     }
 
+    /// Slots for machines that were ever claimed, by number.
+    #[must_use]
+    pub fn slots(&self) -> &BTreeMap<u32, Slot> {
+        &self.slots
+    }
+
+    /// How many machines the fleet may make.
+    #[must_use]
+    pub fn spawning(&self) -> SpawnPolicy {
+        self.spawning
+    }
+
     /// Blocks admitted when the snapshot was taken, void ones included.
     #[must_use]
     pub fn blocks(&self) -> u64 {
@@ -447,8 +477,10 @@ impl View {
             let invitations: Vec<_> = self.invitations.values().collect();
             let users: Vec<_> = self.users.values().collect();
             let sealing = (&self.voters, &self.pages);
-            let said =
-                (&self.fleet, &self.name, members, functions, invitations, users, &*self.forks, sealing);
+            let slots: Vec<_> = self.slots.values().collect();
+            let machines = (slots, &self.spawning);
+            let offers = (invitations, users);
+            let said = (&self.fleet, &self.name, members, functions, offers, &*self.forks, sealing, machines);
             *blake3::hash(&codec::encode(&said)).as_bytes()
         })
     }

@@ -23,6 +23,7 @@ FIELDS = "version author session seq prev parents depth wall_ms grant payload".s
 ROLE_OF = {
     "invited": 4, "user": 4, "withdrawn": 4, "revoked": 4, "deployed": 2, "removed": 2,
     "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1, "voters": 4, "sealed": 64,
+    "claimed": 32, "activated": 32, "intent": 32, "released": 1, "retired": 32, "spawning": 4,
 }
 # Genesis and recoveries hold every role.
 ALL_ROLES = 127
@@ -92,6 +93,8 @@ def write(value):
 
     if value is None:
         return b"\xf6"
+    if isinstance(value, bool):
+        return b"\xf5" if value else b"\xf4"
     if isinstance(value, int):
         return head(0, value)
     if isinstance(value, bytes):
@@ -168,6 +171,16 @@ class Ledger:
             raise Refused("Field")
         if block["op"] == "invited" and not 1 <= says[1] <= 10_000:
             raise Refused("Field")
+        if block["op"] == "claimed":
+            slot, round, after = says
+            if slot >= 1_000 or round == 0 or (round == 1) != (after is None):
+                raise Refused("Field")
+        if block["op"] == "intent":
+            _, target, names = says
+            if not all(map(is_name, [target, *names])) or len(names) > 16 or names != sorted(set(names)):
+                raise Refused("Field")
+        if block["op"] == "spawning" and says[0] > 1_000:
+            raise Refused("Field")
         if is_weak(block["author"]):
             raise Refused("WeakKey")
         named = ZERO if genesis else self.fleet
@@ -187,6 +200,11 @@ class Ledger:
             "serving": lambda: [says[0]],
             "stopped": lambda: [says[0]],
             "sealed": lambda: [says[0]],
+            "claimed": lambda: [says[2]] * (says[2] is not None),
+            "activated": lambda: [says[0]],
+            "intent": lambda: [says[0]],
+            "released": lambda: [says[0]],
+            "retired": lambda: [says[0]],
         }.get(op, list)()
 
     def offer(self, block):
@@ -262,6 +280,12 @@ class Ledger:
                 "stopped": lambda: named[0]["op"] == "deployed",
                 "sealed": lambda: block["author"]
                 in {"voters": named[0]["says"][0], "founded": [named[0]["author"]]}.get(named[0]["op"], []),
+                "claimed": lambda: not named
+                or (named[0]["op"] == "claimed" and named[0]["says"][:2] == [says[0], says[1] - 1]),
+                "activated": lambda: named[0]["op"] == "claimed" and self.is_of_chain(named[0], block),
+                "intent": lambda: named[0]["op"] == "activated" and self.is_of_chain(named[0], block),
+                "released": lambda: named[0]["op"] == "claimed" and named[0]["author"] == block["author"],
+                "retired": lambda: named[0]["op"] == "intent",
             }.get(op, lambda: True)
             if not wanted():
                 raise Refused("ReferenceKind")
@@ -276,6 +300,29 @@ class Ledger:
     @staticmethod
     def is_about(held, name):
         return held["op"] in ("deployed", "removed") and held["says"][0] == name
+
+    @staticmethod
+    def is_of_chain(held, block):
+        return (held["author"], held["session"]) == (block["author"], block["session"])
+
+    def slots(self):
+        """Slot → its last round, that round's claims by draw, the machines that are not retired. For a history
+        in which all of these blocks count."""
+        slots = {}
+        gone = {block["says"][0] for block in self.blocks.values() if block["op"] == "retired"}
+        for block in self.blocks.values():
+            if block["op"] == "claimed":
+                slot, round, _ = block["says"]
+                rounds, _ = slots.setdefault(slot, ({}, []))
+                lot = h(b"osiris-lease-v1", struct.pack("<IQ", slot, round), block["author"])
+                rounds.setdefault(round, []).append((lot, block["id"]))
+            if block["op"] == "intent" and block["id"] not in gone:
+                claim = self.blocks[self.blocks[block["says"][0]]["says"][0]]
+                slots[claim["says"][0]][1].append((claim["says"][1], block["id"]))
+        return {
+            slot: (max(rounds), [id for _, id in sorted(rounds[max(rounds)])], [id for _, id in sorted(made)])
+            for slot, (rounds, made) in slots.items()
+        }
 
     def chains(self):
         chains = {}
@@ -340,6 +387,11 @@ def check_ledger(vectors):
         for f in vectors["view"]["forks"]
     }
     assert forks == said, "the forks"
+    said = {
+        slot["number"]: (slot["round"], [unhex(id) for id in slot["claims"]], [unhex(id) for id in slot["machines"]])
+        for slot in vectors["view"]["slots"]
+    }
+    assert ledger.slots() == said, "the slots"
     for row in vectors["blocks"]:
         for author, session, seq in forks:
             if (row["author"], row["session"]) == (author.hex(), session.hex()) and row["seq"] >= seq:

@@ -31,6 +31,8 @@
 //! | `POST /v1/members/revoke` | [`Revoke`] → [`Revoked`] |
 //! | `POST /v1/roles/grant` | [`RoleChange`] → [`RolesChanged`] |
 //! | `POST /v1/roles/revoke` | [`RoleChange`] → [`RolesChanged`] |
+//! | `GET /v1/leases` | → [`Leases`] |
+//! | `POST /v1/leases/limit` | [`LeaseLimit`] → [`Written`] |
 //! | `GET /v1/recovery` | → [`Recovery`] |
 //! | `POST /v1/recovery` | [`Recover`] → [`Recovered`] |
 //!
@@ -774,4 +776,79 @@ pub struct Recovered {
     pub generation: u32,
     /// Keys of the other admins, hex; each ranks below.
     pub other_admins: Vec<String>,
+}
+
+/// Slots for machines that the fleet makes itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Leases {
+    /// Machines that the fleet may have made and not retired, by its policy.
+    pub machines_max: u32,
+    /// The same by the configuration of the node that is asked; 0: it makes none.
+    pub machines_here: u32,
+    /// Whether one may be made without contact to a majority of the voters.
+    pub minority: bool,
+    /// Voters.
+    pub voters: u64,
+    /// Of those: connected, the node that is asked included.
+    pub voters_connected: u64,
+    /// How long a claim waits here before it may be activated, at least, in milliseconds.
+    pub settle_ms: u64,
+    /// After how long without a renewal a claim may be taken over, in milliseconds.
+    pub expiry_ms: u64,
+    /// Why the last claim of the node that is asked came to nothing, in a sentence; empty where none did.
+    pub says: String,
+    /// The slots that were ever claimed.
+    pub slots: Vec<SlotRow>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SlotRow {
+    /// Its number, from 0.
+    pub slot: u32,
+    /// Its round.
+    pub round: u64,
+    /// `free`, `claimed`, `held` or `expired` (it was claimed or held, and its author is not heard of any more).
+    pub state: String,
+    /// Who claims or holds it (labels), who comes first in the round first.
+    pub by: Vec<String>,
+    /// Whether the node that is asked is among them.
+    pub here: bool,
+    /// Milliseconds since the node that is asked heard of its holder; 0 for itself.
+    pub age_ms: u64,
+    /// Why the node that is asked, which holds it, may make no machine now; empty where it may or does not hold it.
+    pub spend: String,
+    /// Machines that may be there.
+    pub machines: Vec<MachineRow>,
+}
+
+/// One machine that was to be made and is not known to be gone.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MachineRow {
+    /// Its intent, hex.
+    pub intent: String,
+    /// The round by which it was to be made.
+    pub round: u64,
+    /// Who was to make it (label or key).
+    pub by: String,
+    /// Name of the target.
+    pub target: String,
+    /// Functions that it is for.
+    pub functions: Vec<String>,
+    /// Whether the intent counts.
+    pub counts: bool,
+    /// Whether it has to go.
+    pub surplus: bool,
+}
+
+/// Says how many machines the fleet may make.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LeaseLimit {
+    /// Machines that it may have made and not retired, at most.
+    pub machines: u32,
+    /// Whether one may be made without contact to a majority of the voters.
+    #[serde(default)]
+    pub minority: bool,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use osiris_fleet::manifest::Manifest;
 use osiris_ledger::{
     Author, Block, BlockId, Buckets, FleetId, Founding, Ledger, Now, Payload, Reject, Session, SigningKey,
-    World, Writer, journal, limits, op,
+    World, Writer, counter::Row, journal, limits, op,
 };
 use osiris_mesh::proto::{message::Message, sync::Frame};
 use osiris_protocol::{
@@ -51,11 +51,12 @@ const fn bytes_alone(len: usize) -> usize {
 }
 
 /// All of them.
-pub const ALL: [Decoder; 13] = [
+pub const ALL: [Decoder; 14] = [
     Decoder { name: "entry", try_bytes: entry, memory_max: with_a_ledger },
     Decoder { name: "signed-body", try_bytes: signed_body, memory_max: with_a_ledger },
     Decoder { name: "sync-frame", try_bytes: sync_frame, memory_max: values },
     Decoder { name: "sync-answer", try_bytes: sync_answer, memory_max: with_a_ledger },
+    Decoder { name: "row", try_bytes: row, memory_max: values },
     Decoder { name: "message", try_bytes: message, memory_max: values },
     Decoder { name: "frames", try_bytes: frames, memory_max: bytes_alone },
     Decoder { name: "call-request", try_bytes: call::<CallRequest>, memory_max: values },
@@ -100,9 +101,16 @@ pub fn small_fleet() -> Ledger {
         manifest_size: 20,
         replaces: Vec::new(),
     };
-    for payload in [Payload::Invited(invited), Payload::Deployed(deployed)] {
-        writer.append(&mut ledger, Now::default(), payload).expect("allowed");
-    }
+    let mut write = |payload| writer.append(&mut ledger, Now::default(), payload).expect("allowed").id();
+    write(Payload::Invited(invited));
+    write(Payload::Deployed(deployed));
+    write(Payload::Spawning(op::Spawning { machines: 1, minority: true }));
+    let claim = write(Payload::Claimed(op::Claimed { slot: 0, round: 1, after: None }));
+    let activation = write(Payload::Activated(op::Activated { claim }));
+    let (target, functions) = ("process".to_owned(), vec!["hello".to_owned()]);
+    let intent = write(Payload::Intent(op::Intent { activation, target, functions }));
+    write(Payload::Released(op::Released { claim }));
+    write(Payload::Retired(op::Retired { intent }));
     ledger.publish();
     ledger
 }
@@ -183,6 +191,27 @@ fn sync_answer(bytes: &[u8]) {
         _ => return,
     };
     assert!(batch.blocks.len() <= all && !batch.more, "a batch holds each block once");
+}
+
+/// The bytes as a row, and as a row's body that the small fleet's device signs.
+fn row(bytes: &[u8]) {
+    let fleet = ENTRIES.with(|(fleet, _)| *fleet);
+    let signed = sign_row(&fleet, bytes);
+    for bytes in [bytes, signed.as_slice()] {
+        if let Ok(row) = Row::read(&fleet, bytes) {
+            assert_eq!(row.bytes(), bytes, "a row is kept as it came");
+            assert!(row.functions().len() <= limits::ROW_FUNCTIONS_MAX);
+            assert!(row.claims().len() <= limits::ROW_CLAIMS_MAX);
+        }
+    }
+}
+
+/// `body ‖ ed25519(blake3("osiris-row-v1" ‖ fleet ‖ body))`.
+fn sign_row(fleet: &FleetId, body: &[u8]) -> Vec<u8> {
+    use osiris_ledger::Signer as _;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"osiris-row-v1").update(&fleet.0).update(body);
+    [body, &device().sign(hasher.finalize().as_bytes()).to_bytes()].concat()
 }
 
 fn message(bytes: &[u8]) {

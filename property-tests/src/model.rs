@@ -37,6 +37,9 @@ pub enum Action {
     Remove { name: u8 },
     Serve,
     Stop,
+    Claim { slot: u8 },
+    Lease,
+    Spawning { machines: u32 },
 }
 
 /// One step of a history.
@@ -151,6 +154,7 @@ impl History {
                     let (session, back) =
                         if device == 0 && choice % 16 > 0 { (session % 2, 0) } else { (session, back) };
                     let at = Place { device: device % DEVICES, side: side % SIDES, session, back };
+                    let at = if matches!(action, Action::Lease) { history.claimant(at, choice) } else { at };
                     history.write(at, action, choice);
                 }
             }
@@ -333,7 +337,7 @@ impl History {
             Action::Invite { roles, uses, bound } => {
                 let ticket = key(4, self.blocks.len() as u64);
                 let roles = if bound {
-                    [Roles::NODE, Roles::of(&[Role::Node, Role::Operator]), Roles::ALL]
+                    [Roles::NODE, Roles::of(&[Role::Node, Role::Operator, Role::Spawner]), Roles::ALL]
                         [usize::from(roles % 3)]
                 } else {
                     Roles::NODE
@@ -409,8 +413,75 @@ impl History {
                     _ => Payload::Stopped(op::Stopped { revision }),
                 }
             }
+            Action::Claim { slot } => {
+                let slot = u32::from(slot % 2);
+                let of = |payload: &Payload| matches!(payload, Payload::Claimed(op) if op.slot == slot);
+                // Some go on from a claim of the slot, some begin it.
+                let before =
+                    pick(&self.of_kind(at.side, of), choice, 50).filter(|_| choice.is_multiple_of(2));
+                let round = before.and_then(|id| match &self.get(&id)?.payload {
+                    Payload::Claimed(op) => Some(op.round),
+                    _ => None,
+                });
+                Payload::Claimed(op::Claimed { slot, round: round.unwrap_or(0) + 1, after: before })
+            }
+            Action::Lease => self.lease(at, choice)?,
+            Action::Spawning { machines } => {
+                Payload::Spawning(op::Spawning { machines, minority: choice.is_multiple_of(2) })
+            }
         };
         Some((payload, None))
+    }
+
+    /// A device and session of this side that has claimed something, if there is one: few others could go on.
+    fn claimant(&self, at: Place, choice: u64) -> Place {
+        let claims = |place: &Place| {
+            let by = |made: &Made| made.device == place.device && made.session == place.session();
+            self.known(at.side).any(|made| by(made) && matches!(made.payload, Payload::Claimed(_)))
+        };
+        let places = (0..DEVICES)
+            .flat_map(|device| (0..=CLONED_SESSION).map(move |session| Place { device, session, ..at }));
+        pick(&places.filter(claims).collect::<Vec<_>>(), choice, 56).unwrap_or(at)
+    }
+
+    /// Something that follows a claim: activation and intent in the claim's session, a release by its author, a
+    /// retirement by anybody.
+    fn lease(&self, at: Place, choice: u64) -> Option<Payload> {
+        let (prev, _) = self.end_of(at);
+        let mut chain = Vec::new();
+        let mut below = self.get(&prev);
+        while let Some(made) = below {
+            chain.push(made);
+            below = self.get(&made.prev);
+        }
+        let own = |fits: fn(&Payload) -> bool| -> Vec<_> {
+            chain.iter().filter(|made| fits(&made.payload)).map(|made| made.order.id).collect()
+        };
+        let activation = || {
+            let claim = pick(&own(|payload| matches!(payload, Payload::Claimed(_))), choice, 52)?;
+            Some(Payload::Activated(op::Activated { claim }))
+        };
+        let intent = || {
+            let activation = pick(&own(|payload| matches!(payload, Payload::Activated(_))), choice, 53)?;
+            let (target, functions) = ("process".to_owned(), Vec::new());
+            Some(Payload::Intent(op::Intent { activation, target, functions }))
+        };
+        let release = || {
+            let by_me =
+                |made: &&Made| made.device == at.device && matches!(made.payload, Payload::Claimed(_));
+            let claims: Vec<_> = self.known(at.side).filter(by_me).map(|made| made.order.id).collect();
+            Some(Payload::Released(op::Released { claim: pick(&claims, choice, 54)? }))
+        };
+        let retirement = || {
+            let intents = self.of_kind(at.side, |payload| matches!(payload, Payload::Intent(_)));
+            Some(Payload::Retired(op::Retired { intent: pick(&intents, choice, 55)? }))
+        };
+        match mix(choice, 51) % 8 {
+            0..4 => intent().or_else(activation),
+            4..6 => activation(),
+            6 => release(),
+            _ => retirement(),
+        }
     }
 
     fn admission(&self, at: Place, device: u8, choice: u64) -> Option<Payload> {

@@ -42,6 +42,9 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any::<u8>().prop_map(|name| Action::Remove { name }),
         4 => Just(Action::Serve),
         1 => Just(Action::Stop),
+        4 => any::<u8>().prop_map(|slot| Action::Claim { slot }),
+        6 => Just(Action::Lease),
+        1 => (0..4_u32).prop_map(|machines| Action::Spawning { machines }),
     ]
 }
 

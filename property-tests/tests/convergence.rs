@@ -207,6 +207,9 @@ struct Seen {
     pinned_branch: usize,
     outlived: usize,
     batches_cut: usize,
+    rivals: usize,
+    void_intents: usize,
+    later_rounds: usize,
 }
 
 impl Seen {
@@ -223,6 +226,11 @@ impl Seen {
         self.withdrawn += view.invitations().values().filter(withdrawn).count();
         let revisions = view.functions().values().flat_map(|function| &function.revisions);
         self.concurrent += revisions.filter(|revision| revision.concurrent).count();
+        for slot in view.slots().values() {
+            self.rivals += usize::from(slot.claims.iter().filter(|claim| claim.activated).count() > 1);
+            self.later_rounds += usize::from(slot.round > 1 && slot.holder().is_some());
+            self.void_intents += slot.machines.iter().filter(|machine| !machine.counts).count();
+        }
         let mut revoked = BTreeSet::new();
         for block in ledger.in_order() {
             let counts = ledger.is_effective(&block);
@@ -301,6 +309,9 @@ fn each_rare_thing_happens() {
         ("blocks that count on a pinned branch", seen.pinned_branch),
         ("admissions that outlived their invitation", seen.outlived),
         ("cut batches", seen.batches_cut),
+        ("rounds that several believed to have won", seen.rivals),
+        ("slots held in a later round", seen.later_rounds),
+        ("machines of void intents", seen.void_intents),
     ];
     for (what, count) in gates {
         assert!(count > 0, "in the whole run there were no {what}: {seen:?}");

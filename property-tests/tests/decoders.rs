@@ -13,14 +13,15 @@ use std::{
 use bytes::Bytes;
 use osiris_fleet::manifest::Manifest;
 use osiris_ledger::{
-    Ledger,
+    Author, Ledger,
+    counter::{Figures, RowWriter},
     journal::{self, Header},
 };
 use osiris_mesh::proto::{
     message::{AddressEntry, AgedAddr, Hello, Message},
     sync::Frame,
 };
-use osiris_property_tests::decoders::{ALL, Decoder, small_fleet};
+use osiris_property_tests::decoders::{ALL, Decoder, device, small_fleet};
 use osiris_protocol::{
     PeerAddr,
     call::{CallMessage as _, CallReply, CallRequest},
@@ -216,6 +217,15 @@ fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("receipt", Frame::Receipt(vec![blocks[0].id()])),
             ];
             frames.into_iter().map(|(name, frame)| (name, frame.encode())).collect()
+        }
+        "row" => {
+            let key = device();
+            let owner = Author(key.verifying_key().to_bytes());
+            let mut rows = RowWriter::new(ledger.fleet(), owner);
+            rows.observe([("hello", Figures { backlog: 3, in_flight: 1, done: 70_000, failed: 2 })]);
+            rows.renew(blocks.iter().take(2).map(|block| block.id()));
+            let row = rows.write(&key).bytes().to_vec();
+            vec![("body", row[..row.len() - 64].to_vec()), ("signed", row)]
         }
         "message" => {
             let hello =

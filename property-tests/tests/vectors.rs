@@ -72,6 +72,23 @@ fn history() -> Ledger {
     let voters = append(&mut ledger, &mut founder, voters).id();
     let sealed = Payload::Sealed(op::Sealed { voters, page: BlobHash([7; 32]), size: 100 });
     append(&mut ledger, &mut founder, sealed);
+    // One machine was made and is gone, another one may be there.
+    append(&mut ledger, &mut founder, Payload::Spawning(op::Spawning { machines: 2, minority: false }));
+    let mut after = None;
+    for round in 1..=2 {
+        let claim = Payload::Claimed(op::Claimed { slot: 1, round, after });
+        let claim = append(&mut ledger, &mut founder, claim).id();
+        let activated = Payload::Activated(op::Activated { claim });
+        let activation = append(&mut ledger, &mut founder, activated).id();
+        let functions = vec!["hello".to_owned()];
+        let intent = op::Intent { activation, target: "process".to_owned(), functions };
+        let intent = append(&mut ledger, &mut founder, Payload::Intent(intent)).id();
+        append(&mut ledger, &mut founder, Payload::Released(op::Released { claim }));
+        if round == 1 {
+            append(&mut ledger, &mut founder, Payload::Retired(op::Retired { intent }));
+        }
+        after = Some(claim);
+    }
 
     // A second block at the operator's second place, signed aside.
     let base = ledger.get(&first).cloned().expect("deployed");
@@ -137,7 +154,14 @@ fn view(ledger: &mut Ledger) -> Value {
         let ids: Vec<_> = function.revisions.iter().map(|revision| revision.id.to_string()).collect();
         json!({ "name": function.name, "revisions": ids })
     };
+    let slot = |slot: &osiris_ledger::lease::Slot| {
+        let machines: Vec<_> = slot.machines.iter().map(|machine| machine.intent.to_string()).collect();
+        let claims: Vec<_> = slot.claims.iter().map(|claim| claim.id.to_string()).collect();
+        json!({ "number": slot.number, "round": slot.round, "claims": claims, "machines": machines })
+    };
     json!({
+        "slots": view.slots().values().map(slot).collect::<Vec<_>>(),
+        "spawning": json!({ "machines": view.spawning().machines, "minority": view.spawning().minority }),
         "members": view.members().values().map(member).collect::<Vec<_>>(),
         "functions": view.functions().values().map(function).collect::<Vec<_>>(),
         "forks": view.forks().iter().map(fork).collect::<Vec<_>>(),
@@ -149,6 +173,8 @@ fn refused(ledger: &mut Ledger) -> Vec<Value> {
     let fleet = ledger.fleet();
     let last = ledger.in_order().pop().expect("blocks");
     let genesis = BlockId(fleet.0);
+    let claim = ledger.in_order().into_iter().find(|block| block.payload().name() == "claimed");
+    let claim = claim.expect("a claim").id();
     let base = Forged {
         version: 2,
         author: author(FOUNDER),
@@ -204,6 +230,17 @@ fn refused(ledger: &mut Ledger) -> Vec<Value> {
         ("an invitation without uses", with(&|draft| draft.payload = invited(9, 0, &[Role::Node], None))),
         ("a deploy that replaces no deploy", with(&|draft| draft.payload = deploy("new", 9, &[genesis]))),
         ("serving what is no revision", with(&|draft| draft.payload = serving(&last.id()))),
+        ("a round that follows none", {
+            let claim = op::Claimed { slot: 0, round: 2, after: None };
+            with(&|draft| draft.payload = Payload::Claimed(claim.clone()))
+        }),
+        ("a claim of another slot's next round", {
+            let claim = op::Claimed { slot: 0, round: 2, after: Some(claim) };
+            with(&|draft| draft.payload = Payload::Claimed(claim.clone()))
+        }),
+        ("activated in another session than it was claimed", {
+            with(&|draft| draft.payload = Payload::Activated(op::Activated { claim }))
+        }),
         ("an admission without its proof", {
             let offer = ledger.in_order().into_iter().find(|block| block.payload().name() == "invited");
             let offer = offer.expect("an invitation").id();
@@ -342,7 +379,7 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
         .collect();
     let blocks = blocks(&ledger);
     let names: std::collections::BTreeSet<_> = blocks.iter().map(|row| row["op"].to_string()).collect();
-    assert_eq!(names.len(), 13, "each operation has a block: {names:?}");
+    assert_eq!(names.len(), 19, "each operation has a block: {names:?}");
     let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
     let held = ledger.len();

@@ -7,6 +7,7 @@ mod deploy;
 mod doctor;
 mod functions;
 mod invite;
+mod lease;
 mod ledger;
 mod logs;
 mod members;
@@ -90,6 +91,7 @@ async fn run_once(command: &Command, settings: &Settings) -> Result<Exit, Failur
         Command::Member(command) => people::member(command, settings, out).await,
         Command::Role(command) => people::role(command, settings, out).await,
         Command::User(command) => user::run(command, settings, out).await,
+        Command::Lease(command) => lease::run(command, settings, out).await,
         Command::Recover(args) => people::recover(args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();

@@ -39,6 +39,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         advertise: node.advertise,
         token_file: node.token_file,
         gossip: true,
+        machines: args.machines,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {

@@ -29,6 +29,8 @@ use crate::{
 const REQUESTS: usize = 256;
 /// How long connections of a member that left or was revoked stay open.
 const GOODBYE: Duration = Duration::from_millis(250);
+/// Shortest sleep of the machine that counts as one; below, two clocks were read one after the other.
+const SUSPENDED_MIN: Duration = Duration::from_millis(100);
 /// Results of tasks that wait for the core.
 const INPUTS: usize = 256;
 
@@ -75,6 +77,8 @@ pub(crate) struct Engine {
     pub(crate) hosting: Option<Arc<Hosting>>,
     /// What the core was told last of this process's functions.
     observed: Vec<(String, Figures)>,
+    /// How long the machine had been suspended when the core was last called.
+    asleep: Duration,
 }
 
 impl Engine {
@@ -106,6 +110,7 @@ impl Engine {
             mesh: None,
             hosting: None,
             observed: Vec::new(),
+            asleep: Clock::asleep(),
         };
         (engine, NodeHandle { requests: to_handle })
     }
@@ -180,10 +185,20 @@ impl Engine {
     }
 
     async fn handle(&mut self, input: Input) {
+        // The core's clock stood still meanwhile: it hears of that before it decides anything.
+        if self.was_suspended(Clock::asleep()) {
+            tracing::warn!("this machine was suspended; leases that this node held are lost");
+            self.node.handle(self.clock.now(), Input::Suspended);
+            self.drain().await;
+        }
         self.node.handle(self.clock.now(), input);
         self.drain().await;
         self.tell_failure().await;
         self.note_held();
+    }
+
+    fn was_suspended(&mut self, asleep: Duration) -> bool {
+        asleep.saturating_sub(std::mem::replace(&mut self.asleep, asleep)) > SUSPENDED_MIN
     }
 
     fn note_held(&self) {

@@ -110,6 +110,7 @@ impl Node {
             advertise: Vec::new(),
             token_file: None,
             gossip: false,
+            machines: 0,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let running = tokio::spawn(run_opened(options, None, opened, move |addresses| {

@@ -178,6 +178,14 @@ impl Manage for Management {
         Box::pin(self.desk.revoke_roles(change))
     }
 
+    fn leases(&self) -> Answer<'_, api::Leases> {
+        Box::pin(self.desk.leases())
+    }
+
+    fn limit_leases(&self, limit: api::LeaseLimit) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.limit_leases(limit))
+    }
+
     fn recovery(&self) -> Answer<'_, api::Recovery> {
         Box::pin(self.desk.recovery())
     }

@@ -12,6 +12,7 @@ mod folder;
 mod found;
 mod hosting;
 mod inspect;
+mod leases;
 pub mod limits;
 mod load;
 mod manage;

@@ -273,6 +273,23 @@ impl Offline {
         self.at_desk(|desk| async move { desk.user_ticket(users::id(id)?).await }).await
     }
 
+    /// Slots for machines.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn leases(&mut self) -> Result<api::Leases> {
+        self.at_desk(|desk| async move { desk.leases().await }).await
+    }
+
+    /// Says how many machines the fleet may make.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn limit_leases(&mut self, limit: api::LeaseLimit) -> Result<api::Written> {
+        let limit = api::LeaseLimit { timeout_ms: 0, ..limit };
+        self.at_desk(|desk| async move { desk.limit_leases(limit).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors
@@ -363,6 +380,7 @@ mod tests {
             advertise: Vec::new(),
             token_file: None,
             gossip: true,
+            machines: 0,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         tokio::spawn(run(options, move |addresses| {

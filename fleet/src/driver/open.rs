@@ -36,6 +36,27 @@ impl Clock {
         (self.start + std::time::Duration::from_millis(mono.0)).into()
     }
 
+    /// How long this machine was suspended since its boot: what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC, by which
+    /// [`Clock::now`] goes, does not. Zero where the system does not tell.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn asleep() -> std::time::Duration {
+        use rustix::time::{ClockId, Timespec, clock_gettime};
+        let since = |clock| {
+            let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+            let seconds = u64::try_from(tv_sec).unwrap_or_default();
+            std::time::Duration::new(seconds, u32::try_from(tv_nsec).unwrap_or_default())
+        };
+        // In this order what passes between the two looks is never taken for sleep.
+        let boot = since(ClockId::Boottime);
+        boot.saturating_sub(since(ClockId::Monotonic))
+    }
+
+    /// As above: not told here.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn asleep() -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     pub(crate) fn uptime(&self) -> std::time::Duration {
         self.start.elapsed()
     }

@@ -312,5 +312,17 @@ fn says(view: &View, payload: &Payload) -> String {
             format!("names the voters {}", devices.join(", "))
         }
         Payload::Sealed(op) => format!("seals the page {} ({} bytes)", op.page.short(), op.size),
+        Payload::Claimed(op) => format!("claims slot {}, round {}", op.slot, op.round),
+        Payload::Activated(op) => format!("holds the slot of the claim {}", op.claim.short()),
+        Payload::Intent(op) => {
+            let functions = if op.functions.is_empty() { "any function" } else { &op.functions.join(", ") };
+            format!("is about to make a machine by {} for {functions}", op.target)
+        }
+        Payload::Released(op) => format!("gives up the claim {}", op.claim.short()),
+        Payload::Retired(op) => format!("says that the machine of {} is gone", op.intent.short()),
+        Payload::Spawning(op) => {
+            let without = if op.minority { ", also without a majority of the voters" } else { "" };
+            format!("allows the fleet {} machine(s) of its own{without}", op.machines)
+        }
     }
 }

@@ -56,6 +56,8 @@ pub struct RunOptions {
     pub token_file: Option<PathBuf>,
     /// Whether entries are hinted by gossip. Off only in tests: anti-entropy alone must suffice.
     pub gossip: bool,
+    /// Machines that the fleet may have made for this node to make another; 0: it makes none.
+    pub machines: u32,
 }
 
 /// Where a running node can be reached.
@@ -273,6 +275,7 @@ pub(crate) async fn run_opened(
     let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting)));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
+    process.engine.node.allow_machines(options.machines);
     let mut events = process
         .connect(
             options.mesh,

@@ -13,7 +13,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use osiris_ledger::{
-    Author, FleetId, Mono, Now,
+    Author, BlockId, FleetId, Mono, Now,
     counter::{Counters, Figures, FunctionTotals, Merge, NodeTotals, Row, RowWriter},
 };
 use osiris_mesh::{
@@ -88,6 +88,11 @@ impl Telemetry {
         self.heard = true;
     }
 
+    /// What rows renew from now on.
+    pub(super) fn renew(&mut self, claims: Vec<BlockId>) {
+        self.own.renew(claims);
+    }
+
     pub(super) fn digest(&self) -> Frame {
         Frame::Rows(RowsFrame::Digest(ByteBuf::from(self.table.digest().to_vec())))
     }
@@ -119,6 +124,7 @@ impl Node {
         }
         let row = self.writer.sign_row(&mut self.telemetry.own);
         self.telemetry.written = Some(now.mono);
+        self.leases.renewed(now.mono, row.claims());
         self.effects.push_back(Effect::HintRow(row.bytes().to_vec()));
         self.telemetry.table.merge(now.mono, row);
     }
@@ -167,7 +173,9 @@ impl Node {
             // interval: two copies must not drive each other.
             self.telemetry.own.continue_above(&row);
         }
+        let (owner, claims) = (row.owner(), row.claims().to_vec());
         if self.telemetry.table.merge(now.mono, row) == Merge::Newer {
+            self.leases.heard(now.mono, &owner, &claims);
             self.write_row(now);
         }
         Ok(())

@@ -12,7 +12,10 @@ use osiris_ledger::{
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
-use super::{Ended, FleetCounters};
+use super::{
+    Ended, FleetCounters,
+    lease::{LeaseFacts, Want},
+};
 use crate::{api::codes, manifest::Manifest};
 
 /// Names a request until it is answered.
@@ -41,6 +44,11 @@ pub enum Input {
     RowHint(Vec<u8>),
     /// What the functions of this process do now, by name.
     Observed(Vec<(String, Figures)>),
+    /// One more machine is wanted, or somebody to look after those of a slot.
+    Want(Want),
+    /// This machine was suspended since the last input: its monotonic clock did not count that time. Comes before
+    /// anything else that is handled after it.
+    Suspended,
     /// A member says that another process said hello with this device's key.
     Twin(PeerId),
     /// Gossip lost something.
@@ -172,6 +180,39 @@ pub enum Request {
         /// Wait so long.
         timeout_ms: u64,
     },
+    /// Say how many machines the fleet may make.
+    Spawning {
+        /// At most so many that are not retired.
+        machines: u32,
+        /// Whether one may be made without contact to a majority of the voters.
+        minority: bool,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Say that a machine is about to be made, by a lease that this node holds. Nothing may be made before the
+    /// answer.
+    Intend {
+        /// The lease's slot and round.
+        lease: (u32, u64),
+        /// Name of the target, and functions that the machine is for, ascending.
+        machine: (String, Vec<String>),
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Say that the machine of an intent is gone.
+    Retire {
+        /// The `intent` block.
+        intent: BlockId,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Give up a lease that this node holds or waits for.
+    Release {
+        /// Its slot.
+        slot: u32,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
     /// Read.
     Query(Query),
     /// End another device's membership.
@@ -275,6 +316,8 @@ pub enum Query {
     Counters,
     /// This device's grants, highest rank first.
     Grants,
+    /// [`LeaseFacts`].
+    Leases,
 }
 
 /// What the core holds in memory that peers can make grow.
@@ -371,6 +414,8 @@ pub enum Reply {
     Missing(BTreeSet<BlockId>),
     /// [`Query::Counters`].
     Counters(FleetCounters),
+    /// [`Query::Leases`].
+    Leases(Box<LeaseFacts>),
     /// [`Request::Recovery`].
     Recovery {
         /// Public half of the fleet's recovery key.

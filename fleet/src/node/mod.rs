@@ -14,6 +14,7 @@ mod ending;
 mod failure;
 mod functions;
 mod idle;
+pub mod lease;
 mod log;
 mod members;
 mod message;
@@ -47,6 +48,7 @@ pub use idle::{
     CHECK_AFTER, CHECK_SLICE, DOCUMENT_SLICE, LAG_MAX, QUIET, REBUILD_IDLE_INTERVAL, REBUILD_INTERVAL,
     SLICE_PAUSE,
 };
+use lease::Leases;
 pub use message::{
     Effect, Facts, Held, Input, LogQuery, Logged, Query, Refusal, Reply, Request, RoleChange, Token,
     UserDevices,
@@ -100,6 +102,7 @@ pub struct Node {
     read_only: Option<String>,
     twin: Twin,
     telemetry: Telemetry,
+    leases: Leases,
     idle: Idle,
     /// Whether the driver has told what it holds.
     started: bool,
@@ -140,6 +143,7 @@ impl Node {
             read_only: None,
             twin: Twin::new(now),
             telemetry,
+            leases: Leases::new(),
             idle,
             started: false,
         }
@@ -175,6 +179,7 @@ impl Node {
     /// If effects of the last input are left: they would be performed out of order.
     pub fn handle(&mut self, now: Now, input: Input) {
         assert!(self.effects.is_empty(), "effects are drained before the next input");
+        self.look_after_leases(now);
         match input {
             Input::Start => {
                 self.started = true;
@@ -184,12 +189,16 @@ impl Node {
                 self.gone_since.remove(&peer);
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
                 self.send(peer, &frame);
+                if self.is_spawner(&peer) {
+                    self.leases.peer_up(now.mono, peer);
+                }
                 if let Some(question) = self.telemetry.question() {
                     self.send(peer, &question);
                 }
             }
             Input::PeerDown(peer) => {
                 self.sync.peer_down(&peer);
+                self.leases.peer_down(&peer);
                 self.gone_since.insert(peer, now.mono);
             }
             Input::Frame(peer, bytes) => {
@@ -215,6 +224,8 @@ impl Node {
             }
             Input::RowHint(bytes) => self.row_hint(now, &bytes),
             Input::Observed(figures) => self.observe(&figures),
+            Input::Want(want) => self.want(now, want),
+            Input::Suspended => self.suspended(now),
             Input::Twin(peer) => {
                 let member = Author(peer.to_bytes());
                 let label = self.view.members().get(&member).map(|member| member.label.clone());
@@ -232,6 +243,7 @@ impl Node {
             Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
             Input::PrepareFailed(revision, why) => self.functions.prepare_failed(revision, why),
         }
+        self.look_after_leases(now);
         self.tick(now);
         self.reconcile(now);
         self.answer_waiting(now);
@@ -249,7 +261,7 @@ impl Node {
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
         let rows = self.telemetry.deadline().filter(|_| self.view.is_member(&self.me));
-        let due = [self.sync.deadline(), waiting, self.idle.deadline(), rows];
+        let due = [self.sync.deadline(), waiting, self.idle.deadline(), rows, self.leases.deadline()];
         let mut earliest = due.into_iter().flatten().min();
         // What never looks at its functions has nothing to do when one of theirs is due.
         if self.looks_after_functions() {
@@ -290,11 +302,13 @@ impl Node {
         }
         if agrees {
             self.twin.agreed();
+            self.leases.confirmed(now.mono, peer, None);
             self.unseen.clear();
             for waiting in &mut self.waiting {
                 waiting.seen_by.insert(peer);
             }
         }
+        self.leases.confirmed(now.mono, peer, Some(&confirmed));
         for id in confirmed {
             self.unseen.remove(&id);
             for waiting in self.waiting.iter_mut().filter(|waiting| waiting.block == Some(id)) {

@@ -95,6 +95,15 @@ impl Node {
                 self.recovery().map(|(key, generation)| Some(Reply::Recovery { key, generation }))
             }
             Request::Query(query) => Ok(Some(self.query(now, query))),
+            Request::Spawning { machines, minority, timeout_ms } => {
+                let op = op::Spawning { machines, minority };
+                self.write(now, token, Payload::Spawning(op), timeout_ms, false)
+            }
+            Request::Intend { lease, machine, timeout_ms } => {
+                self.intend(now, token, lease, machine, timeout_ms)
+            }
+            Request::Retire { intent, timeout_ms } => self.retire(now, token, intent, timeout_ms),
+            Request::Release { slot, timeout_ms } => self.release(now, token, slot, timeout_ms),
             Request::Recover { device, label, generation, certificate, timeout_ms } => {
                 let op = op::Recovered { device, label, generation, certificate };
                 self.recover(now, token, op, timeout_ms)
@@ -354,6 +363,7 @@ impl Node {
             ));
         }
         let grants = super::members::active_grants(member);
+        self.release_all(now);
         let block = self.end_own_grants(now, grants)?;
         self.wait(now, token, Some(block.id()), timeout_ms, false);
         Ok(None)
@@ -361,6 +371,7 @@ impl Node {
 
     fn drain(&mut self, now: Now) -> Result<u64, Refusal> {
         self.draining = true;
+        self.release_all(now);
         let served: Vec<_> = self.served_here().collect();
         for revision in &served {
             self.append(now, Payload::Stopped(op::Stopped { revision: *revision }))?;
@@ -402,6 +413,7 @@ impl Node {
             Query::Missing(ids) => {
                 Reply::Missing(ids.into_iter().filter(|id| !self.ledger.contains_all(&[*id])).collect())
             }
+            Query::Leases => Reply::Leases(Box::new(self.lease_facts(now))),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
                 Arc::clone(&self.view),

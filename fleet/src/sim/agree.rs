@@ -112,6 +112,8 @@ impl World<'_> {
             }
         }
         self.deploys_are_there(&expected);
+        let view = self.view_of_all();
+        self.machines_are_seen(&expected, &view);
         self.count_branches(&expected, all);
         agreement
     }

@@ -7,6 +7,8 @@ use super::{options::Options, queue::NodeId, random::Random};
 pub(super) enum Fault {
     /// A node dies at once, or in the middle of its next write, and starts again after a while.
     Crash { node: NodeId, in_write: bool, away_ms: u64 },
+    /// A node that holds a lease dies, for longer than the lease lasts.
+    HolderGone { choice: u64, away_ms: u64 },
     /// A node is stopped in order.
     Restart { node: NodeId, away_ms: u64 },
     /// Nodes fall into parts.
@@ -61,6 +63,8 @@ impl Fault {
             Self::DiskFails { .. } => Some("failed write"),
             Self::Damage { .. } => Some("damaged disk"),
             Self::HintsLagged { .. } => Some("hints lost"),
+            // Counted where there is a holder.
+            Self::HolderGone { .. } => None,
             Self::Heal | Self::Mend { .. } | Self::BackUp { .. } => None,
         }
     }
@@ -133,6 +137,13 @@ pub(super) fn schedule(options: &Options, nodes: u32) -> Vec<(u64, Fault)> {
     every(options.damage_every_ms, &mut |random, at, faults| {
         faults.push((at, Fault::Damage { node: node(random), away_ms: random.between(100, 5_000) }));
     });
+    if options.wants_every_ms > 0 {
+        // Longer than a lease lasts.
+        every(30_000, &mut |random, at, faults| {
+            let (choice, away_ms) = (random.next(), random.between(50_000, 70_000));
+            faults.push((at, Fault::HolderGone { choice, away_ms }));
+        });
+    }
     faults.retain(|(at, _)| *at < options.safety_ms);
     faults
 }

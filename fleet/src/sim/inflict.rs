@@ -25,6 +25,12 @@ impl World<'_> {
                 }
             }
             Fault::Crash { node, in_write: false, away_ms } => self.crash(node, away_ms),
+            Fault::HolderGone { choice, away_ms } => {
+                if let Some(node) = self.some_holder(choice) {
+                    self.faults.count("holder gone");
+                    self.crash(node, away_ms);
+                }
+            }
             Fault::Restart { node, away_ms } => {
                 if self.devices[node as usize].running.is_some() {
                     self.stop(node);

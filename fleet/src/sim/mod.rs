@@ -17,6 +17,7 @@ mod faults;
 mod hostile;
 mod inflict;
 mod journal;
+mod leases;
 mod mesh;
 mod network;
 mod options;

@@ -66,6 +66,12 @@ pub struct Options {
     /// changes how long a run takes, and nothing in it.
     #[serde(default)]
     pub memo: bool,
+    /// A spawner wants a machine. Zero: the fleet makes none.
+    #[serde(default)]
+    pub wants_every_ms: u64,
+    /// Whether machines may be made without a majority of the voters.
+    #[serde(default)]
+    pub minority: bool,
 }
 
 impl Options {
@@ -97,6 +103,8 @@ impl Options {
             disk_every_ms: 0,
             damage_every_ms: 0,
             memo: false,
+            wants_every_ms: 0,
+            minority: false,
         }
     }
 
@@ -122,6 +130,12 @@ impl Options {
         let slow = random.chance(300);
         let small = nodes <= OWN_EVERYTHING_MAX;
         let hostile = u32::from(nodes > 3 && random.chance(500));
+        // Leases take longer than all else: a claim settles in 13 s, and expires in 28 s.
+        let wants_every_ms = if small && random.chance(130) { random.between(3_000, 9_000) } else { 0 };
+        let safety_ms = if wants_every_ms > 0 { safety_ms + 70_000 } else { safety_ms };
+        // And none is won where everybody dies all the time.
+        let rarer = if wants_every_ms > 0 { 5 } else { 1 };
+        let minority = random.chance(400);
         Self {
             hostile,
             safety_ms: if small { safety_ms } else { 20_000 },
@@ -135,15 +149,17 @@ impl Options {
             hostile_every_ms: random.between(300, 2_000),
             // Not every flood meets a full room; in some tens of runs one has to.
             flood: hostile > 0 && random.chance(250),
-            crash_every_ms,
-            restart_every_ms,
+            crash_every_ms: crash_every_ms * rarer,
+            restart_every_ms: restart_every_ms * rarer,
             partition_every_ms,
             cut_every_ms,
             reset_every_ms,
             clock_every_ms,
-            restore_every_ms,
-            disk_every_ms,
-            damage_every_ms,
+            restore_every_ms: restore_every_ms * rarer,
+            disk_every_ms: disk_every_ms * rarer,
+            damage_every_ms: damage_every_ms * rarer,
+            wants_every_ms,
+            minority,
             ..Self::healthy(seed, nodes)
         }
     }

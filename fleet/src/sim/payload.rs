@@ -92,11 +92,11 @@ pub(super) struct Initial {
     pub(super) roles: Roles,
 }
 
-/// What members of a larger fleet hold: one in four is an operator, one in eight an admin.
+/// What members of a larger fleet hold: one in four is an operator and a spawner, one in eight an admin.
 pub(super) fn roles_of(number: u32) -> Roles {
     match number {
         n if n % 8 == 1 => Roles::ALL,
-        n if n % 4 == 2 => Roles::of(&[Role::Node, Role::Operator]),
+        n if n % 4 == 2 => Roles::of(&[Role::Node, Role::Operator, Role::Spawner]),
         _ => Roles::NODE,
     }
 }
@@ -107,6 +107,7 @@ pub(super) fn found(
     session: Session,
     nonce: Session,
     others: &[Initial],
+    spawning: Option<op::Spawning>,
 ) -> (osiris_ledger::Ledger, Vec<std::sync::Arc<Block>>) {
     let secret = |n: u8| SigningKey::from_bytes(&[n; 32]);
     let mut writer = Writer::new(founder.clone(), session);
@@ -148,6 +149,9 @@ pub(super) fn found(
         let proof = join_proof(&ticket, &fleet, &invitation, &member.author);
         let label = "member".to_owned();
         write(Payload::Admitted(op::Admitted { invitation, device: member.author, proof, label }));
+    }
+    if let Some(spawning) = spawning {
+        write(Payload::Spawning(spawning));
     }
     ledger.publish();
     (ledger, blocks)

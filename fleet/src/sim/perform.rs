@@ -49,6 +49,7 @@ impl World<'_> {
             }
         }
         self.arrange_tick(node);
+        self.look_at_leases(node);
     }
 
     /// A core admitted a block, its own or another's.
@@ -60,6 +61,7 @@ impl World<'_> {
         let (author, session) = (device.author, running.session);
         let own = block.author() == author && block.chain().session == session;
         self.check.admitted(now, node, author, session, block);
+        self.claim_taken_in(node, own, block);
         if own {
             self.last_written = now;
             if let Some(revision) = payload::serves(block.payload()) {

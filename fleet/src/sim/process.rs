@@ -8,9 +8,9 @@ use std::{
 use osiris_ledger::{Author, BlockId, Ledger, Member, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
-use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token};
+use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token, lease::LeaseFacts};
 
-use super::{queue::NodeId, workload::Asked};
+use super::{leases::MACHINES, queue::NodeId, workload::Asked};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -80,7 +80,8 @@ impl Running {
         let Start { run, key, session, seed, serves, confirmed, idle_work, ledger, told } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
-        let node = Node::new(clock, &Config { serves, seed, confirmed, idle_work }, ledger, writer);
+        let mut node = Node::new(clock, &Config { serves, seed, confirmed, idle_work }, ledger, writer);
+        node.allow_machines(MACHINES);
         Self {
             run,
             node,
@@ -107,6 +108,11 @@ impl Running {
     /// This process's clocks. Its monotonic one starts with it.
     fn clock(&self, now: u64, wall: u64) -> Now {
         Now { mono: Mono(now - self.started), wall: WallMs(wall) }
+    }
+
+    /// Leases as this process's core has them.
+    pub(super) fn lease_facts(&self, now: u64, wall: u64) -> LeaseFacts {
+        self.node.lease_facts(self.clock(now, wall))
     }
 
     /// The core's deadline in virtual time.

@@ -41,6 +41,8 @@ pub(super) enum What {
     Join(NodeId),
     /// Something that a person asks for.
     Work,
+    /// A spawner wants a machine.
+    Want,
     /// A hostile member does something.
     Hostile(NodeId),
     /// A fault, and its end.

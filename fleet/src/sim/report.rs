@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 12] = [
+pub const RARE: [&str; 15] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -23,12 +23,16 @@ pub const RARE: [&str; 12] = [
     "disk failed",
     "joined",
     "revoked",
+    "lease won",
+    "lease lost",
+    "lease expired and taken over",
 ];
 
 /// Every kind of fault and of hostile deed. A campaign fails if one of them was never inflicted.
-pub const FAULTS: [&str; 23] = [
+pub const FAULTS: [&str; 24] = [
     "crash",
     "crash in a write",
+    "holder gone",
     "restart",
     "partition",
     "one-way cut",

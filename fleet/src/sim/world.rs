@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Session, SigningKey, View,
+    Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Session, SigningKey, View, op,
 };
 use osiris_mesh::PeerId;
 
@@ -18,6 +18,7 @@ use super::{
     faults::{self, Fault},
     hostile::Hostile,
     journal::Journal,
+    leases::{MACHINES, Outside},
     network::{Network, on},
     options::{Options, SAMPLE},
     payload::{self, Initial, public, roles_of},
@@ -113,6 +114,7 @@ pub(super) struct World<'a> {
     pub(super) all: Option<(BTreeSet<[u8; 32]>, Arc<View>)>,
     /// Faults and work have ended.
     pub(super) healed: bool,
+    pub(super) leases: Outside,
 }
 
 impl<'a> World<'a> {
@@ -128,7 +130,9 @@ impl<'a> World<'a> {
             others.push(Initial { author: public(key), roles: roles_of(number) });
         }
         let (session, nonce) = (Session(random.bytes()), Session(random.bytes()));
-        let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others);
+        let spawning = op::Spawning { machines: MACHINES, minority: options.minority };
+        let spawning = (options.wants_every_ms > 0).then_some(spawning);
+        let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others, spawning);
         let mut world = Self {
             options: options.clone(),
             now: 0,
@@ -152,6 +156,7 @@ impl<'a> World<'a> {
             last_written: 0,
             all: None,
             healed: false,
+            leases: Outside::default(),
             random,
         };
         for (number, key) in (0..count).zip(keys) {
@@ -224,6 +229,9 @@ impl<'a> World<'a> {
             self.queue.at(at, What::Fault(fault));
         }
         self.queue.at(1_000, What::Work);
+        if self.options.wants_every_ms > 0 {
+            self.queue.at(2_000, What::Want);
+        }
         self.queue.at(self.options.safety_ms, What::Look);
         let end = self.options.safety_ms + self.options.liveness_ms;
         while let Some((at, what)) = self.queue.next() {
@@ -281,6 +289,7 @@ impl<'a> World<'a> {
             }
             What::Join(stranger) => self.join(stranger),
             What::Work => self.work(),
+            What::Want => self.want(),
             What::Hostile(node) => self.hostile(node),
             What::Fault(fault) => self.fault(fault),
             What::Look => {}
@@ -360,6 +369,9 @@ impl<'a> World<'a> {
             }
         }
         device.running = Some(Running::new(start, now, wall));
+        if let Some(running) = self.devices[node as usize].running.as_ref() {
+            self.leases.started(node, |id| running.node.ledger().get(id).is_some());
+        }
         self.branches.add("damage found", u64::from(damaged));
         self.branches.add("recovery truncated", u64::from(found.torn));
         self.branches.add("restart with lost tail", u64::from(found.lost > 0));
@@ -436,6 +448,7 @@ impl<'a> World<'a> {
         let device = &mut self.devices[node as usize];
         let running = device.running.take()?;
         device.crash_in_write = None;
+        self.leases.ended(node);
         self.branches.add("early evicted", running.node.ledger().early().1);
         // The real node keeps its address book every minute and at its end.
         device.known.extend(roster(running.node.view(), &BTreeSet::new()));

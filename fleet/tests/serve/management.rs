@@ -59,6 +59,8 @@ async fn every_route_reaches_its_method() {
             r#"{"device":"ab","roles":["admin"],"timeout_ms":5}"#,
             "take ab [\"admin\"]",
         ),
+        ("GET", "/v1/leases", "", "leases"),
+        ("POST", "/v1/leases/limit", r#"{"machines":3,"timeout_ms":5}"#, "limit leases 3 false"),
         ("GET", "/v1/recovery", "", "recovery"),
         (
             "POST",

@@ -221,6 +221,12 @@ impl Manage for Desk {
     fn grant_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged> {
         self.answer(format!("grant {} {:?}", change.device, change.roles), RolesChanged::default())
     }
+    fn leases(&self) -> Answer<'_, Leases> {
+        self.answer("leases", Leases::default())
+    }
+    fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written> {
+        self.answer(format!("limit leases {} {}", limit.machines, limit.minority), Written::default())
+    }
     fn recovery(&self) -> Answer<'_, Recovery> {
         self.answer("recovery", Recovery::default())
     }

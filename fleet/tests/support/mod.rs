@@ -78,6 +78,7 @@ impl Folder {
             advertise: Vec::new(),
             token_file: None,
             gossip,
+            machines: 0,
         };
         let (ready, is_ready) = oneshot::channel();
         let running = tokio::spawn(run(options, move |addresses| {

@@ -268,4 +268,31 @@ pub(crate) const ALL: &[Mutation] = &[
         replace: "(!grants.is_empty() || !grants.iter().any(stands)).then_some(grants)",
         test: ledger("ending", "members_and_strangers_are_given_nothing"),
     },
+    Mutation {
+        name: "the settle wait of a claim",
+        file: "fleet/src/node/lease/rule.rs",
+        find: "Phase::Claiming if now.since(mine.since) < mine.settle.max(terms.settle(delay)) => Next::Wait,",
+        replace: "Phase::Claiming if now.since(mine.since) < delay.saturating_mul(0) => Next::Wait,",
+        test: property(
+            "lease_model",
+            "of_members_that_hear_of_each_other_in_time_one_holds_the_slot_and_somebody_does",
+        ),
+    },
+    Mutation {
+        name: "noticing that a claimant stood still",
+        file: "fleet/src/node/lease/rule.rs",
+        find: "Phase::Claiming if now.since(mine.looked) > terms.standstill =>",
+        replace: "Phase::Claiming if now.since(mine.looked) > Duration::MAX =>",
+        test: property(
+            "lease_model",
+            "a_member_that_stands_still_is_suspended_or_starts_anew_is_no_second_holder",
+        ),
+    },
+    Mutation {
+        name: "losing a lease that was not renewed",
+        file: "fleet/src/node/lease/rule.rs",
+        find: "Phase::Held if now.since(mine.renewed) > terms.keep =>",
+        replace: "Phase::Held if now.since(mine.renewed) > Duration::MAX =>",
+        test: property("lease_model", "a_holder_that_is_gone_is_taken_over_and_is_none_when_it_comes_back"),
+    },
 ];

@@ -12,9 +12,9 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, Log, LogRow, NodeRow, Recover, Recovered, Recovery, Revoke,
-    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest, Synced, TicketReply,
-    UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, NodeRow, Recover,
+    Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest,
+    Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -90,6 +90,10 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn grant_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged>;
     /// `POST /v1/roles/revoke`.
     fn revoke_roles(&self, change: RoleChange) -> Answer<'_, RolesChanged>;
+    /// `GET /v1/leases`.
+    fn leases(&self) -> Answer<'_, Leases>;
+    /// `POST /v1/leases/limit`.
+    fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written>;
     /// `GET /v1/recovery`.
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.

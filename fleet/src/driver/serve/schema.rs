@@ -408,6 +408,53 @@ const TYPES: &[Type] = &[
             f("functions_ended", Texts),
         ],
     ),
+    (
+        "Leases",
+        false,
+        &[
+            f("machines_max", Number),
+            f("machines_here", Number),
+            f("minority", Flag),
+            f("voters", Number),
+            f("voters_connected", Number),
+            f("settle_ms", Number),
+            f("expiry_ms", Number),
+            f("says", Text),
+            f("slots", Many("SlotRow")),
+        ],
+    ),
+    (
+        "SlotRow",
+        false,
+        &[
+            f("slot", Number),
+            f("round", Number),
+            f("state", Text),
+            f("by", Texts),
+            f("here", Flag),
+            f("age_ms", Number),
+            f("spend", Text),
+            f("machines", Many("MachineRow")),
+        ],
+    ),
+    (
+        "MachineRow",
+        false,
+        &[
+            f("intent", Text),
+            f("round", Number),
+            f("by", Text),
+            f("target", Text),
+            f("functions", Texts),
+            f("counts", Flag),
+            f("surplus", Flag),
+        ],
+    ),
+    (
+        "LeaseLimit",
+        true,
+        &[f("machines", Number), Field("minority", Flag, Optional), f("timeout_ms", Number)],
+    ),
     ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
     (
         "Recover",
@@ -562,9 +609,13 @@ mod tests {
         check("UserKnown", api::UserKnown::default());
         check("RevokeUser", api::RevokeUser::default());
         check("UserRevoked", api::UserRevoked::default());
+        check("Leases", api::Leases::default());
+        check("SlotRow", api::SlotRow::default());
+        check("MachineRow", api::MachineRow::default());
+        check("LeaseLimit", api::LeaseLimit::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 43, "a type has no check here");
+        assert_eq!(TYPES.len(), 47, "a type has no check here");
     }
 }

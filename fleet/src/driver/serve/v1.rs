@@ -75,6 +75,8 @@ pub(super) async fn answer(
         Op::Revoke => json(&manage.revoke(parse("Revoke", &body)?).await?),
         Op::GrantRoles => json(&manage.grant_roles(parse("RoleChange", &body)?).await?),
         Op::RevokeRoles => json(&manage.revoke_roles(parse("RoleChange", &body)?).await?),
+        Op::Leases => json(&manage.leases().await?),
+        Op::LeaseLimit => json(&manage.limit_leases(parse("LeaseLimit", &body)?).await?),
         Op::Recovery => json(&manage.recovery().await?),
         Op::Recover => json(&manage.recover(parse("Recover", &body)?).await?),
         Op::Whoami => json(&manage.whoami().await?),

@@ -1,0 +1,368 @@
+//! Two spawners and a slot.
+
+use osiris_ledger::{
+    Ledger, Mono, Now, Payload, Role, Roles, Session, WallMs, Writer, join_proof,
+    op::{Admitted, Invited, Spawning, Voters},
+};
+use osiris_mesh::PeerId;
+
+use super::{rule::Phase, *};
+use crate::node::Effect;
+use crate::node::{
+    Config, Input, Node, Query, Refusal, Reply, Request,
+    sample::{author, founded, key, play},
+};
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms), wall: WallMs(0) }
+}
+
+/// A founder, the only voter, and a second spawner; so many machines are allowed.
+fn ledger(machines: u32, minority: bool) -> Ledger {
+    let (mut founder, mut ledger) = founded(at(0));
+    let mut write = |payload| founder.append(&mut ledger, at(0), payload).expect("allowed").id();
+    let (device, roles) = (author(2), Roles::of(&[Role::Node, Role::Spawner]));
+    let invited = Invited { key: author(50), uses: 1, roles, device: Some(device), note: String::new() };
+    let invitation = write(Payload::Invited(invited));
+    write(Payload::Spawning(Spawning { machines, minority }));
+    let proof = join_proof(&key(50), &ledger.fleet(), &invitation, &device);
+    let admitted = Admitted { invitation, device, proof, label: "two".to_owned() };
+    founder.append(&mut ledger, at(0), Payload::Admitted(admitted)).expect("allowed");
+    ledger
+}
+
+fn spawner(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
+    allowed(now, ledger, (device, session), 10)
+}
+
+/// A node whose own configuration allows so many machines.
+fn allowed(now: Now, ledger: &Ledger, (device, session): (u8, u8), machines: u32) -> Node {
+    let config = Config { serves: true, seed: device.into(), confirmed: Vec::new(), idle_work: false };
+    let writer = Writer::new(key(device), Session([session; 16]));
+    let mut node = Node::new(now, &config, copy(ledger), writer);
+    node.allow_machines(machines);
+    node
+}
+
+fn peer(device: u8) -> PeerId {
+    PeerId::from_bytes(author(device).0)
+}
+
+fn connect(nodes: &mut [Node; 2], now: Now) {
+    play(now, nodes, [vec![Input::PeerUp(peer(2))], vec![Input::PeerUp(peer(1))]]);
+}
+
+/// Both, connected, after a start.
+fn pair(ledger: &Ledger) -> [Node; 2] {
+    let mut nodes = [spawner(at(0), ledger, 1, 2), spawner(at(0), ledger, 2, 3)];
+    play(at(0), &mut nodes, [vec![Input::Start], vec![Input::Start]]);
+    connect(&mut nodes, at(0));
+    nodes
+}
+
+/// Both are called as often as they ask for.
+fn pass(nodes: &mut [Node; 2], from: u64, to: u64) {
+    for ms in (from..=to).step_by(250) {
+        play(at(ms), nodes, [vec![Input::Tick], vec![Input::Tick]]);
+    }
+}
+
+/// One is called, and nobody hears of it.
+fn alone(node: &mut Node, from: u64, to: u64) {
+    for ms in (from..=to).step_by(250) {
+        give(node, ms, Input::Tick);
+    }
+}
+
+fn give(node: &mut Node, ms: u64, input: Input) -> Vec<Result<Reply, Refusal>> {
+    node.handle(at(ms), input);
+    let effects = std::iter::from_fn(|| node.poll_effect());
+    effects
+        .filter_map(|effect| if let Effect::Reply(_, reply) = effect { Some(reply) } else { None })
+        .collect()
+}
+
+fn facts(node: &Node, ms: u64) -> LeaseFacts {
+    node.lease_facts(at(ms))
+}
+
+fn holds(node: &Node, ms: u64, slot: u32) -> bool {
+    facts(node, ms).own.get(&slot).is_some_and(|own| own.phase == Phase::Held)
+}
+
+fn intend(node: &mut Node, ms: u64, lease: (u32, u64)) -> Result<Reply, Refusal> {
+    let machine = ("process".to_owned(), vec!["f".to_owned()]);
+    let request = Request::Intend { lease, machine, timeout_ms: 0 };
+    give(node, ms, Input::Request(1, request)).pop().expect("an answer")
+}
+
+/// Which of both has the lower draw in a round of slot 0.
+fn winner(round: u64) -> usize {
+    usize::from(draw(0, round, &author(2)) < draw(0, round, &author(1)))
+}
+
+#[test]
+fn of_two_that_want_a_machine_at_once_one_makes_it() {
+    let ledger = ledger(2, false);
+    let mut nodes = pair(&ledger);
+    let wants = || vec![Input::Want(Want::Machine)];
+    play(at(1_000), &mut nodes, [wants(), wants()]);
+    pass(&mut nodes, 1_250, 13_750);
+    assert!((0..2).all(|n| !holds(&nodes[n], 13_750, 0)), "both wait for the settle time");
+    pass(&mut nodes, 14_000, 14_500);
+    let won = winner(1);
+    assert!(holds(&nodes[won], 14_500, 0) && facts(&nodes[1 - won], 14_500).own.is_empty());
+    assert_eq!(
+        facts(&nodes[won], 14_500).counts,
+        LeaseCounts { claimed: 1, won: 1, ..LeaseCounts::default() }
+    );
+    assert_eq!(facts(&nodes[1 - won], 14_500).counts.lost, 1);
+    assert!(facts(&nodes[1 - won], 14_500).says.is_some_and(|says| says.contains("another claim")));
+    assert_eq!(nodes[0].view().hash(), nodes[1].view().hash());
+    // It says so first, and not twice.
+    assert!(matches!(intend(&mut nodes[won], 14_600, (0, 1)), Ok(Reply::Written { .. })));
+    assert!(intend(&mut nodes[won], 14_700, (0, 1)).is_err(), "a slot has one machine");
+    assert!(intend(&mut nodes[1 - won], 14_800, (0, 1)).is_err(), "who lost makes none");
+    pass(&mut nodes, 14_850, 15_100);
+    // The next machine is another slot's.
+    play(at(15_250), &mut nodes, [wants(), Vec::new()]);
+    assert!(facts(&nodes[0], 15_250).own.contains_key(&1), "{:?}", facts(&nodes[0], 15_250));
+}
+
+#[test]
+fn a_slot_with_a_live_claim_is_not_claimed_and_a_held_lease_lasts_while_it_is_renewed() {
+    let ledger = ledger(1, false);
+    let mut nodes = pair(&ledger);
+    play(at(1_000), &mut nodes, [vec![Input::Want(Want::Machine)], Vec::new()]);
+    pass(&mut nodes, 1_250, 200_000);
+    assert!(holds(&nodes[0], 200_000, 0));
+    let heard = facts(&nodes[1], 200_000).heard;
+    assert!(heard.len() == 1 && heard.values().all(|age| *age < Duration::from_secs(11)), "{heard:?}");
+    play(at(200_250), &mut nodes, [Vec::new(), vec![Input::Want(Want::Slot(0))]]);
+    assert!(facts(&nodes[1], 200_250).own.is_empty());
+    assert!(facts(&nodes[1], 200_250).says.is_some_and(|says| says.contains("is claimed at the moment")));
+    // Given up, it is free at once.
+    play(
+        at(200_500),
+        &mut nodes,
+        [vec![Input::Request(1, Request::Release { slot: 0, timeout_ms: 0 })], Vec::new()],
+    );
+    pass(&mut nodes, 200_750, 201_000);
+    play(at(201_250), &mut nodes, [Vec::new(), vec![Input::Want(Want::Slot(0))]]);
+    assert_eq!(facts(&nodes[1], 201_250).own.get(&0).map(|own| own.round), Some(2));
+}
+
+#[test]
+fn the_slot_of_a_holder_that_is_gone_is_taken_over_and_its_machine_retired_first() {
+    let ledger = ledger(1, true);
+    let mut nodes = pair(&ledger);
+    play(at(1_000), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
+    pass(&mut nodes, 1_250, 14_000);
+    let Ok(Reply::Written { block: made, .. }) = intend(&mut nodes[1], 14_000, (0, 1)) else {
+        panic!("made")
+    };
+    pass(&mut nodes, 14_250, 16_000);
+    // The second dies. The first waits until its last renewal is old enough.
+    give(&mut nodes[0], 17_000, Input::PeerDown(peer(2)));
+    let expiry = u64::try_from(facts(&nodes[0], 17_000).expiry.as_millis()).expect("small");
+    assert_eq!(expiry, 28_000);
+    let last = facts(&nodes[0], 17_000).heard.values().copied().next().expect("heard");
+    let free = 17_000 - u64::try_from(last.as_millis()).expect("small") + expiry;
+    give(&mut nodes[0], free, Input::Want(Want::Slot(0)));
+    assert!(facts(&nodes[0], free).own.is_empty(), "not before");
+    give(&mut nodes[0], free + 1, Input::Want(Want::Machine));
+    assert!(facts(&nodes[0], free + 1).own.is_empty(), "there is a machine in the only slot");
+    give(&mut nodes[0], free + 1, Input::Want(Want::Slot(0)));
+    alone(&mut nodes[0], free + 1, free + 13_001);
+    assert!(holds(&nodes[0], free + 13_001, 0));
+    assert_eq!(facts(&nodes[0], free + 13_001).counts.taken_over, 1);
+    let refusal = intend(&mut nodes[0], free + 13_002, (0, 2)).expect_err("the old machine may be there");
+    assert!(refusal.message.contains("retired first"), "{refusal}");
+    let retire = Request::Retire { intent: made.id(), timeout_ms: 0 };
+    assert!(matches!(give(&mut nodes[0], free + 13_100, Input::Request(2, retire)).as_slice(), [Ok(_)]));
+    let again = Request::Retire { intent: made.id(), timeout_ms: 0 };
+    assert!(matches!(give(&mut nodes[0], free + 13_100, Input::Request(3, again)).as_slice(), [Err(_)]));
+    assert!(intend(&mut nodes[0], free + 13_200, (0, 2)).is_ok());
+    // The second had only been cut off: long before, it knew that its lease had lapsed.
+    give(&mut nodes[1], 17_000, Input::PeerDown(peer(1)));
+    give(&mut nodes[1], free + 14_000, Input::Tick);
+    assert!(facts(&nodes[1], free + 14_000).own.is_empty());
+    // After the heal both say the same, and the machine that stays is the later one.
+    connect(&mut nodes, at(free + 15_000));
+    pass(&mut nodes, free + 15_250, free + 17_000);
+    assert_eq!(nodes[0].view().hash(), nodes[1].view().hash());
+    let slot = nodes[1].view().slots().get(&0).cloned().expect("claimed");
+    assert_eq!((slot.round, slot.machines.len()), (2, 1));
+}
+
+#[test]
+fn who_stood_still_was_suspended_or_started_anew_has_lost_its_lease() {
+    let ledger = ledger(1, false);
+    let claimed = |want_at: u64| {
+        let mut nodes = pair(&ledger);
+        play(at(want_at), &mut nodes, [vec![Input::Want(Want::Machine)], Vec::new()]);
+        nodes
+    };
+    // A stopped process: it comes back within the time in which the claim could win, and may have heard nothing.
+    let mut nodes = claimed(1_000);
+    pass(&mut nodes, 1_250, 2_000);
+    give(&mut nodes[0], 14_000, Input::Tick);
+    assert!(facts(&nodes[0], 14_000).own.is_empty());
+    assert!(facts(&nodes[0], 14_000).says.is_some_and(|says| says.contains("stood still")));
+    // A stopped holder, that wakes when others may have taken over.
+    let mut nodes = claimed(1_000);
+    pass(&mut nodes, 1_250, 14_000);
+    assert!(holds(&nodes[0], 14_000, 0));
+    let refusal = intend(&mut nodes[0], 40_000, (0, 1)).expect_err("it does nothing before it has looked");
+    assert!(refusal.message.contains("holds no lease"), "{refusal}");
+    // A suspended one, by whose monotonic clock no time has passed.
+    let mut nodes = claimed(1_000);
+    pass(&mut nodes, 1_250, 14_000);
+    give(&mut nodes[0], 14_001, Input::Suspended);
+    assert!(facts(&nodes[0], 14_001).own.is_empty());
+    // A new process of the same device says at once that the old one's lease is over.
+    let mut nodes = claimed(1_000);
+    pass(&mut nodes, 1_250, 14_000);
+    nodes[0] = spawner(at(15_000), &copy(nodes[0].ledger()), 1, 9);
+    play(at(15_000), &mut nodes, [vec![Input::Start], Vec::new()]);
+    connect(&mut nodes, at(15_000));
+    pass(&mut nodes, 15_250, 16_000);
+    assert!(nodes[1].view().slots()[&0].holder().is_none());
+    play(at(16_250), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
+    assert_eq!(facts(&nodes[1], 16_250).own.get(&0).map(|own| own.round), Some(2), "without waiting");
+}
+
+fn copy(ledger: &Ledger) -> Ledger {
+    let mut copy = Ledger::new(ledger.fleet());
+    for block in ledger.in_order() {
+        copy.replay(block.entry()).expect("valid");
+    }
+    copy
+}
+
+#[test]
+fn without_a_majority_of_the_voters_nothing_is_claimed_and_nothing_spent() {
+    // The founder is the only voter until others are named.
+    let ledger_ = ledger(1, false);
+    let mut lonely = spawner(at(0), &ledger_, 2, 3);
+    give(&mut lonely, 1_000, Input::Want(Want::Machine));
+    assert!(facts(&lonely, 1_000).own.is_empty());
+    assert!(facts(&lonely, 1_000).says.is_some_and(|says| says.contains("0 of 1 voters")));
+    // With contact it claims; without, it holds and may not spend.
+    let mut nodes = pair(&ledger_);
+    play(at(1_000), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
+    pass(&mut nodes, 1_250, 5_000);
+    give(&mut nodes[1], 5_001, Input::PeerDown(peer(1)));
+    alone(&mut nodes[1], 5_250, 14_000);
+    assert!(holds(&nodes[1], 14_000, 0));
+    let refusal = intend(&mut nodes[1], 14_100, (0, 1)).expect_err("no voter is connected");
+    assert!(refusal.message.contains("only 0 of 1 voters"), "{refusal}");
+    // Connected again, it may: the voter holds the claim.
+    give(&mut nodes[0], 14_200, Input::PeerDown(peer(2)));
+    connect(&mut nodes, at(14_250));
+    pass(&mut nodes, 14_500, 15_000);
+    assert!(intend(&mut nodes[1], 15_100, (0, 1)).is_ok());
+    // A minority may spend only where the policy says so.
+    let allowed = ledger(1, true);
+    let mut lonely = spawner(at(0), &allowed, 2, 3);
+    give(&mut lonely, 1_000, Input::Want(Want::Machine));
+    alone(&mut lonely, 1_250, 14_000);
+    assert!(intend(&mut lonely, 14_100, (0, 1)).is_ok());
+}
+
+#[test]
+fn after_a_split_in_which_both_sides_made_a_machine_one_lease_and_one_machine_stay() {
+    let ledger = ledger(1, true);
+    let mut nodes = [spawner(at(0), &ledger, 1, 2), spawner(at(0), &ledger, 2, 3)];
+    for node in &mut nodes {
+        give(node, 1_000, Input::Want(Want::Machine));
+        alone(node, 1_250, 14_000);
+        assert!(intend(node, 14_000, (0, 1)).is_ok());
+    }
+    connect(&mut nodes, at(15_000));
+    pass(&mut nodes, 15_250, 16_000);
+    let won = winner(1);
+    assert!(holds(&nodes[won], 16_000, 0) && facts(&nodes[1 - won], 16_000).own.is_empty());
+    let machines = &nodes[0].view().slots()[&0].machines;
+    let surplus: Vec<_> = machines.iter().map(|machine| (machine.by, machine.surplus)).collect();
+    assert_eq!(surplus, [(nodes[1 - won].device(), true), (nodes[won].device(), false)]);
+}
+
+#[test]
+fn the_hard_cap_stands_in_the_policy_and_in_the_nodes_configuration() {
+    for (policy, here) in [(0, 10), (10, 0)] {
+        let mut node = allowed(at(0), &ledger(policy, true), (1, 2), here);
+        give(&mut node, 1_000, Input::Want(Want::Machine));
+        assert!(facts(&node, 1_000).own.is_empty());
+        assert!(facts(&node, 1_000).says.is_some_and(|says| says.contains("No machines are allowed")));
+    }
+    for (policy, here) in [(1, 10), (10, 1)] {
+        let mut node = allowed(at(0), &ledger(policy, true), (1, 2), here);
+        give(&mut node, 1_000, Input::Want(Want::Machine));
+        alone(&mut node, 1_250, 14_000);
+        assert!(intend(&mut node, 14_000, (0, 1)).is_ok());
+        give(&mut node, 14_250, Input::Want(Want::Machine));
+        assert!(facts(&node, 14_250).says.is_some_and(|says| says.contains("There are 1 machines already")));
+    }
+    // A policy that is lowered meanwhile binds who has won before.
+    let (mut node, first) = (spawner(at(0), &ledger(1, true), 1, 2), 14_000);
+    give(&mut node, 1_000, Input::Want(Want::Machine));
+    alone(&mut node, 1_250, first);
+    let none = Request::Spawning { machines: 0, minority: true, timeout_ms: 0 };
+    give(&mut node, first, Input::Request(1, none));
+    assert!(intend(&mut node, first + 1, (0, 1)).is_err());
+}
+
+#[test]
+fn a_revoked_spawners_claim_is_over_and_the_journals_failure_ends_it_too() {
+    let ledger = ledger(1, true);
+    let mut nodes = pair(&ledger);
+    play(at(1_000), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
+    pass(&mut nodes, 1_250, 14_000);
+    assert!(holds(&nodes[1], 14_000, 0));
+    let revoke = Request::Revoke { device: author(2), discard: true, timeout_ms: 0 };
+    play(at(14_250), &mut nodes, [vec![Input::Request(1, revoke)], Vec::new()]);
+    pass(&mut nodes, 14_500, 15_000);
+    assert!(facts(&nodes[1], 15_000).own.is_empty());
+    assert!(nodes[0].view().slots()[&0].claims.is_empty(), "it is void");
+    give(&mut nodes[0], 15_250, Input::Want(Want::Machine));
+    assert!(facts(&nodes[0], 15_250).own.is_empty(), "but it may not have heard of that");
+    let mut node = spawner(at(0), &ledger, 1, 2);
+    give(&mut node, 1_000, Input::Want(Want::Machine));
+    give(&mut node, 1_250, Input::StoreFailed("the disk is gone".to_owned(), Vec::new()));
+    assert!(facts(&node, 1_250).own.is_empty());
+}
+
+#[test]
+fn a_claim_that_a_connected_spawner_does_not_confirm_is_given_up() {
+    let ledger = ledger(1, true);
+    let mut node = spawner(at(0), &ledger, 1, 2);
+    give(&mut node, 0, Input::PeerUp(peer(2)));
+    give(&mut node, 1_000, Input::Want(Want::Machine));
+    alone(&mut node, 1_250, 27_000);
+    assert!(!holds(&node, 27_000, 0) && facts(&node, 27_000).own.len() == 1);
+    give(&mut node, 27_250, Input::Tick);
+    assert!(facts(&node, 27_250).says.is_some_and(|says| says.contains("too long to confirm")));
+    assert!(facts(&node, 27_250).delay > DELAY_MIN, "the next claim starts from what this one took");
+}
+
+#[test]
+fn voters_that_are_named_are_those_that_count() {
+    let mut ledger = ledger(1, false);
+    let mut founder = Writer::new(key(1), Session([7; 16]));
+    let mut devices = vec![author(1), author(2), author(3)];
+    devices.sort_unstable();
+    founder.append(&mut ledger, at(0), Payload::Voters(Voters { devices })).expect("allowed");
+    let mut node = spawner(at(0), &ledger, 2, 3);
+    assert_eq!(facts(&node, 0).voters, (1, 3), "this device is one of them");
+    give(&mut node, 0, Input::PeerUp(peer(1)));
+    assert_eq!(facts(&node, 0).voters, (2, 3));
+    give(&mut node, 0, Input::PeerUp(peer(3)));
+    assert_eq!(facts(&node, 0).voters, (2, 3), "who is no member does not count");
+    node.handle(at(1), Input::Request(1, Request::Query(Query::Leases)));
+    let answer = std::iter::from_fn(|| node.poll_effect()).find_map(|effect| match effect {
+        Effect::Reply(1, Ok(Reply::Leases(facts))) => Some(facts.voters),
+        _ => None,
+    });
+    assert_eq!(answer, Some((2, 3)));
+}

@@ -1,0 +1,320 @@
+//! Members that want a machine, and what must never come of it: two holders of one slot that heard of each other in
+//! time, a machine made without a majority of the voters, a machine that nobody sees any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use osiris_ledger::{Block, BlockId, Payload, Role, View};
+
+use crate::node::{
+    Input, Node, Request,
+    lease::{LeaseCounts, Want, rule},
+};
+
+use super::{
+    queue::{NodeId, What},
+    workload::Asked,
+    world::{Standing, World},
+};
+
+/// Machines that the simulated fleet may make, where it may make any.
+pub(super) const MACHINES: u32 = 3;
+
+/// A claim, as the simulator saw it made and heard.
+#[derive(Clone, Debug)]
+struct Made {
+    by: NodeId,
+    slot: u32,
+    round: u64,
+    at: u64,
+    /// What its author took for D, milliseconds.
+    delay: u64,
+    /// When each other node took it in, and has not forgotten it since.
+    heard: BTreeMap<NodeId, u64>,
+}
+
+/// What is known of claims, holders and machines from outside.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    claims: BTreeMap<BlockId, Made>,
+    /// Node → slot → claim, of those that hold one now.
+    holding: BTreeMap<NodeId, BTreeMap<u32, BlockId>>,
+    /// Two claims that were held at the same time, until it is known whether they should have been.
+    rivals: BTreeSet<(BlockId, BlockId)>,
+    /// Intent → who made the machine, its slot and round.
+    machines: BTreeMap<BlockId, (NodeId, u32, u64)>,
+    /// What a process had counted when it was last looked at.
+    counted: BTreeMap<(NodeId, u32), LeaseCounts>,
+    /// Requests about leases that are under way.
+    asking: BTreeSet<NodeId>,
+}
+
+impl Outside {
+    /// A process ended, and with it what it held.
+    pub(super) fn ended(&mut self, node: NodeId) {
+        self.holding.remove(&node);
+        self.asking.remove(&node);
+    }
+
+    /// A process starts: what its disk lost it has not heard.
+    pub(super) fn started(&mut self, node: NodeId, holds: impl Fn(&BlockId) -> bool) {
+        for (id, made) in &mut self.claims {
+            if !holds(id) {
+                made.heard.remove(&node);
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, node: NodeId) {
+        self.asking.remove(&node);
+    }
+
+    /// Whether each of two claims was heard by the other's author within what both took for D.
+    fn heard_in_time(&self, a: &BlockId, b: &BlockId) -> bool {
+        let (Some(a), Some(b)) = (self.claims.get(a), self.claims.get(b)) else { return false };
+        let in_time = |made: &Made, other: &Made| {
+            made.heard.get(&other.by).is_some_and(|at| at - made.at <= made.delay.min(other.delay))
+        };
+        in_time(a, b) && in_time(b, a)
+    }
+}
+
+impl World<'_> {
+    /// A spawner wants one more machine, or looks after those that are there.
+    pub(super) fn want(&mut self) {
+        if self.healed {
+            return;
+        }
+        let pause = self.options.wants_every_ms;
+        self.queue.at(self.now + self.random.between(pause / 2 + 1, pause * 3 / 2), What::Want);
+        let able: Vec<_> = self.belonging().into_iter().filter(|node| self.may_spawn(*node)).collect();
+        // Often two at once: the same load is seen by both.
+        for _ in 0..self.random.between(1, 2) {
+            let Some(node) = self.random.pick(&able) else { return };
+            let used = self.with_machines(node);
+            let slot = self.random.pick(&used).filter(|_| self.random.chance(700));
+            let want = slot.map_or(Want::Machine, Want::Slot);
+            self.say(format_args!("wants {node} {want:?}"));
+            self.input(node, Input::Want(want));
+        }
+    }
+
+    fn node(&self, node: NodeId) -> Option<&Node> {
+        self.devices[node as usize].running.as_ref().map(|running| &running.node)
+    }
+
+    fn may_spawn(&self, node: NodeId) -> bool {
+        let author = &self.devices[node as usize].author;
+        let member = self.node(node).and_then(|node| node.view().members().get(author));
+        member.is_some_and(|member| member.roles.has(Role::Spawner))
+    }
+
+    fn with_machines(&self, node: NodeId) -> Vec<u32> {
+        let slots = self.node(node).map(|node| node.view().slots().values()).into_iter().flatten();
+        slots.filter(|slot| !slot.machines.is_empty()).map(|slot| slot.number).collect()
+    }
+
+    /// A core admitted a block: if it is a claim, its author made it or another has heard of it.
+    pub(super) fn claim_taken_in(&mut self, node: NodeId, own: bool, block: &Block) {
+        let Payload::Claimed(op) = block.payload() else { return };
+        let (now, wall, id) = (self.now, self.wall(node), block.id());
+        if own {
+            let Some(running) = self.devices[node as usize].running.as_ref() else { return };
+            let delay = running.lease_facts(now, wall).delay;
+            let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            let made =
+                Made { by: node, slot: op.slot, round: op.round, at: now, delay, heard: BTreeMap::new() };
+            self.leases.claims.insert(id, made);
+        } else if let Some(made) = self.leases.claims.get_mut(&id) {
+            made.heard.entry(node).or_insert(now);
+            self.judge_rivals();
+        }
+    }
+
+    /// A node that holds a slot.
+    pub(super) fn some_holder(&self, choice: u64) -> Option<NodeId> {
+        let holders = self.leases.holding.iter().filter(|(_, held)| !held.is_empty());
+        let holders: Vec<_> = holders.map(|(node, _)| *node).collect();
+        let at = usize::try_from(choice).unwrap_or(0).checked_rem(holders.len())?;
+        holders.get(at).copied()
+    }
+
+    /// Looks at what a node holds, after each input that it handled.
+    pub(super) fn look_at_leases(&mut self, node: NodeId) {
+        let (now, wall) = (self.now, self.wall(node));
+        let Some(running) = self.devices[node as usize].running.as_ref() else { return };
+        if self.options.wants_every_ms == 0 {
+            return;
+        }
+        let facts = running.lease_facts(now, wall);
+        let before = self.leases.counted.insert((node, running.run), facts.counts).unwrap_or_default();
+        self.branches.add("lease won", facts.counts.won - before.won);
+        self.branches.add("lease lost", facts.counts.lost - before.lost);
+        self.branches.add("lease missed", facts.counts.missed - before.missed);
+        let taken_over = facts.counts.taken_over - before.taken_over;
+        self.branches.add("lease expired and taken over", taken_over);
+        let held = facts.own.iter().filter(|(_, own)| own.phase == rule::Phase::Held);
+        let held: BTreeMap<_, _> = held.map(|(slot, own)| (*slot, own.claim)).collect();
+        let known = self.leases.holding.insert(node, held.clone()).unwrap_or_default();
+        for (slot, claim) in held.iter().filter(|(slot, claim)| known.get(slot) != Some(claim)) {
+            self.say(format_args!("holds {node} {slot} {}", claim.short()));
+            self.note_rivals(node, *slot, *claim);
+        }
+        if !self.leases.asking.contains(&node) {
+            let ready = facts.own.iter().find(|(slot, own)| held.contains_key(slot) && own.spend.is_ok());
+            match ready {
+                Some((slot, own)) => self.make_machine(node, (*slot, own.round), own.claim),
+                None => self.look_after_machines(node, &held),
+            }
+        }
+    }
+
+    /// A node holds a slot from now on: whoever else holds it is its rival.
+    fn note_rivals(&mut self, node: NodeId, slot: u32, claim: BlockId) {
+        let others = self.leases.holding.iter().filter(|(other, _)| **other != node);
+        let rivals: Vec<_> = others.filter_map(|(_, held)| held.get(&slot)).copied().collect();
+        for rival in rivals {
+            self.branches.count("two holders");
+            self.leases.rivals.insert((claim.min(rival), claim.max(rival)));
+        }
+        self.judge_rivals();
+    }
+
+    /// Of two that heard of each other's claims in time, only one may have believed that it won.
+    fn judge_rivals(&mut self) {
+        let known: Vec<_> = self.leases.rivals.iter().copied().collect();
+        for (a, b) in known {
+            if !self.leases.heard_in_time(&a, &b) || !self.all_count(&a, &b) {
+                continue;
+            }
+            self.leases.rivals.remove(&(a, b));
+            let (now, made) = (self.now, &self.leases.claims[&a]);
+            let (first, second, slot) = (made.by, self.leases.claims[&b].by, made.slot);
+            self.check.violated(
+                now,
+                format_args!(
+                    "nodes {first} and {second} held slot {slot} at once, and had heard of each other"
+                ),
+            );
+        }
+    }
+
+    /// Whether both claims count for both authors: who has not heard that one was revoked decides by other facts.
+    fn all_count(&self, a: &BlockId, b: &BlockId) -> bool {
+        let authors = [a, b].map(|id| self.leases.claims.get(id).map(|made| made.by));
+        authors.into_iter().flatten().all(|author| {
+            self.node(author).is_some_and(|node| [a, b].iter().all(|id| node.ledger().counts(id)))
+        })
+    }
+
+    fn make_machine(&mut self, node: NodeId, lease: (u32, u64), claim: BlockId) {
+        let by_majority = self.has_majority(node, &claim);
+        self.leases.asking.insert(node);
+        let request = Request::Intend { lease, machine: ("process".to_owned(), Vec::new()), timeout_ms: 0 };
+        self.ask(node, Asked::Intend { lease, by_majority }, request);
+    }
+
+    /// Whether a majority of the voters is connected to a node and has taken in its claim, as seen from outside.
+    fn has_majority(&self, node: NodeId, claim: &BlockId) -> bool {
+        let Some(view) = self.node(node).map(Node::view) else { return false };
+        let Some(voters) = view.voters() else { return false };
+        let heard = self.leases.claims.get(claim).map(|made| &made.heard);
+        let counts = |device: &&osiris_ledger::Author| {
+            let voter = self.by_peer.get(&Node::peer(device)).copied();
+            let hears = |voter| {
+                self.network.believes(node, voter) && heard.is_some_and(|heard| heard.contains_key(&voter))
+            };
+            voter.is_some_and(|voter| voter == node || hears(voter))
+        };
+        rule::is_majority(voters.devices.iter().filter(counts).count(), voters.devices.len())
+    }
+
+    /// The intent is durable: the machine is there.
+    pub(super) fn machine_made(
+        &mut self,
+        node: NodeId,
+        intent: BlockId,
+        lease: (u32, u64),
+        by_majority: bool,
+    ) {
+        self.branches.count("machine made");
+        let (now, (slot, round)) = (self.now, lease);
+        if !by_majority && !self.options.minority {
+            self.check.violated(
+                now,
+                format_args!("node {node} made the machine {slot}-{round} without a majority of the voters"),
+            );
+        }
+        let twins = self.leases.machines.values().filter(|made| (made.1, made.2) == lease && made.0 != node);
+        for twin in twins.map(|made| made.0).collect::<Vec<_>>() {
+            self.branches.count("two machines of one name");
+            let of = |by: NodeId| {
+                let mut claims = self.leases.claims.iter();
+                claims.find(|(_, made)| made.by == by && (made.slot, made.round) == lease).map(|(id, _)| *id)
+            };
+            if let (Some(a), Some(b)) = (of(node), of(twin)) {
+                self.leases.rivals.insert((a.min(b), a.max(b)));
+            }
+        }
+        self.leases.machines.insert(intent, (node, slot, round));
+        self.judge_rivals();
+        // Most leases are closed once the machine is there; others last, until they expire with their holder.
+        if self.random.chance(400) {
+            self.ask(node, Asked::Release, Request::Release { slot, timeout_ms: 0 });
+        }
+    }
+
+    /// Whoever holds a slot retires the machines in it; whoever made one that has to go retires that.
+    fn look_after_machines(&mut self, node: NodeId, held: &BTreeMap<u32, BlockId>) {
+        let me = self.devices[node as usize].author;
+        let Some(view) = self.node(node).map(Node::view) else { return };
+        let mut old = None;
+        for slot in view.slots().values() {
+            let mine = held.get(&slot.number);
+            let goes = |machine: &&osiris_ledger::lease::Machine| {
+                let earlier = mine.is_some_and(|claim| machine.claim != *claim);
+                earlier || (machine.surplus && machine.by == me && mine.is_none())
+            };
+            old = old.or(slot.machines.iter().find(goes).map(|machine| machine.intent));
+        }
+        if let Some(intent) = old.filter(|_| self.may_spawn(node)) {
+            self.leases.asking.insert(node);
+            self.ask(node, Asked::Retire { intent }, Request::Retire { intent, timeout_ms: 0 });
+        }
+    }
+
+    pub(super) fn machine_retired(&mut self, intent: &BlockId) {
+        self.branches.count("machine retired");
+        self.leases.machines.remove(intent);
+    }
+
+    /// In the end every machine that was made is seen by everybody until it is retired, and each slot has one holder.
+    pub(super) fn machines_are_seen(&mut self, expected: &[NodeId], view: &View) {
+        let now = self.now;
+        let seen: BTreeSet<_> =
+            view.slots().values().flat_map(|slot| &slot.machines).map(|m| m.intent).collect();
+        let made: Vec<_> = self.leases.machines.iter().map(|(id, made)| (*id, *made)).collect();
+        for (intent, (by, slot, round)) in made {
+            let stays =
+                matches!(self.devices[by as usize].standing, Standing::Member) && expected.contains(&by);
+            if stays && !seen.contains(&intent) && !self.excused.contains(&intent) {
+                self.check.violated(
+                    now,
+                    format_args!("the machine {slot}-{round} of node {by} is there, and nobody sees it"),
+                );
+            }
+        }
+        let mut holders: BTreeMap<u32, NodeId> = BTreeMap::new();
+        for node in expected {
+            for slot in self.leases.holding.get(node).into_iter().flat_map(BTreeMap::keys).copied() {
+                if let Some(other) = holders.insert(slot, *node) {
+                    self.check.violated(
+                        now,
+                        format_args!(
+                            "the healed fleet agrees, and nodes {other} and {node} hold slot {slot}"
+                        ),
+                    );
+                }
+            }
+        }
+    }
+}
