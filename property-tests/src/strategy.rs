@@ -42,6 +42,12 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any::<u8>().prop_map(|name| Action::Remove { name }),
         4 => Just(Action::Serve),
         1 => Just(Action::Stop),
+    ]
+}
+
+fn action_or_lease() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        26 => action(),
         4 => any::<u8>().prop_map(|slot| Action::Claim { slot }),
         6 => Just(Action::Lease),
         1 => (0..4_u32).prop_map(|machines| Action::Spawning { machines }),
@@ -49,15 +55,15 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 /// Now and then the recovery key speaks: seldom, since it stands above everybody.
-fn rare() -> impl Strategy<Value = Action> {
-    prop_oneof![40 => action(), 1 => any::<u8>().prop_map(|device| Action::Recover { device })]
+fn rare(action: impl Strategy<Value = Action>) -> impl Strategy<Value = Action> {
+    prop_oneof![40 => action, 1 => any::<u8>().prop_map(|device| Action::Recover { device })]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(action: impl Strategy<Value = Action>) -> impl Strategy<Value = Step> {
     // Most devices have no grant at the start; those that have one write more often.
     let device = prop_oneof![3 => 0..4_u8, 1 => 0..DEVICES];
     let back = prop_oneof![12 => Just(0_u8), 1 => 1..3_u8];
-    let write = (device, 0..SIDES, 0..4_u8, back, rare(), any::<u64>()).prop_map(
+    let write = (device, 0..SIDES, 0..4_u8, back, rare(action), any::<u64>()).prop_map(
         |(device, side, session, back, action, choice)| Step::Write {
             device,
             side,
@@ -73,7 +79,12 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A history of at most `steps` steps.
 pub fn script(steps: usize) -> impl Strategy<Value = Script> {
-    vec(step(), steps / 3..steps)
+    vec(step(action()), steps / 3..steps)
+}
+
+/// The same, with claims, intents and what follows them.
+pub fn script_with_leases(steps: usize) -> impl Strategy<Value = Script> {
+    vec(step(action_or_lease()), steps / 3..steps)
 }
 
 /// `items` in the order that a seed gives.

@@ -9,7 +9,7 @@ use osiris_ledger::{Admission, BlockId, Buckets, Ledger, Payload};
 use osiris_property_tests::{
     law,
     model::{History, Script, mix},
-    strategy::{delivery, script, shuffled},
+    strategy::{delivery, script_with_leases, shuffled},
 };
 use proptest::{
     prelude::*,
@@ -54,7 +54,7 @@ fn deliver(history: &History, order: &[usize], seed: u64) -> (Ledger, usize) {
 
 #[test]
 fn any_order_of_arrival_says_the_same() {
-    law("any order", 40, (script(120), any::<[u64; 3]>()), |(script, seeds)| {
+    law("any order", 40, (script_with_leases(120), any::<[u64; 3]>()), |(script, seeds)| {
         let history = History::play(&script);
         let all = history.in_order();
         let expected = said(&mut history.replica(all.iter().copied()));
@@ -71,7 +71,7 @@ fn any_order_of_arrival_says_the_same() {
 
 #[test]
 fn every_prefix_verifies_and_none_waits() {
-    law("prefixes", 12, (script(60), any::<u64>()), |(script, seed)| {
+    law("prefixes", 12, (script_with_leases(60), any::<u64>()), |(script, seed)| {
         let history = History::play(&script);
         let mut ledger = Ledger::new(history.fleet);
         for (n, at) in history.in_order().into_iter().enumerate() {
@@ -88,7 +88,7 @@ fn every_prefix_verifies_and_none_waits() {
 
 #[test]
 fn a_changed_byte_is_refused() {
-    law("changed bytes", 32, (script(40), any::<u64>()), |(script, seed)| {
+    law("changed bytes", 32, (script_with_leases(40), any::<u64>()), |(script, seed)| {
         let history = History::play(&script);
         let mut ledger = Ledger::new(history.fleet);
         for (n, at) in history.in_order().into_iter().enumerate() {
@@ -165,7 +165,7 @@ fn halves(history: &History, seed: u64) -> [BTreeSet<usize>; 2] {
 #[test]
 fn replicas_that_differ_come_to_agree() {
     let sizes = prop_oneof![Just(1_usize), 300..2_000_usize, Just(1 << 20)];
-    law("anti-entropy", 32, (script(120), any::<u64>(), sizes), |(script, seed, bytes_max)| {
+    law("anti-entropy", 32, (script_with_leases(120), any::<u64>(), sizes), |(script, seed, bytes_max)| {
         let history = History::play(&script);
         let halves = halves(&history, seed);
         let [mut a, mut b] = [0, 1].map(|n| {
@@ -283,7 +283,7 @@ fn each_rare_thing_happens() {
         ..Default::default()
     });
     let mut seen = Seen::default();
-    let strategy = (script(120), any::<u64>());
+    let strategy = (script_with_leases(120), any::<u64>());
     for _ in 0..40 {
         let (script, seed) = strategy.new_tree(&mut runner).expect("a case").current();
         seen.look(&script, seed);

@@ -173,5 +173,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 49);
+    assert_eq!(walked, 51);
 }
