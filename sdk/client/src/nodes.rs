@@ -61,15 +61,21 @@ impl Nodes {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Dials every node that is not connected, side by side. Returns why some did not answer.
+    /// Dials every node that is not connected, side by side. Returns why some did not answer. Those that take
+    /// longer than others are not waited for, and are kept when they answer, so that there is another node where
+    /// the first one stops.
     pub(crate) async fn dial_all(&self) -> Vec<Attempt> {
         let started = Instant::now();
         let mut dials = JoinSet::new();
         let connected = self.nearest();
         for known in self.known.iter() {
             if connected.iter().all(|(node, _)| *node != known.peer) {
-                let (endpoint, known) = (self.endpoint.clone(), known.clone());
-                dials.spawn(async move { (known.peer, dial(&endpoint, known).await) });
+                let (nodes, known) = (self.clone(), known.clone());
+                dials.spawn(async move {
+                    let peer = known.peer;
+                    let dialled = dial(&nodes.endpoint, known).await;
+                    (peer, dialled.map(|conn| nodes.keep(peer, conn)))
+                });
             }
         }
         let mut attempts = Vec::new();
@@ -81,8 +87,7 @@ impl Nodes {
                 () = sleep_until(enough) => break,
             };
             match dialled {
-                Some(Ok((node, Ok(conn)))) => {
-                    self.open().insert(node, conn);
+                Some(Ok((_, Ok(())))) => {
                     if std::mem::take(&mut first) {
                         let elapsed = started.elapsed();
                         enough = Instant::now() + elapsed.max(OTHERS_WAIT_MIN);
@@ -93,8 +98,20 @@ impl Nodes {
                 None => break,
             }
         }
-        self.keep_nearest();
+        // Each of them ends after DIAL_TIMEOUT at the latest, or with the endpoint.
+        dials.detach_all();
         attempts
+    }
+
+    /// Adds a connection, unless another dial to the same node was faster.
+    fn keep(&self, node: Node, conn: Connection) {
+        let mut open = self.open();
+        match open.get(&node).filter(|kept| kept.close_reason().is_none()) {
+            Some(_) => conn.close(VarInt::from_u32(code::DONE), b"done"),
+            None => drop(open.insert(node, conn)),
+        }
+        drop(open);
+        self.keep_nearest();
     }
 
     /// The connected nodes, nearest first, by the round-trip time as measured by now: the ranking is
