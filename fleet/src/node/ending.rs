@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{AppendError, Author, EndedBy, Now, WallMs};
+use osiris_ledger::{AppendError, Author, BlockId, EndedBy, Now, WallMs};
 use osiris_mesh::{PeerId, proto::sync::Frame};
 use osiris_protocol::join::RefusalCode;
 
@@ -121,6 +121,14 @@ impl Node {
         }
     }
 
+    /// Whether another member revoked a device, and the invitation is not from after that: who was revoked comes back by
+    /// a new decision, and not by a ticket that it still has.
+    pub(super) fn was_revoked_since(&self, device: &Author, invitation: &BlockId) -> bool {
+        let Some(ending) = self.ledger.ending(device) else { return false };
+        let (Some(block), Some(offer)) = (&ending.block, self.ledger.get(invitation)) else { return false };
+        ending.by == EndedBy::Revocation && offer.order() < block.order()
+    }
+
     /// Whether this device ended its membership itself.
     pub(super) fn has_left(&self) -> bool {
         self.view.was_member(&self.me) && self.ended().is_some_and(|ended| ended.by == EndedBy::Itself)
@@ -136,7 +144,10 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use osiris_ledger::{BlockId, Ledger, Mono, Payload, Roles, Writer, join_proof, op};
+    use osiris_mesh::proto::sync::Frame;
 
     use super::*;
     use crate::node::{
@@ -148,19 +159,115 @@ mod tests {
         Now { mono: Mono(ms), wall: WallMs(1_795_455_166_000) }
     }
 
+    /// An invitation whose key has this number: for one device, with all roles, or for any five.
+    fn invite(founder: &mut Writer, ledger: &mut Ledger, number: u8, device: Option<u8>) -> BlockId {
+        let (uses, roles) = if device.is_some() { (1, Roles::ALL) } else { (5, Roles::NODE) };
+        let device = device.map(author);
+        let offer = op::Invited { key: author(number), uses, roles, device, note: String::new() };
+        founder.append(ledger, at(0), Payload::Invited(offer)).expect("allowed").id()
+    }
+
+    fn admission(ledger: &Ledger, number: u8, invitation: BlockId, device: u8) -> op::Admitted {
+        let proof = join_proof(&key(number), &ledger.fleet(), &invitation, &author(device));
+        op::Admitted { invitation, device: author(device), proof, label: "two".to_owned() }
+    }
+
+    /// Admits a device.
+    fn admit(founder: &mut Writer, ledger: &mut Ledger, device: u8) -> BlockId {
+        let invitation = invite(founder, ledger, 50, Some(device));
+        let admitted = admission(ledger, 50, invitation, device);
+        founder.append(ledger, at(0), Payload::Admitted(admitted)).expect("allowed").id()
+    }
+
     /// Admits device 2.
     fn enrol(founder: &mut Writer, ledger: &mut Ledger) -> BlockId {
-        let offer = op::Invited {
-            key: author(50),
-            uses: 1,
-            roles: Roles::ALL,
-            device: Some(author(2)),
-            note: String::new(),
+        admit(founder, ledger, 2)
+    }
+
+    fn revoke(founder: &mut Writer, ledger: &mut Ledger, grant: BlockId) {
+        let revoked = op::Revoked { grants: vec![grant], pins: Vec::new() };
+        founder.append(ledger, at(0), Payload::Revoked(revoked)).expect("allowed");
+    }
+
+    #[test]
+    fn nobody_counts_on_what_a_revoked_device_holds() {
+        let (mut founder, mut ledger) = founded(at(0));
+        let grant = enrol(&mut founder, &mut ledger);
+        admit(&mut founder, &mut ledger, 3);
+        revoke(&mut founder, &mut ledger, grant);
+        let [one, two] = [1, 2].map(|device| PeerId::from_bytes(author(device).0));
+        let invited = |token| {
+            let offer = Request::Invite {
+                key: author(60),
+                uses: 1,
+                roles: Roles::NODE,
+                device: None,
+                note: String::new(),
+                timeout_ms: 1_000,
+            };
+            Input::Request(token, offer)
         };
-        let invitation = founder.append(ledger, at(0), Payload::Invited(offer)).expect("allowed").id();
-        let proof = join_proof(&key(50), &ledger.fleet(), &invitation, &author(2));
-        let admitted = op::Admitted { invitation, device: author(2), proof, label: "two".to_owned() };
-        founder.append(ledger, at(0), Payload::Admitted(admitted)).expect("allowed").id()
+        // It confirms nothing itself, neither by a receipt nor by a digest.
+        let mut home = replica(at(0), &ledger, 1, 9);
+        let mut out = replica(at(0), &ledger, 2, 2);
+        let wrote = effects(&mut home, at(1), invited(7));
+        let block = wrote.iter().find_map(|effect| match effect {
+            Effect::Persist(blocks) => Some(Arc::clone(&blocks[0])),
+            _ => None,
+        });
+        let block = block.expect("written");
+        let entries = vec![block.entry().to_vec().into()];
+        let mut said = effects(&mut out, at(1), Input::PeerUp(one));
+        said.extend(effects(&mut out, at(2), Input::Frame(one, Frame::Blocks(entries, false).encode())));
+        assert!(out.ledger().get(&block.id()).is_some());
+        let frames = said.iter().filter_map(|effect| match effect {
+            Effect::Send(_, bytes) => Frame::decode(bytes).ok(),
+            _ => None,
+        });
+        let frames: Vec<_> = frames.collect();
+        let promises = |frame: &Frame| matches!(frame, Frame::Receipt(_) | Frame::Digest(_));
+        assert!(!frames.is_empty() && !frames.iter().any(promises), "{frames:?}");
+        // Where it does not know yet that it was revoked, the other side does.
+        effects(&mut home, at(3), Input::PeerUp(two));
+        let receipt = Frame::Receipt(vec![block.id()]).encode();
+        let answered = effects(&mut home, at(4), Input::Frame(two, receipt));
+        let replied = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Reply(7, _)));
+        assert!(!replied(&answered), "{answered:?}");
+        let digest = Frame::Digest(home.digest().to_vec().into()).encode();
+        let answered = effects(&mut home, at(5), Input::Frame(two, digest));
+        assert!(!replied(&answered), "{answered:?}");
+        assert!(home.held().unseen > 0);
+        let over = effects(&mut home, at(5_000), Input::Tick);
+        let unseen = |effect: &Effect| {
+            matches!(effect, Effect::Reply(7, Ok(Reply::Written { seen_by: 0, others: 1, .. })))
+        };
+        assert!(over.iter().any(unseen), "{over:?}");
+    }
+
+    #[test]
+    fn who_was_revoked_does_not_come_back_by_a_ticket_from_before() {
+        let (mut founder, mut ledger) = founded(at(0));
+        let before = invite(&mut founder, &mut ledger, 51, None);
+        let admitted = admission(&ledger, 51, before, 2);
+        let grant = founder.append(&mut ledger, at(0), Payload::Admitted(admitted)).expect("allowed").id();
+        revoke(&mut founder, &mut ledger, grant);
+        let after = invite(&mut founder, &mut ledger, 52, None);
+        let mut home = replica(at(0), &ledger, 1, 9);
+        let mut join = |token, number, invitation, device| {
+            let op::Admitted { invitation, device, proof, label } =
+                admission(&ledger, number, invitation, device);
+            let admit = Request::Admit { device, invitation, proof, label };
+            let mut all = effects(&mut home, at(1), Input::Request(token, admit));
+            all.extend(effects(&mut home, at(10_000), Input::Tick));
+            all.into_iter().find_map(|effect| match effect {
+                Effect::Reply(_, reply) => Some(reply),
+                _ => None,
+            })
+        };
+        let refused = join(1, 51, before, 2).expect("an answer").expect_err("refused");
+        assert!(refused.message.contains("revoked after the ticket was made"), "{refused:?}");
+        assert!(join(2, 51, before, 3).expect("an answer").is_ok(), "others may use it");
+        assert!(join(3, 52, after, 2).expect("an answer").is_ok(), "a new ticket admits it");
     }
 
     fn effects(node: &mut Node, now: Now, input: Input) -> Vec<Effect> {
@@ -180,8 +287,7 @@ mod tests {
         let (mut founder, mut ledger) = founded(at(0));
         let grant = enrol(&mut founder, &mut ledger);
         let mut away = replica(at(0), &ledger, 2, 2);
-        let revoked = op::Revoked { grants: vec![grant], pins: Vec::new() };
-        founder.append(&mut ledger, at(0), Payload::Revoked(revoked)).expect("allowed");
+        revoke(&mut founder, &mut ledger, grant);
         let mut home = replica(at(0), &ledger, 1, 9);
         let peer = PeerId::from_bytes(author(1).0);
 

@@ -300,7 +300,8 @@ impl Node {
         for frame in &answers {
             self.send(peer, frame);
         }
-        if agrees {
+        let counts = !self.view.was_member(&Author(peer.to_bytes()));
+        if agrees && counts {
             self.twin.agreed();
             self.leases.confirmed(now.mono, peer, None);
             self.unseen.clear();
@@ -308,6 +309,7 @@ impl Node {
                 waiting.seen_by.insert(peer);
             }
         }
+        let confirmed = if counts { confirmed } else { Vec::new() };
         self.leases.confirmed(now.mono, peer, Some(&confirmed));
         for id in confirmed {
             self.unseen.remove(&id);
@@ -317,12 +319,18 @@ impl Node {
         }
         if !admitted.is_empty() {
             // With them this replica may hold just what a peer last said it holds.
-            if self.sync.agreeing(&mut self.ledger) > 0 {
+            if self.agreeing() > 0 {
                 self.unseen.clear();
             }
             // What this peer brought may be news to the others.
             self.sync.nudge(now);
         }
+    }
+
+    /// Connected peers that are known to hold just what this node holds, save those that are members no more.
+    fn agreeing(&mut self) -> usize {
+        let view = Arc::clone(&self.view);
+        self.sync.agreeing(&mut self.ledger, |peer| !view.was_member(&Author(peer.to_bytes())))
     }
 
     /// Blocks of others came in: make them durable, publish, and tell their authors.
@@ -386,9 +394,10 @@ impl Node {
     }
 
     fn send(&mut self, peer: PeerId, frame: &Frame) {
-        let frame = match self.read_only {
-            None => frame.encode(),
-            Some(_) => match self.without_promises(frame) {
+        // Nobody is to count on what a device holds that is no member any more.
+        let frame = match self.read_only.is_some() || self.view.was_member(&self.me) {
+            false => frame.encode(),
+            true => match self.without_promises(frame) {
                 Some(frame) => frame.encode(),
                 None => return,
             },

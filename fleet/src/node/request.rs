@@ -187,11 +187,12 @@ impl Node {
         }
         let others = self.others;
         let Some(block) = waiting.block else {
-            let connected = self.sync.peers().count();
+            let counts = |peer: &&PeerId| !self.view.was_member(&Author(peer.to_bytes()));
+            let connected = self.sync.peers().filter(counts).count();
             if waiting.admits.is_some() && connected == 0 {
                 return true;
             }
-            return others == 0 || (connected > 0 && self.sync.agreeing(&mut self.ledger) == connected);
+            return others == 0 || (connected > 0 && self.agreeing() == connected);
         };
         let live = !waiting.live
             || self.view.functions().values().any(|f| f.live.as_ref().is_some_and(|live| live.id == block));
@@ -214,7 +215,7 @@ impl Node {
     }
 
     fn contact(&mut self) -> Reply {
-        let agreed = self.sync.agreeing(&mut self.ledger) as u64;
+        let agreed = self.agreeing() as u64;
         if agreed > 0 {
             // A digest that came before the blocks which made this replica equal says as much as one that
             // comes after them.
@@ -305,6 +306,10 @@ impl Node {
         }
         if let Some(refusal) = offer.refusal() {
             return Err(refusal);
+        }
+        if !offer.user && self.was_revoked_since(&device, &id) {
+            let why = "This device was revoked after the ticket was made: it needs a new one.";
+            return Err(Refusal::joining(RefusalCode::Revoked, why));
         }
         let until = now.mono.plus(WELCOME_AFTER);
         let block = self.append(now, Payload::Admitted(op))?;

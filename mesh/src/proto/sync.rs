@@ -184,10 +184,10 @@ impl Sync {
         self.peers.keys()
     }
 
-    /// Connected peers whose last digest is this replica's.
-    pub fn agreeing(&self, ledger: &mut Ledger) -> usize {
+    /// Connected peers that count and whose last digest is this replica's.
+    pub fn agreeing(&self, ledger: &mut Ledger, counts: impl Fn(&PeerId) -> bool) -> usize {
         let digest = ledger.digest();
-        self.peers.values().filter(|peer| peer.digest == Some(digest)).count()
+        self.peers.iter().filter(|(id, peer)| peer.digest == Some(digest) && counts(id)).count()
     }
 
     /// Own blocks were written: peers get a digest soon, unless gossip and receipts are faster.
