@@ -184,7 +184,8 @@ impl Node {
         let stored = self.manage("POST", "/v1/blobs?kind=component", component).await;
         assert_eq!(stored.status, 200, "{}", stored.text());
         let stored: api::BlobStored = serde_json::from_slice(&stored.body).expect("a stored blob");
-        let deploy = api::Deploy { component: stored.hash, manifest, timeout_ms: 15_000, wait: true };
+        // It ends with the first confirmation; on a busy machine, behind a flood, that takes its time.
+        let deploy = api::Deploy { component: stored.hash, manifest, timeout_ms: 90_000, wait: true };
         self.post("/v1/functions", &deploy).await
     }
 
