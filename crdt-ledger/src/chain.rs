@@ -53,9 +53,9 @@ impl Chain {
     pub(crate) fn fork_proof(&self) -> Option<(u64, [BlockId; 2])> {
         let (seq, others) = self.others.iter().next()?;
         let first = *self.first.get(index(*seq))?;
-        let mut all: Vec<_> = others.iter().copied().chain([first]).collect();
-        all.sort_unstable();
-        Some((*seq, [all[0], all[1]]))
+        let mut least: Vec<_> = others.iter().copied().take(2).chain([first]).collect();
+        least.sort_unstable();
+        Some((*seq, [least[0], least[1]]))
     }
 
     /// Every block at a place, first arrival first.

@@ -443,9 +443,11 @@ impl Ledger {
             self.by_actor.insert(*chain.actor(), chain_id);
         }
         self.digest.changed(chain.actor());
-        let fork_before = chain.fork();
+        let (fork_before, proof_before) = (chain.fork(), chain.fork_proof());
         chain.insert(seq, id, prev);
         let forks = chain.fork() != fork_before;
+        // A third block at the fork voids nothing more, but may be one of the two that are shown.
+        self.view_stale |= chain.fork_proof() != proof_before;
         if forks {
             self.document.forked(chain_id, seq);
             self.forks_stale = true;

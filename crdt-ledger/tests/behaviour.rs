@@ -475,6 +475,41 @@ fn a_fork_is_proven_alike_and_voids_the_chain_from_there() {
     assert!(effective(&mut left, &block));
 }
 
+/// The proof that is shown does not depend on when a third block at the fork came.
+#[test]
+fn a_third_branch_is_shown_alike_whenever_it_comes() {
+    let (mut ledger, mut founder) = found(0);
+    let grant = enrol(&mut ledger, &mut founder, 0, OPERATOR, &[Role::Node, Role::Operator]);
+    let first = append(&mut ledger, &mut device(OPERATOR), deploy("first", 1, &[]));
+    let rival = |version| {
+        let rival = support::Forged {
+            version: 2,
+            author: author(OPERATOR),
+            session: session(OPERATOR),
+            seq: 2,
+            prev: first.id(),
+            parents: vec![],
+            depth: first.order().depth + 1,
+            wall_ms: 0,
+            grant,
+            payload: deploy("rival", version, &[]),
+        };
+        let entry = rival.seal(&ledger.fleet(), &key(OPERATOR));
+        (*blake3::hash(&entry).as_bytes(), entry)
+    };
+    let mut rivals: Vec<_> = (1..=4).map(rival).collect();
+    // The least comes last, so each that comes is shown.
+    rivals.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, entry) in &rivals {
+        ledger.admit(entry).expect("valid");
+        ledger.publish();
+    }
+    let proof = [BlockId(rivals[3].0), BlockId(rivals[2].0)];
+    assert_eq!(ledger.publish().forks()[0].proof, proof);
+    let mut at_once = replica(ledger.fleet(), &ledger.in_order());
+    assert_eq!(ledger.publish().hash(), at_once.publish().hash());
+}
+
 /// Replicas that hold the same longest branch and differ in a shorter one must not take each other for
 /// equal, or the fork would never spread.
 #[test]

@@ -186,9 +186,9 @@ pub(crate) const ALL: &[Mutation] = &[
     },
     Mutation {
         name: "forks in the digest",
-        file: "crdt-ledger/src/vector.rs",
-        find: "            for (tip, seq) in chain.tips() {\n",
-        replace: "            for (tip, seq) in chain.head() {\n",
+        file: "crdt-ledger/src/digest.rs",
+        find: "        hasher.update(&(chain.tips().len() as u64).to_le_bytes());\n        for (tip, seq) in chain.tips() {\n",
+        replace: "        for (tip, seq) in chain.head() {\n",
         test: ledger("behaviour", "the_digest_tells_each_branch_of_a_fork"),
     },
     Mutation {
