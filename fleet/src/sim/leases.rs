@@ -257,8 +257,8 @@ impl World<'_> {
         }
         self.leases.machines.insert(intent, (node, slot, round));
         self.judge_rivals();
-        // Most leases are closed once the machine is there; others last, until they expire with their holder.
-        if self.random.chance(400) {
+        // Some leases are closed once the machine is there; others last, until they expire with their holder.
+        if self.random.chance(150) {
             self.ask(node, Asked::Release, Request::Release { slot, timeout_ms: 0 });
         }
     }

@@ -131,7 +131,7 @@ impl Options {
         let small = nodes <= OWN_EVERYTHING_MAX;
         let hostile = u32::from(nodes > 3 && random.chance(500));
         // Leases take longer than all else: a claim settles in 13 s, and expires in 28 s.
-        let wants_every_ms = if small && random.chance(130) { random.between(3_000, 9_000) } else { 0 };
+        let wants_every_ms = if small && random.chance(200) { random.between(3_000, 9_000) } else { 0 };
         let safety_ms = if wants_every_ms > 0 { safety_ms + 70_000 } else { safety_ms };
         // And none is won where everybody dies all the time.
         let rarer = if wants_every_ms > 0 { 5 } else { 1 };
