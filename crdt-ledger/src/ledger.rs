@@ -8,6 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
 
+mod digest;
 mod ending;
 mod lineage;
 mod own;
@@ -15,6 +16,8 @@ mod pages;
 mod read;
 mod recheck;
 
+pub use digest::Buckets;
+use digest::TipsDigest;
 pub use ending::{EndedBy, Ending};
 pub use pages::PageFault;
 use pages::Pages;
@@ -25,14 +28,12 @@ use crate::{
     authority::{Role, Roles},
     block::{Block, Order, Reject},
     chain::Chain,
-    digest::{BUCKET_HASH, BUCKETS, Buckets, TipsDigest},
     document::Document,
     early::{Early, Sender},
     effective::{Rank, Standing, Standings, Void},
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
     lease::{self, Leases},
-    limits,
     memo::Memo,
     op::{self, Payload},
     view::{Registers, View},
@@ -784,61 +785,6 @@ impl Ledger {
             let given = standing.is_some_and(|standing| standing.given);
             (*id, grant.device, grant.roles, given, standing.is_some_and(Standing::is_active))
         })
-    }
-
-    /// A hash of the tips of all chains: equal exactly when two replicas hold the same blocks.
-    pub fn digest(&mut self) -> [u8; 32] {
-        self.digest.get(&self.by_actor, &self.chains)
-    }
-
-    /// The first 16 bytes of the hash of each bucket of chains, one after the other: where the
-    /// digests of two replicas differ, these say in which chains.
-    pub fn bucket_hashes(&mut self) -> Vec<u8> {
-        let buckets = self.digest.buckets(&self.by_actor, &self.chains);
-        buckets.flat_map(|hash| &hash[..BUCKET_HASH]).copied().collect()
-    }
-
-    /// The buckets in which this replica differs from one with these [`Ledger::bucket_hashes`]: the first of
-    /// them, so that their chains fit a vector. None where these are no such hashes.
-    pub fn differing(&mut self, theirs: &[u8]) -> Option<Buckets> {
-        if theirs.len() != BUCKETS * BUCKET_HASH {
-            return None;
-        }
-        let own = self.bucket_hashes();
-        let mut differing = Buckets::NONE;
-        let mut chains = 0;
-        for (bucket, (own, theirs)) in
-            (0..=u8::MAX).zip(own.chunks(BUCKET_HASH).zip(theirs.chunks(BUCKET_HASH)))
-        {
-            if own != theirs {
-                chains += self.chains_of(bucket).count();
-                if chains > limits::VECTOR_CHAINS_MAX && !differing.is_empty() {
-                    break;
-                }
-                differing.insert(bucket);
-            }
-        }
-        Some(differing)
-    }
-
-    /// How many chains are here.
-    #[must_use]
-    pub fn chains_held(&self) -> usize {
-        self.chains.len()
-    }
-
-    /// The chains of a bucket, by the name that vectors and gaps have for them, ascending.
-    pub(crate) fn chains_of(&self, bucket: u8) -> impl Iterator<Item = (&[u8; 16], &Chain)> {
-        let (mut least, mut most) = ([0; 16], [u8::MAX; 16]);
-        (least[0], most[0]) = (bucket, bucket);
-        let ids = self.by_actor.range(least..=most);
-        ids.filter_map(|(actor, id)| Some((actor, self.chains.get(id)?)))
-    }
-
-    /// The chains of some buckets, ascending.
-    pub(crate) fn chains_within(&self, within: &Buckets) -> impl Iterator<Item = (&[u8; 16], &Chain)> {
-        let buckets = (0..=u8::MAX).filter(|bucket| within.contains(*bucket));
-        buckets.flat_map(|bucket| self.chains_of(bucket))
     }
 }
 

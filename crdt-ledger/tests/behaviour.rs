@@ -475,6 +475,23 @@ fn a_fork_is_proven_alike_and_voids_the_chain_from_there() {
     assert!(effective(&mut left, &block));
 }
 
+/// Another second block of the operator's chain, which forks it behind its first.
+fn rival_of(ledger: &Ledger, first: &Block, grant: BlockId, version: u8) -> Vec<u8> {
+    let rival = support::Forged {
+        version: 2,
+        author: author(OPERATOR),
+        session: session(OPERATOR),
+        seq: 2,
+        prev: first.id(),
+        parents: vec![],
+        depth: first.order().depth + 1,
+        wall_ms: 0,
+        grant,
+        payload: deploy("rival", version, &[]),
+    };
+    rival.seal(&ledger.fleet(), &key(OPERATOR))
+}
+
 /// The proof that is shown does not depend on when a third block at the fork came.
 #[test]
 fn a_third_branch_is_shown_alike_whenever_it_comes() {
@@ -482,19 +499,7 @@ fn a_third_branch_is_shown_alike_whenever_it_comes() {
     let grant = enrol(&mut ledger, &mut founder, 0, OPERATOR, &[Role::Node, Role::Operator]);
     let first = append(&mut ledger, &mut device(OPERATOR), deploy("first", 1, &[]));
     let rival = |version| {
-        let rival = support::Forged {
-            version: 2,
-            author: author(OPERATOR),
-            session: session(OPERATOR),
-            seq: 2,
-            prev: first.id(),
-            parents: vec![],
-            depth: first.order().depth + 1,
-            wall_ms: 0,
-            grant,
-            payload: deploy("rival", version, &[]),
-        };
-        let entry = rival.seal(&ledger.fleet(), &key(OPERATOR));
+        let entry = rival_of(&ledger, &first, grant, version);
         (*blake3::hash(&entry).as_bytes(), entry)
     };
     let mut rivals: Vec<_> = (1..=4).map(rival).collect();
@@ -522,19 +527,8 @@ fn the_digest_tells_each_branch_of_a_fork() {
     append(&mut ledger, &mut operator, deploy("third", 1, &[]));
     let mut digests = vec![ledger.digest()];
     for version in [2, 3] {
-        let rival = support::Forged {
-            version: 2,
-            author: author(OPERATOR),
-            session: session(OPERATOR),
-            seq: 2,
-            prev: first.id(),
-            parents: vec![],
-            depth: first.order().depth + 1,
-            wall_ms: 0,
-            grant,
-            payload: deploy("rival", version, &[]),
-        };
-        assert!(is_new(&ledger.admit(&rival.seal(&ledger.fleet(), &key(OPERATOR)))));
+        let rival = rival_of(&ledger, &first, grant, version);
+        assert!(is_new(&ledger.admit(&rival)));
         digests.push(ledger.digest());
     }
     let different: std::collections::BTreeSet<_> = digests.iter().collect();

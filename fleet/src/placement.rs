@@ -2,8 +2,6 @@
 
 use osiris_ledger::{Author, BlockId};
 
-use crate::manifest::Replicas;
-
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each member has a score for each revision;
 /// the highest serve it. A member that comes or goes moves only what it wins or held.
 #[must_use]
@@ -13,13 +11,11 @@ pub fn ranked(revision: &BlockId, members: impl IntoIterator<Item = Author>) -> 
     scored.into_iter().map(|(_, member)| member).collect()
 }
 
-/// The members that serve a revision: of those that `alive` accepts, the first in rank.
+/// The members that serve a revision of which so many replicas are wanted: of those that `alive` accepts, the first
+/// in rank.
 #[must_use]
-pub fn placed(ranked: &[Author], replicas: Replicas, alive: impl Fn(&Author) -> bool) -> Vec<Author> {
-    match replicas {
-        Replicas::All => ranked.to_vec(),
-        Replicas::Count(count) => ranked.iter().filter(|m| alive(m)).take(count as usize).copied().collect(),
-    }
+pub fn placed(ranked: &[Author], count: u32, alive: impl Fn(&Author) -> bool) -> Vec<Author> {
+    ranked.iter().filter(|member| alive(member)).take(count as usize).copied().collect()
 }
 
 fn score(revision: &BlockId, member: &Author) -> [u8; 32] {
@@ -44,9 +40,9 @@ mod tests {
         for r in 0..50 {
             let revision = BlockId([r; 32]);
             let order = ranked(&revision, all.clone());
-            let before = placed(&order, Replicas::Count(3), |_| true);
+            let before = placed(&order, 3, |_| true);
             let lost = all[usize::from(r) % 9];
-            let after = placed(&order, Replicas::Count(3), |member| *member != lost);
+            let after = placed(&order, 3, |member| *member != lost);
             assert_eq!(after.len(), 3);
             assert!(!after.contains(&lost));
             let kept = before.iter().filter(|member| after.contains(member)).count();

@@ -461,14 +461,20 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_no_revision_uses_goes_after_a_while_and_not_what_is_wanted_again() {
+    /// A fleet of one node, which runs.
+    async fn founded() -> (tempfile::TempDir, Process) {
         let dir = tempfile::tempdir().expect("a folder");
         let options = InitOptions { name: "sweep".to_owned(), label: "node".to_owned() };
         init(dir.path(), options).expect("founded");
         let mut process = Process::new(Opened::open(dir.path()).expect("opened"), true).expect("a process");
         process.host();
         process.engine.start().await;
+        (dir, process)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_no_revision_uses_goes_after_a_while_and_not_what_is_wanted_again() {
+        let (_dir, mut process) = founded().await;
         for (component, version) in [(SUMMARY, "1"), (CHART, "2"), (CHART, "3")] {
             assert!(process.deploy(component, version).await.live);
         }
@@ -507,6 +513,7 @@ mod tests {
         // What went comes back as if it had never been here.
         assert!(process.deploy(SUMMARY, "6").await.live);
     }
+
     /// Opens the folder and looks twice, ten minutes apart; whether the component is still there.
     async fn holds_after_looking(data: &std::path::Path) -> bool {
         let opened = Opened::open(data).expect("opened");
@@ -520,12 +527,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn nothing_goes_while_blocks_are_missing_that_may_name_it() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let options = InitOptions { name: "sweep".to_owned(), label: "node".to_owned() };
-        init(dir.path(), options).expect("founded");
-        let mut process = Process::new(Opened::open(dir.path()).expect("opened"), true).expect("a process");
-        process.host();
-        process.engine.start().await;
+        let (dir, mut process) = founded().await;
         assert!(process.deploy(SUMMARY, "1").await.live);
         process.close().await.expect("closed");
         let journal = dir.path().join("journal");

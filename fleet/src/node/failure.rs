@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use osiris_ledger::BlockId;
-use osiris_mesh::proto::sync::Frame;
+use osiris_mesh::proto::sync::{Frame, described};
 
 use super::{Effect, Node, Refusal};
 
@@ -35,11 +35,11 @@ impl Node {
     }
 
     /// What may still be said. A digest and a receipt confirm that blocks are durable here, and those of others
-    /// need not be: so a vector, which asks, goes out in place of a digest.
-    pub(super) fn without_promises(&self, frame: &Frame) -> Option<Frame> {
+    /// need not be: so what asks, a vector or hashes, goes out in place of a digest.
+    pub(super) fn without_promises(&mut self, frame: &Frame) -> Option<Frame> {
         match frame {
             Frame::Receipt(_) => None,
-            Frame::Digest(_) => Some(Frame::Vector(false, self.ledger.vector(false))),
+            Frame::Digest(_) => Some(described(&mut self.ledger)),
             other => Some(other.clone()),
         }
     }

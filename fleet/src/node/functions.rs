@@ -179,7 +179,7 @@ impl Node {
         candidates.follow(&self.view);
         let Replicas::Count(count) = replicas else { return candidates.contains(&self.me) };
         let ranked = candidates.ranked(&revision.id);
-        let placed = placement::placed(&ranked, replicas, |member| self.is_alive(now, member));
+        let placed = placement::placed(&ranked, count, |member| self.is_alive(now, member));
         if placed.contains(&self.me) {
             return true;
         }

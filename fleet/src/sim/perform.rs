@@ -78,12 +78,12 @@ impl World<'_> {
         let mut revisions = view.functions().values().flat_map(|function| &function.revisions);
         let Some(held) = revisions.find(|held| held.id == revision) else { return };
         let Some(manifest) = self.manifests.get(&held.manifest) else { return };
-        let Replicas::Count(_) = manifest.replicas else { return };
+        let Replicas::Count(count) = manifest.replicas else { return };
         let members = view.members().values();
         let members =
             members.filter(|m| m.active && m.roles.has(osiris_ledger::Role::Node)).map(|m| m.device);
         let ranked = placement::ranked(&revision, members);
-        let first = placement::placed(&ranked, manifest.replicas, |_| true);
+        let first = placement::placed(&ranked, count, |_| true);
         if !first.contains(&device.author) {
             self.branches.count("takeover");
         }

@@ -186,7 +186,7 @@ pub(crate) const ALL: &[Mutation] = &[
     },
     Mutation {
         name: "forks in the digest",
-        file: "crdt-ledger/src/digest.rs",
+        file: "crdt-ledger/src/ledger/digest.rs",
         find: "        hasher.update(&(chain.tips().len() as u64).to_le_bytes());\n        for (tip, seq) in chain.tips() {\n",
         replace: "        for (tip, seq) in chain.head() {\n",
         test: ledger("behaviour", "the_digest_tells_each_branch_of_a_fork"),
