@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_osiris");
+
 /// A folder of its own for the data and for everything else that a home folder holds.
 struct Home(TempDir);
 
@@ -36,7 +38,11 @@ impl Home {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_osiris"));
+        self.command_of(BINARY.as_ref(), arguments)
+    }
+
+    fn command_of(&self, binary: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary);
         command.args(arguments).env_clear().current_dir(self.path());
         command.env("HOME", self.path()).env("OSIRIS_DATA", self.path().join("data"));
         command.env("OSIRIS_MESH", "127.0.0.1:0").stdin(Stdio::null());
@@ -529,12 +535,16 @@ fn a_folder_that_nothing_can_be_written_to_is_read_and_says_what_cannot_be_done(
         let is_folder = entry.file_type().expect("a kind").is_dir();
         if is_folder { &mut folders } else { &mut files }.push(entry.path());
     }
+    // No mode keeps root from writing, and root's folders are closed to everyone else: the binary as well.
+    let root = rustix::process::geteuid().is_root();
+    let binary = if root { home.path().join("osiris") } else { BINARY.into() };
+    if root {
+        std::fs::copy(BINARY, &binary).expect("copied");
+    }
     files.iter().for_each(|file| mode(file, 0o444));
     folders.iter().for_each(|folder| mode(folder, 0o555));
-    // No mode keeps root from writing.
-    let root = rustix::process::geteuid().is_root();
     let run = |arguments: &[&str]| {
-        let mut command = home.command(arguments);
+        let mut command = home.command_of(&binary, arguments);
         if root {
             command.uid(65_534);
         }
