@@ -3,9 +3,9 @@
 //! A replica's blocks are determined by the tips of its chains, because each chain is closed under
 //! `prev`. So: compare a 32-byte digest of the tips; when it differs, exchange the vector of tips,
 //! shortened, and where there are many chains only of the [buckets](Buckets) whose hashes differ; send what the
-//! other lacks in ledger order, so that a cut batch leaves no orphans. Of a
-//! chain whose remote tip is unknown, ask with a ladder of own ids ([`Gap`]): the answer starts at
-//! the highest rung that both hold. That finds a fork of which each side holds one half.
+//! other lacks in ledger order, so that a cut batch leaves no orphans. Of a chain whose remote tip is unknown,
+//! ask with a ladder of own ids ([`Gap`]): the answer starts at the highest rung that both hold. That finds a
+//! fork of which each side holds one half.
 
 use std::{
     cmp::Reverse,
