@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use osiris_fleet::manifest::Replicas;
 
-use crate::config::{parse_http, parse_mesh};
+use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
@@ -64,7 +64,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, env = "OSIRIS_HTTP", value_name = "ADDR", value_parser = parse_http)]
     pub(crate) http: Option<SocketAddr>,
     /// Address at which other members reach this node, where it does not see that itself
-    #[arg(long, env = "OSIRIS_ADVERTISE", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long, env = "OSIRIS_ADVERTISE", value_name = "ADDR", value_delimiter = ',', value_parser = parse_advertise)]
     pub(crate) advertise: Vec<SocketAddr>,
     /// File with the token that HTTP callers must present
     #[arg(long, env = "OSIRIS_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -770,10 +770,10 @@ fn parse_fleet_name(text: &str) -> Result<String, String> {
 
 /// A name of a device, a fleet or a person.
 fn parse_label(text: &str) -> Result<String, String> {
-    if osiris_fleet::api::is_label(text) {
+    if osiris_fleet::api::is_name(text) {
         return Ok(text.to_owned());
     }
-    Err("a name has 1 to 64 bytes of printable text".to_owned())
+    Err("a name has 1 to 64 bytes of printable text, without white space at its ends".to_owned())
 }
 
 fn parse_note(text: &str) -> Result<String, String> {

@@ -61,8 +61,12 @@ pub(crate) enum Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Write,
-    /// A folder that nothing can be written to will do.
+    /// To be read as it is: nothing in it is repaired, and it may be one that cannot be written to.
     Read,
+    /// The same, by a command that itself shows what is wrong with the journal.
+    Show,
+    /// The same, by a command that itself shows all that is wrong with the folder.
+    Examine,
 }
 
 /// The folder's replica.
@@ -82,7 +86,7 @@ impl Replica {
     ) -> Result<Self, driver::DriverError> {
         let offline = match use_for {
             Use::Write => driver::Offline::open(&settings.data).await?,
-            Use::Read => driver::Offline::open_to_read(&settings.data).await?,
+            Use::Read | Use::Show | Use::Examine => driver::Offline::open_to_read(&settings.data).await?,
         };
         Ok(Self { offline, mesh: settings.mesh, bound })
     }
@@ -116,6 +120,15 @@ impl Replica {
         Ok(self.offline.function(name).await?)
     }
 
+    /// Refused where this device knows that it is no member any more: nobody would take its call.
+    pub(crate) async fn must_belong(&mut self) -> Result<(), Failure> {
+        // Where blocks are lost, its admission may be among them.
+        match self.offline.whoami().await?.member || !self.offline.problems().is_empty() {
+            true => Ok(()),
+            false => Err(no_member(&self.offline.status().await?)),
+        }
+    }
+
     /// Calls a function on the nearest member.
     pub(crate) async fn call(&self, request: CallRequest) -> Result<Answer, Failure> {
         let (device, peers) = self.offline.dialing()?;
@@ -131,6 +144,18 @@ impl Replica {
     }
 }
 
+/// What is said to a device whose membership has ended.
+pub(crate) fn no_member(status: &Status) -> Failure {
+    let why = status.problems.first().map_or("This device is no member of the fleet.", String::as_str);
+    Failure::new(Exit::Denied, why)
+}
+
+/// Whether a member that can be reached says that this device's membership has ended: then how.
+pub(crate) async fn ended(settings: &Settings, patience: Patience) -> Option<Failure> {
+    let replica = Replica::open(settings, Some(patience), Use::Write).await.ok()?;
+    replica.try_contact().await.err()
+}
+
 fn uncalled(error: ClientError) -> Failure {
     let exit = match error {
         ClientError::Timeout { .. } => Exit::TimedOut,
@@ -142,8 +167,13 @@ fn uncalled(error: ClientError) -> Failure {
     } else {
         "find out whether it was performed before you call again"
     };
-    Failure::new(exit, format!("No node runs here, and the call of another member failed: {error}."))
-        .next(next)
+    let failure =
+        Failure::new(exit, format!("No node runs here, and the call of another member failed: {error}."))
+            .next(next);
+    match error {
+        ClientError::NotTaken { .. } => failure.for_lack_of_node(),
+        _ => failure,
+    }
 }
 
 impl Backend {
@@ -155,6 +185,16 @@ impl Backend {
     /// The same, for a command that takes no longer than this, whatever it asks.
     pub(crate) async fn open_within(settings: &Settings, timeout: Duration) -> Result<Self, Failure> {
         Self::open_for(settings, Some(Patience::exactly(timeout)), Use::Write).await
+    }
+
+    /// The same, for a command that has begun to use up its time.
+    pub(crate) async fn open_before(settings: &Settings, patience: Patience) -> Result<Self, Failure> {
+        Self::open_for(settings, Some(patience), Use::Write).await
+    }
+
+    /// The same to call with: nothing is written.
+    pub(crate) async fn open_to_call(settings: &Settings, patience: Patience) -> Result<Self, Failure> {
+        Self::open_for(settings, Some(patience), Use::Read).await
     }
 
     /// The same to read with, as it is.
@@ -177,24 +217,43 @@ impl Backend {
             }
         };
         let out = Out::new(settings.output);
-        replica.offline.warnings().iter().for_each(|warning| out.warn(warning));
+        if matches!(use_for, Use::Write | Use::Read) {
+            replica.offline.problems().iter().for_each(|problem| out.warn(problem));
+        }
+        if use_for != Use::Examine {
+            replica.offline.warnings().iter().for_each(|warning| out.warn(warning));
+        }
         Ok(Self::Replica(Box::new(replica)))
     }
 
     /// The same to read with: what nobody has seen yet is handed on first.
     pub(crate) async fn open_to_read(settings: &Settings) -> Result<Self, Failure> {
-        let mut backend = Self::open_to_look(settings).await?;
+        Self::open_after_contact(settings, Use::Read).await
+    }
+
+    /// The same for a command that shows the status's problems.
+    pub(crate) async fn open_to_show(settings: &Settings) -> Result<Self, Failure> {
+        Self::open_after_contact(settings, Use::Show).await
+    }
+
+    /// The same as it is, for a command that shows all that is wrong with the folder.
+    pub(crate) async fn open_to_examine(settings: &Settings) -> Result<Self, Failure> {
+        Self::open_for(settings, None, Use::Examine).await
+    }
+
+    async fn open_after_contact(settings: &Settings, use_for: Use) -> Result<Self, Failure> {
+        let mut backend = Self::open_for(settings, None, use_for).await?;
         if let Self::Replica(replica) = &mut backend
-            && !replica.offline.is_read_only()
+            && replica.offline.is_sound()
         {
             let status = replica.offline.status().await?;
             if status.unseen > 0 && status.members > 1 {
-                // Contact ends the use of the folder, so it is opened anew.
-                if let Self::Replica(replica) = backend {
-                    // What came of it is in the ledger, where it is read.
+                drop(backend);
+                // What comes of it is in the ledger, where it is read; that it cannot be opened is said then.
+                if let Ok(replica) = Replica::open(settings, None, Use::Write).await {
                     let _ = replica.try_contact().await;
                 }
-                return Ok(Self::Replica(Box::new(Replica::open(settings, None, Use::Read).await?)));
+                return Ok(Self::Replica(Box::new(Replica::open(settings, None, use_for).await?)));
             }
         }
         Ok(backend)

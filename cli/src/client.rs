@@ -86,8 +86,12 @@ impl Patience {
     /// How long the node itself may wait for other members, so that its own answer comes in time: what is left, save
     /// [`GRACE`].
     pub(crate) fn left(&self) -> Duration {
-        let left = self.until.saturating_duration_since(tokio::time::Instant::now());
-        left.saturating_sub(GRACE.min(self.wait / 4))
+        self.rest().saturating_sub(GRACE.min(self.wait / 4))
+    }
+
+    /// What is left of it.
+    pub(crate) fn rest(&self) -> Duration {
+        self.until.saturating_duration_since(tokio::time::Instant::now())
     }
 
     /// The same, and not longer than this.
@@ -169,7 +173,7 @@ impl Client {
 
     /// The same, for a command whose requests all together take no longer than `bound`.
     pub(crate) async fn find_within(socket: &Path, bound: Option<Patience>) -> Result<Option<Self>, Failure> {
-        let wait = bound.map_or(CONNECT, |bound| bound.wait.min(CONNECT));
+        let wait = bound.map_or(CONNECT, |bound| bound.rest().min(CONNECT));
         let connected = tokio::time::timeout(wait, UnixStream::connect(socket));
         match connected.await.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())) {
             Ok(_) => Ok(Some(Self { socket: socket.to_owned(), bound })),

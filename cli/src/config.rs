@@ -107,6 +107,9 @@ impl Settings {
         if let Some(text) = &file.http {
             parse_http(text).map_err(|e| bad_key(&path, "http", &e))?;
         }
+        for address in &file.advertise {
+            reachable(*address).map_err(|e| bad_key(&path, "advertise", &e))?;
+        }
         let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
         let output = flags.output.or(file.output).unwrap_or_default();
         let config = folders.xdg_config.clone();
@@ -118,8 +121,10 @@ impl Settings {
     /// The settings of a node.
     pub(crate) fn node(&self, flags: &NodeArgs) -> Result<NodeSettings, Failure> {
         let from_file = self.file.http.as_deref().and_then(|text| parse_http(text).ok());
-        let advertise =
-            if flags.advertise.is_empty() { self.file.advertise.clone() } else { flags.advertise.clone() };
+        let advertise = match flags.advertise.as_slice() {
+            [] => self.file.advertise.clone(),
+            flags => flags.to_vec(),
+        };
         let token_file = match (&flags.token_file, &self.file.token_file) {
             (Some(flag), _) => Some(std::path::absolute(flag).map_err(|e| {
                 Failure::usage(format!("The token file {} has no place: {e}.", flag.display()))
@@ -172,6 +177,23 @@ pub(crate) fn parse_http(text: &str) -> Result<SocketAddr, String> {
 /// `HOST:PORT`, or a port on all interfaces.
 pub(crate) fn parse_mesh(text: &str) -> Result<SocketAddr, String> {
     parse_address(text, Ipv4Addr::UNSPECIFIED)
+}
+
+/// `IP:PORT` at which others reach this node.
+pub(crate) fn parse_advertise(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().map_err(|_| {
+        format!("`{text}` is no address; write the IP address and port that others reach, such as 203.0.113.7:7421")
+    })?;
+    reachable(address)
+}
+
+fn reachable(address: SocketAddr) -> Result<SocketAddr, String> {
+    if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+        return Err(format!(
+            "nobody can reach {address}; write the IP address and port that others reach, such as 203.0.113.7:7421"
+        ));
+    }
+    Ok(address)
 }
 
 fn parse_address(text: &str, host: Ipv4Addr) -> Result<SocketAddr, String> {

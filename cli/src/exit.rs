@@ -63,7 +63,7 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do next.
     pub(crate) next: Option<String>,
-    /// Whether the node ended before it answered.
+    /// Whether a node ended before it answered, or none took the request.
     pub(crate) node_gone: bool,
 }
 
@@ -93,14 +93,21 @@ impl Failure {
         Self::new(Exit::TimedOut, message)
     }
 
-    /// A file that was named cannot be read: 3 where there is none, 1 for any other cause.
+    /// A file that was named cannot be read: 3 where there is none, 6 where the time was over, 1 for any other cause.
     pub(crate) fn unread(what: &str, path: &Path, error: &io::Error) -> Self {
-        let exit = match error.kind() {
-            io::ErrorKind::NotFound => Exit::NotFound,
-            _ => Exit::Failed,
+        Self::unread_from(&format!("The {what} {} cannot be read", path.display()), error)
+    }
+
+    /// The same of what was to come from somewhere; `what` is the sentence up to the cause.
+    pub(crate) fn unread_from(what: &str, error: &io::Error) -> Self {
+        let (exit, next) = match error.kind() {
+            io::ErrorKind::NotFound => (Exit::NotFound, "check its name and permissions"),
+            io::ErrorKind::TimedOut => {
+                (Exit::TimedOut, "a pipe ends when who writes to it closes it; or give it longer with --timeout")
+            }
+            _ => (Exit::Failed, "check its name and permissions"),
         };
-        Self::new(exit, format!("The {what} {} cannot be read: {error}.", path.display()))
-            .next("check its name and permissions")
+        Self::new(exit, format!("{what}: {error}.")).next(next)
     }
 
     /// An error that names one of the [`codes`].

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod config;
 mod exit;
+mod input;
 mod notify;
 mod output;
 mod project;

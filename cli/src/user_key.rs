@@ -10,9 +10,10 @@
 //! of all before it: it tells a damaged file from a wrong passphrase, and proves nothing else.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, Payload};
@@ -20,6 +21,7 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use crate::backend::driver::{SecretKey, public_key};
+use crate::input;
 
 const MAGIC: &[u8; 8] = b"OSIRISU1";
 /// Bytes before the ciphertext, of which the last are the nonce.
@@ -94,10 +96,9 @@ impl KeyFile {
     }
 
     /// Reads a file, and checks all that needs no passphrase.
-    pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Self::parse(bytes)
+    pub(crate) fn read(path: &Path, within: Duration) -> Result<Self, KeyFileError> {
+        let mut bytes = input::file(path, FILE_BYTES as u64 + 1, within)?;
+        Self::parse(std::mem::take(&mut *bytes))
     }
 
     fn parse(bytes: Vec<u8>) -> Result<Self, KeyFileError> {

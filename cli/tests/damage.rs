@@ -206,7 +206,7 @@ fn a_head_that_is_missing_damaged_or_ahead_is_said() {
     let at = support::places(&before);
     let mended = older.copied();
     flip(&mended, "journal", at[1] + 50, 1);
-    assert_eq!(mended.run(&["status"]).0, 0, "a start mends it");
+    assert_eq!(mended.run(&["sync"]).0, 0, "a start mends it");
     let later = std::fs::read(mended.file("journal.head")).expect("the head");
     let known = (Some(2), Some((at[1] + at[3] - at[2]) as u64));
     let end = before.len();
@@ -483,6 +483,26 @@ fn a_folder_that_is_empty_or_cannot_be_read_is_no_sound_one() {
     }
 }
 
+/// Commands that only read show what is left, say what is wrong with the journal, and change nothing.
+fn only_looked_at(home: &Home, found: &Found) {
+    let before = Snapshot::of(home);
+    let wrong = &found.problems[0].what;
+    for command in [["ls"].as_slice(), &["nodes"], &["ledger", "log"], &["whoami"], &["user", "ls"]] {
+        let (code, _, err) = home.run(command);
+        assert!(code == 0 && err.contains(wrong.as_str()), "{command:?}: {code} {err}");
+        assert_eq!(Snapshot::of(home), before, "{command:?} changed something");
+    }
+    for (command, expected) in [("status", 0), ("doctor", 1)] {
+        let (code, out, err) = home.run(&[command, "-o", "json"]);
+        assert_eq!(code, expected, "{command}: {err}");
+        let said: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let problems = said["problems"].as_array().expect("problems");
+        let says = |problem: &serde_json::Value| problem.as_str().is_some_and(|text| text.starts_with(wrong.as_str()));
+        assert_eq!(problems.iter().filter(|problem| says(problem)).count(), 1, "{command}: {out}");
+        assert_eq!(Snapshot::of(home), before, "{command} changed something");
+    }
+}
+
 /// What verify says that the next start does, it does; then nothing is left to say but what was kept.
 #[test]
 fn a_start_mends_what_verify_says_it_mends() {
@@ -492,9 +512,12 @@ fn a_start_mends_what_verify_says_it_mends() {
     let mended = |harmed: &[u8], kept: &[&str], blocks: u64| {
         let home = home.copied();
         home.put("journal", harmed);
-        assert_eq!(home.verified().code, 1);
-        let (code, out, err) = home.run(&["status", "-o", "json"]);
+        let found = home.verified();
+        assert_eq!(found.code, 1);
+        only_looked_at(&home, &found);
+        let (code, _, err) = home.run(&["sync"]);
         assert_eq!(code, 0, "{err}");
+        let (_, out, _) = home.run(&["status", "-o", "json"]);
         let status: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         assert_eq!(status["blocks"], blocks, "{out}");
         let found = home.verified();

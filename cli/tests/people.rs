@@ -230,19 +230,21 @@ impl Home {
         says(&["invite"], 4);
         says(&["leave", "--yes"], 4);
         says(&["sync"], 4);
+        says(&["call", "kept", "1"], 4);
     }
 }
 
 #[test]
 fn a_device_that_was_revoked_while_it_was_away_learns_it_and_says_so_everywhere() {
     let (home, _node) = founder();
-    let guests = ["runs", "asks", "joins"].map(|label| (label, joined(&home, label)));
+    home.deploy("kept", 0);
+    let guests = ["runs", "asks", "calls", "joins"].map(|label| (label, joined(&home, label)));
     for (label, guest) in &guests {
         home.written(&["role", "grant", label, "operator"]);
         guest.done(&["sync"]);
         home.written(&["member", "revoke", label]);
     }
-    let [(_, runs), (_, asks), (_, joins)] = guests;
+    let [(_, runs), (_, asks), (_, calls), (_, joins)] = guests;
     // A node that comes back: it is told while it runs.
     let node = runs.up();
     assert!((0..1_200).any(|_| {
@@ -252,6 +254,9 @@ fn a_device_that_was_revoked_while_it_was_away_learns_it_and_says_so_everywhere(
     runs.is_told();
     drop(node);
     runs.is_told();
+    // One that calls is turned away, and asks why.
+    calls.fails(&["call", "kept", "1"], 4, TOLD);
+    calls.is_told();
     // Commands without a node: the first that meets a member.
     std::fs::write(asks.0.path().join("a.wasm"), osiris_examples::SUMMARY).expect("written");
     asks.fails(&["deploy", "a.wasm", "--name", "unseen"], 4, TOLD);

@@ -100,6 +100,8 @@ struct Index {
 pub struct Library {
     dir: Arc<Path>,
     quota_bytes: u64,
+    /// Whether it is only looked at: what is damaged stays where it is.
+    looks: bool,
     index: Arc<Mutex<Index>>,
 }
 
@@ -111,22 +113,33 @@ impl Library {
     /// The folder cannot be made or read.
     pub fn open(dir: impl Into<PathBuf>, quota_bytes: u64) -> Result<Self> {
         let dir: PathBuf = dir.into();
+        files::create_private_dir(&dir).map_err(|source| io_error(&dir, source))?;
+        Self::indexed(dir, quota_bytes, false)
+    }
+
+    /// Opens the library in `dir` to look at it: nothing in it is changed, and a missing folder is an empty library.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub fn open_to_look(dir: impl Into<PathBuf>, quota_bytes: u64) -> Result<Self> {
+        Self::indexed(dir.into(), quota_bytes, true)
+    }
+
+    fn indexed(dir: PathBuf, quota_bytes: u64, looks: bool) -> Result<Self> {
         let fail = |source| io_error(&dir, source);
-        files::create_private_dir(&dir).map_err(fail)?;
         let mut sizes = BTreeMap::new();
-        for entry in fs::read_dir(&dir).map_err(fail)? {
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if looks && error.kind() == io::ErrorKind::NotFound => None,
+            entries => Some(entries.map_err(fail)?),
+        };
+        for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(fail)?;
             let path = entry.path();
             match path.extension().and_then(|e| e.to_str()) {
-                Some(files::TEMP_ENDING) => match fs::remove_file(&path) {
-                    // Who only reads leaves it to who writes.
-                    Err(e)
-                        if matches!(
-                            e.kind(),
-                            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
-                        ) => {}
-                    removed => removed.map_err(|e| io_error(&path, e))?,
-                },
+                Some(files::TEMP_ENDING) if !looks => {
+                    fs::remove_file(&path).map_err(|e| io_error(&path, e))?;
+                }
                 Some(BLOB_ENDING) => {
                     let hash = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
                     let found = entry.metadata().map_err(fail)?;
@@ -139,7 +152,8 @@ impl Library {
             }
         }
         let used = sizes.values().sum();
-        Ok(Self { dir: dir.into(), quota_bytes, index: Arc::new(Mutex::new(Index { sizes, used })) })
+        let index = Arc::new(Mutex::new(Index { sizes, used }));
+        Ok(Self { dir: dir.into(), quota_bytes, looks, index })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -283,7 +297,8 @@ impl Library {
     ///
     /// # Errors
     ///
-    /// [`LibraryError::Missing`], or [`LibraryError::Damaged`] after the damaged file was moved aside.
+    /// [`LibraryError::Missing`], or [`LibraryError::Damaged`] after the damaged file was moved aside;
+    /// [`LibraryError::Altered`] where the library is only looked at.
     pub fn read(&self, hash: ComponentHash) -> Result<Vec<u8>> {
         let path = self.path(hash);
         let bytes = match files::read_regular(&path, u64::MAX) {
@@ -296,6 +311,9 @@ impl Library {
         };
         if ComponentHash::of(&bytes) == hash {
             return Ok(bytes);
+        }
+        if self.looks {
+            return Err(LibraryError::Altered { hash });
         }
         let moved_to = self.dir.join(format!("{hash}.{DAMAGED_ENDING}"));
         fs::rename(&path, &moved_to).map_err(|e| io_error(&path, e))?;

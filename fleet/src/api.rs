@@ -41,6 +41,13 @@
 use std::collections::BTreeMap;
 
 pub use osiris_ledger::op::is_label;
+
+/// Whether people can see a name and tell it from others: a label without white space at its ends. The ledger itself
+/// takes any label.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    is_label(text) && text.trim() == text
+}
 use serde::{Deserialize, Serialize};
 
 /// Machine-readable error codes of the management interface and of function calls, each with its
@@ -89,6 +96,9 @@ pub mod codes {
         STORAGE,
     ];
 }
+
+/// [`Status::state`] of a device whose membership has ended.
+pub const NOT_A_MEMBER: &str = "not a member";
 
 /// The node and its replica.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

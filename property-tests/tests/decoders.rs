@@ -328,3 +328,17 @@ fn the_corpus_holds_what_encoders_write() {
         }
     }
 }
+
+#[test]
+fn every_decoder_is_a_target_of_the_fuzzer() {
+    let manifest = [env!("CARGO_MANIFEST_DIR"), "fuzz/Cargo.toml"].iter().collect::<PathBuf>();
+    let manifest = fs::read_to_string(manifest).expect("the fuzzer's manifest");
+    let targets = manifest.split("[[bin]]").skip(1);
+    let name = |target: &str| {
+        let line = target.lines().find_map(|line| line.strip_prefix("name = ")).expect("a name");
+        line.trim_matches('"').to_owned()
+    };
+    let targets: Vec<_> = targets.map(name).collect();
+    let decoders: Vec<_> = ALL.iter().map(|decoder| decoder.name).collect();
+    assert_eq!(targets, decoders);
+}

@@ -1,32 +1,42 @@
 //! `osiris call`.
 
-use std::io::Read;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use osiris_fleet::api::FunctionDetail;
+use osiris_fleet::api::{FunctionDetail, NOT_A_MEMBER, Status};
 use osiris_protocol::call::CallRequest;
 use osiris_protocol::error::ErrorBody;
 use osiris_protocol::limits::{CALL_BODY_BYTES_MAX, CALL_DEADLINE_MS_MAX};
 
 use crate::args::CallArgs;
-use crate::backend::{Backend, Replica};
-use crate::client::{Answer, Client, refusal};
+use crate::backend::{self, Backend, Replica};
+use crate::client::{Answer, Client, Patience, refusal};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::{Format, Out, human, progress::Progress};
 
 pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let body = args.body.as_deref().map(read).transpose()?;
+    // What is read counts, too: a pipe may be slow.
+    let patience = Patience::exactly(args.timeout);
+    let body = args.body.as_deref().map(|body| read(body, args.timeout)).transpose()?;
     let request = Request::new(args, body)?;
-    let answer = match Backend::open_within(settings, args.timeout).await? {
+    let answer = match Backend::open_to_call(settings, patience).await? {
         Backend::Node(client) => call(&client, args, request).await?,
-        Backend::Replica(mut replica) => far(&mut replica, args, request).await?,
+        Backend::Replica(mut replica) => match far(&mut replica, args, request).await {
+            // Members turn away whom they know to be none. One of them can tell why.
+            Err(failure) if failure.node_gone => {
+                drop(replica);
+                return Err(backend::ended(settings, patience).await.unwrap_or(failure));
+            }
+            answer => answer?,
+        },
     };
     let exit = Exit::of_status(answer.status);
     let failure = (exit != Exit::Done).then(|| refusal(&answer));
     // What the node says of an error is said on stderr; what the function says is its answer.
-    if failure.is_none() || serde_json::from_slice::<ErrorBody>(&answer.body).is_err() {
+    if failure.is_none() || !says_node(&answer) {
         print(&answer, out)?;
     }
     failure.map_or(Ok(exit), Err)
@@ -113,11 +123,25 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
     let path = format!("/function/{}{}", args.name, request.path);
     let _progress = Progress::spinner(format!("calling {}", args.name));
     let body = Bytes::from(request.body.unwrap_or_default());
-    client.call(&method, &path, &headers, body, client.patience()).await
+    let answer = client.call(&method, &path, &headers, body, client.patience()).await?;
+    // Where the node itself refuses, its membership may be why: that is what has to be mended then.
+    if Exit::of_status(answer.status) != Exit::Done && says_node(&answer) {
+        let status: Status = client.get("/v1/status").await?;
+        if status.state == NOT_A_MEMBER {
+            return Err(backend::no_member(&status));
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether an answer is the node's own, and not the function's.
+fn says_node(answer: &Answer) -> bool {
+    serde_json::from_slice::<ErrorBody>(&answer.body).is_ok()
 }
 
 /// With no node here, another member is asked.
 async fn far(replica: &mut Replica, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
+    replica.must_belong().await?;
     let detail = replica.function(&args.name).await?;
     if detail.function.state == "removed" {
         return Err(Failure::not_found(format!("The function `{}` was removed.", args.name))
@@ -161,21 +185,19 @@ fn print(answer: &Answer, out: Out) -> Result<(), Failure> {
 }
 
 /// What to send: the argument, a file or stdin.
-fn read(argument: &str) -> Result<Vec<u8>, Failure> {
+fn read(argument: &str, within: Duration) -> Result<Vec<u8>, Failure> {
     let limit = CALL_BODY_BYTES_MAX as u64 + 1;
-    let mut bytes = Vec::new();
-    match argument.strip_prefix('@') {
-        _ if argument == "-" => {
-            std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|e| {
-                Failure::failed(format!("stdin cannot be read: {e}.")).next("pipe in what to send")
-            })?;
-        }
-        Some(path) => {
-            let file = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-            file.map_err(|error| Failure::unread("file", path.as_ref(), &error))?;
-        }
-        None => bytes.extend_from_slice(argument.as_bytes()),
-    }
+    let bytes = match argument.strip_prefix('@') {
+        _ if argument == "-" => std::mem::take(
+            &mut *input::stdin(limit, within)
+                .map_err(|error| Failure::unread_from("stdin cannot be read", &error))?,
+        ),
+        Some(path) => std::mem::take(
+            &mut *input::file(path.as_ref(), limit, within)
+                .map_err(|error| Failure::unread("file", path.as_ref(), &error))?,
+        ),
+        None => argument.as_bytes().to_vec(),
+    };
     if bytes.len() > CALL_BODY_BYTES_MAX {
         let most = human::bytes(CALL_BODY_BYTES_MAX as u64);
         return Err(Failure::failed(format!("What to send is larger than {most}, the most a call takes."))
@@ -194,7 +216,7 @@ mod tests {
         let line = ["osiris", "call", "f"].iter().chain(arguments);
         let cli = crate::args::Cli::try_parse_from(line).expect("the command line parses");
         let crate::args::Command::Call(args) = cli.command else { panic!("it is call") };
-        let body = args.body.as_deref().map(read).transpose()?;
+        let body = args.body.as_deref().map(|body| read(body, args.timeout)).transpose()?;
         Request::new(&args, body)
     }
 
@@ -225,8 +247,9 @@ mod tests {
         let path = folder.path().join("big");
         let file = std::fs::File::create(&path).expect("made");
         file.set_len(CALL_BODY_BYTES_MAX as u64 + 1).expect("grown");
-        let failure = read(&format!("@{}", path.display())).expect_err("too large");
+        let within = Duration::from_secs(60);
+        let failure = read(&format!("@{}", path.display()), within).expect_err("too large");
         assert!(failure.message.contains("4.0 MiB"), "{}", failure.message);
-        assert_eq!(read("@/no/such/file").expect_err("missing").exit, Exit::NotFound);
+        assert_eq!(read("@/no/such/file", within).expect_err("missing").exit, Exit::NotFound);
     }
 }

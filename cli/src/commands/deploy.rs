@@ -1,7 +1,8 @@
 //! `osiris deploy`.
 
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use osiris_fleet::api::{Deployed, Status};
 use osiris_fleet::manifest::Manifest;
@@ -12,8 +13,10 @@ use serde::Serialize;
 use super::seen;
 use crate::args::{DeployArgs, Role};
 use crate::backend::Backend;
+use crate::client::Patience;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::table::{Cell, Tone};
 use crate::output::{Out, human};
 use crate::project;
@@ -31,12 +34,14 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         Failure::failed(format!("The current folder cannot be used: {e}.")).next("cd elsewhere")
     })?;
     let (path, manifest) = project::resolve(args, &folder)?;
-    let component = read(&path)?;
+    // What is read counts, too: a pipe may be slow.
+    let patience = Patience::exactly(args.confirm.timeout);
+    let component = read(&path, args.confirm.timeout)?;
     let inspection = inspect(&component).map_err(|error| {
         Failure::failed(format!("{}: {error}", path.display()))
             .next("build a component for wasm32-wasip2, and give that file")
     })?;
-    let mut backend = Backend::open_within(settings, args.confirm.timeout).await?;
+    let mut backend = Backend::open_before(settings, patience).await?;
     if args.dry_run {
         may_deploy(&backend.status().await?)?;
         return plan(&manifest, &component, &inspection, out);
@@ -109,13 +114,15 @@ fn world(world: World) -> &'static str {
 }
 
 /// The component's bytes, and not one more than is accepted.
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |error| {
-        Failure::unread("component", path, &error).next("check the path; your build may write it elsewhere")
-    };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(COMPONENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+fn read(path: &Path, within: Duration) -> Result<Vec<u8>, Failure> {
+    let mut read = input::file(path, COMPONENT_BYTES_MAX + 1, within).map_err(|error| {
+        let failure = Failure::unread("component", path, &error);
+        match error.kind() {
+            ErrorKind::TimedOut => failure,
+            _ => failure.next("check the path; your build may write it elsewhere"),
+        }
+    })?;
+    let bytes = std::mem::take(&mut *read);
     if bytes.len() as u64 > COMPONENT_BYTES_MAX {
         return Err(Failure::failed(format!(
             "The component {} is larger than {}, which is the most that is accepted.",

@@ -5,14 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use osiris_fleet::api::Doctor;
+use osiris_fleet::api::{Doctor, Problem};
 use osiris_runtime::{Monitor, Runtime, RuntimeConfig};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
 use crate::backend::{self, Backend};
-use crate::client::Client;
+use crate::client::{Client, QUICK};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{self, Cell, Tone};
@@ -166,7 +166,9 @@ fn folder(data: &Path, doctor: &mut Doctor) {
             data.display()
         ));
     }
-    if let Ok(key) = fs::metadata(data.join("device.key"))
+    // What is no file is spoken of apart: its mode is not the key's.
+    if let Ok(key) = fs::symlink_metadata(data.join("device.key"))
+        && key.is_file()
         && key.permissions().mode() & 0o077 != 0
     {
         doctor.problems.push(format!(
@@ -187,25 +189,41 @@ async fn replica(settings: &Settings, doctor: &mut Doctor) {
         return;
     }
     let looked = async {
-        let mut backend = Backend::open(settings).await?;
+        let mut backend = Backend::open_to_examine(settings).await?;
         Ok::<_, Failure>((backend.status().await?, backend.doctor().await?))
     };
-    match looked.await {
-        Ok((status, found)) => {
+    let looked = looked.await;
+    // All files are looked into, whether the journal can be used or not, and none is changed.
+    let verified = backend::verify(settings, QUICK).await;
+    let found = verified.as_ref().map(|verified| verified.problems.as_slice()).unwrap_or_default();
+    let found: Vec<_> = found.iter().map(Problem::sentences).collect();
+    match looked {
+        Ok((status, mut replica)) => {
             fact(doctor, "fleet", format!("{} ({})", status.fleet_name, human::short(&status.fleet)));
             fact(doctor, "device", format!("{} ({})", status.label, human::short(&status.device)));
             fact(doctor, "ledger", human::count(status.blocks, "block"));
             fact(doctor, "unseen", human::count(status.unseen, "block"));
-            for (name, value) in found.facts {
+            for (name, value) in std::mem::take(&mut replica.facts) {
                 fact(doctor, &name, value);
             }
-            doctor.problems.extend(found.problems);
+            doctor.problems.extend(replica.problems);
         }
-        Err(failure) => {
-            let next = failure.next.map(|next| format!(" Next: {next}")).unwrap_or_default();
-            doctor.problems.push(format!("{}{next}", failure.message));
-        }
+        // What was found in the files says the same, and where.
+        Err(_) if !found.is_empty() => {}
+        Err(failure) => doctor.problems.push(sentences(failure)),
     }
+    doctor.problems.extend(found);
+    if let Err(failure) = verified {
+        doctor.problems.push(match failure.exit {
+            Exit::TimedOut => format!("{} `osiris ledger verify` takes the time that it needs.", failure.message),
+            _ => sentences(failure),
+        });
+    }
+}
+
+fn sentences(failure: Failure) -> String {
+    let next = failure.next.map(|next| format!(" Next: {next}")).unwrap_or_default();
+    format!("{}{next}", failure.message)
 }
 
 /// The pool that a node would make here. An engine is made for it and thrown away.

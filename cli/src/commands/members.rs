@@ -1,19 +1,23 @@
 //! Founding, joining and leaving a fleet, and who is in it.
 
 use std::fs::File;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use osiris_protocol::limits::TICKET_CHARS_MAX;
 use osiris_protocol::ticket::Ticket;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{label, seen};
 use crate::args::{InitArgs, JoinArgs, LeaveArgs};
 use crate::backend::{Backend, driver, must_be_member};
+use crate::client::Patience;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
 
@@ -138,7 +142,9 @@ struct Admitted {
 
 /// `osiris join`.
 pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let text = ticket_text(&args.ticket)?;
+    // What is read counts, too: a pipe may be slow.
+    let patience = Patience::exactly(args.timeout);
+    let text = ticket_text(&args.ticket, args.timeout)?;
     let ticket: Ticket = text
         .parse()
         .map_err(|e| Failure::usage(format!("{e}.")).next("`osiris invite` on a member makes a new one"))?;
@@ -148,16 +154,14 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
     }
     let label = label(args.label.as_deref());
     let user = match &ticket {
-        Ticket::Join(ticket) if ticket.secret.is_none() => Some(super::user::unlock(&args.key, settings)?),
+        Ticket::Join(ticket) if ticket.secret.is_none() => Some(super::user::unlock(&args.key, settings, args.timeout)?),
         _ => None,
     };
-    let options = driver::JoinOptions {
-        user,
-        ticket: text.trim().to_owned(),
-        label,
-        mesh: settings.mesh,
-        timeout: args.timeout,
-    };
+    // The time that a person takes to type a passphrase is not the command's.
+    let typed = user.is_some() && args.key.passphrase_file.is_none();
+    let timeout = if typed { args.timeout } else { patience.rest() };
+    let options =
+        driver::JoinOptions { user, ticket: text.trim().to_owned(), label, mesh: settings.mesh, timeout };
     let name = ticket.fleet_name().to_owned();
     let progress = Progress::spinner(format!("asking for admission to {name}"));
     let joined = driver::join(&settings.data, options).await?;
@@ -192,24 +196,20 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
 }
 
 /// The ticket itself, from the argument, a file or stdin.
-fn ticket_text(argument: &str) -> Result<String, Failure> {
+fn ticket_text(argument: &str, within: Duration) -> Result<Zeroizing<String>, Failure> {
     // White space may surround it, so a little more than a ticket is read, and never a whole disk.
     let limit = 2 * TICKET_CHARS_MAX as u64;
-    let mut text = String::new();
-    match argument.strip_prefix('@') {
-        _ if argument == "-" => {
-            std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(|e| {
-                Failure::failed(format!("The ticket cannot be read from stdin: {e}."))
-                    .next("pipe the ticket in")
-            })?;
-        }
-        Some(path) => {
-            let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text));
-            read.map_err(|error| Failure::unread("ticket file", path.as_ref(), &error))?;
-        }
-        None => argument.clone_into(&mut text),
-    }
-    Ok(text)
+    let (bytes, unread): (_, &dyn Fn(&io::Error) -> Failure) = match argument.strip_prefix('@') {
+        _ if argument == "-" => (input::stdin(limit, within), &|error| {
+            Failure::unread_from("The ticket cannot be read from stdin", error)
+        }),
+        Some(path) => (input::file(path.as_ref(), limit, within), &move |error| {
+            Failure::unread("ticket file", path.as_ref(), error)
+        }),
+        None => return Ok(Zeroizing::new(argument.to_owned())),
+    };
+    let bytes = bytes.map_err(|error| unread(&error))?;
+    input::text(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|error| unread(&error))
 }
 
 /// `osiris leave`.
@@ -241,7 +241,7 @@ pub(crate) async fn leave(args: &LeaveArgs, settings: &Settings, out: Out) -> Re
 
 /// `osiris nodes`.
 pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let mut backend = Backend::open_to_read(settings).await?;
+    let mut backend = Backend::open_to_show(settings).await?;
     let rows = backend.nodes().await?;
     let headers = ["LABEL", "DEVICE", "STATE", "ROLES", "RTT", "SERVING", "ADDRESSES", "TROUBLE"];
     out.rows(&rows, &headers, "no members", |row| {

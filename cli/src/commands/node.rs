@@ -110,7 +110,7 @@ fn start_log(args: &UpArgs, out: Out) -> Result<(), Failure> {
 
 /// `osiris status`.
 pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let mut backend = Backend::open_to_read(settings).await?;
+    let mut backend = Backend::open_to_show(settings).await?;
     let status = backend.status().await?;
     let others = status.members.saturating_sub(1);
     let unseen = match status.unseen {

@@ -1,16 +1,20 @@
 //! `osiris member`, `osiris role` and `osiris recover`: what admins do with members, and how one becomes
 //! an admin where none is left.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
 use osiris_fleet::api::{NodeRow, Recover, Revoke, RoleChange};
+use zeroize::Zeroizing;
 
 use super::seen;
 use crate::args::{MemberCommand, RecoverArgs, RoleArgs, RoleCommand};
 use crate::backend::{Backend, driver, millis};
+use crate::client::Patience;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::{Out, human};
 
 /// Bytes of a recovery file that are read: a key and white space around it.
@@ -59,9 +63,12 @@ pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -
 
 /// `osiris recover`.
 pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let patience = Patience::exactly(args.wait.timeout);
+    let secret = recovery_key(args.recovery_file.as_deref(), args.wait.timeout)?;
     // The time that a person takes to type it is not the command's.
-    let secret = recovery_key(args.recovery_file.as_deref())?;
-    let mut backend = Backend::open_within(settings, args.wait.timeout).await?;
+    let typed = args.recovery_file.is_none();
+    let patience = if typed { Patience::exactly(args.wait.timeout) } else { patience };
+    let mut backend = Backend::open_before(settings, patience).await?;
     let recovery = backend.recovery().await?;
     let rows = backend.nodes().await?;
     let device = match &args.device {
@@ -89,22 +96,20 @@ fn is_key(text: &str) -> bool {
 }
 
 /// The recovery key, from a file or from the terminal. It is never an argument: other users see those.
-fn recovery_key(file: Option<&Path>) -> Result<String, Failure> {
+fn recovery_key(file: Option<&Path>, within: Duration) -> Result<Zeroizing<String>, Failure> {
     let Some(path) = file else {
         if !std::io::stdin().is_terminal() {
             return Err(Failure::usage("The recovery key is needed, and nobody is here to be asked.")
                 .next("give --recovery-file FILE"));
         }
-        return rpassword::prompt_password("Recovery key: ").map_err(|error| {
+        return rpassword::prompt_password("Recovery key: ").map(Zeroizing::new).map_err(|error| {
             Failure::failed(format!("The recovery key cannot be read from the terminal: {error}."))
                 .next("give --recovery-file FILE")
         });
     };
-    let mut text = String::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(RECOVERY_FILE_BYTES_MAX).read_to_string(&mut text));
-    read.map_err(|error| Failure::unread("recovery file", path, &error))?;
-    Ok(text)
+    let unread = |error: std::io::Error| Failure::unread("recovery file", path, &error);
+    let bytes = input::file(path, RECOVERY_FILE_BYTES_MAX, within).map_err(unread)?;
+    Ok(Zeroizing::new(input::text(&bytes).map_err(unread)?.to_owned()))
 }
 
 /// The one member with this label, or whose key starts so. Past members are looked at last.

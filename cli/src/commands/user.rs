@@ -1,7 +1,8 @@
 //! `osiris user`: persons, whose keys admit their devices.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use osiris_fleet::api::{AddUser, ChangeUser, RevokeUser, UserKnown, UserRow};
 use serde::Serialize;
@@ -11,8 +12,10 @@ use super::seen;
 use crate::args::{Role, UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 use crate::backend::driver::{SecretKey, public_key};
 use crate::backend::{Backend, millis};
+use crate::client::QUICK;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::table::{Cell, Tone};
 use crate::output::{Out, human};
 use crate::user_key::{KeyFile, KeyFileError, PASSPHRASE_BYTES_MIN};
@@ -83,9 +86,11 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
                     "add its owner with --public-key \"$(osiris user key show)\", or give another --key",
                 ));
             }
-            let public = new_key(&args.key, &path)?;
-            // The time that a person takes to think of a passphrase is not the command's.
-            backend.renew(args.wait.timeout);
+            let public = new_key(&args.key, &path, args.wait.timeout)?;
+            if args.key.passphrase_file.is_none() {
+                // The time that a person takes to think of a passphrase is not the command's.
+                backend.renew(args.wait.timeout);
+            }
             out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
             public
         }
@@ -151,18 +156,18 @@ fn key(command: &UserKeyCommand, settings: &Settings, out: Out) -> Result<Exit, 
     let (public, path) = match command {
         UserKeyCommand::New(args) => {
             let path = path(args.file.as_deref(), settings)?;
-            let public = new_key(args, &path)?;
+            let public = new_key(args, &path, QUICK)?;
             out.note("next: an admin runs `osiris user add NAME --public-key` with this key");
             (public, path)
         }
         UserKeyCommand::Show { file } => {
             let path = path(file.as_deref(), settings)?;
-            (read(&path)?.public(), path)
+            (read(&path, QUICK)?.public(), path)
         }
         UserKeyCommand::Passphrase { key, new_passphrase_file } => {
             let path = path(key.file.as_deref(), settings)?;
-            let secret = unlock(key, settings)?;
-            let passphrase = new_passphrase(new_passphrase_file.as_deref())?;
+            let secret = unlock(key, settings, QUICK)?;
+            let passphrase = new_passphrase(new_passphrase_file.as_deref(), QUICK)?;
             let file = seal(&secret, &passphrase)?;
             file.replace(&path).map_err(|error| unwritten(&path, &error))?;
             out.note("Copies of the file keep the passphrase that they had.");
@@ -175,21 +180,25 @@ fn key(command: &UserKeyCommand, settings: &Settings, out: Out) -> Result<Exit, 
 }
 
 /// The user's key, with the passphrase from a file or from the terminal.
-pub(crate) fn unlock(args: &UserKey, settings: &Settings) -> Result<SecretKey, Failure> {
+pub(crate) fn unlock(
+    args: &UserKey,
+    settings: &Settings,
+    within: Duration,
+) -> Result<SecretKey, Failure> {
     let path = path(args.file.as_deref(), settings)?;
-    let file = read(&path)?;
+    let file = read(&path, within)?;
     let passphrase = match &args.passphrase_file {
-        Some(file) => passphrase_in(file)?,
+        Some(file) => passphrase_in(file, within)?,
         None => ask("Passphrase of the user's key: ")?,
     };
     file.open(&passphrase).map_err(|error| unusable(&path, &error))
 }
 
-fn new_key(args: &UserKey, path: &Path) -> Result<String, Failure> {
+fn new_key(args: &UserKey, path: &Path, within: Duration) -> Result<String, Failure> {
     if path.exists() {
         return Err(taken(path));
     }
-    let passphrase = new_passphrase(args.passphrase_file.as_deref())?;
+    let passphrase = new_passphrase(args.passphrase_file.as_deref(), within)?;
     let secret = SecretKey(random()?);
     seal(&secret, &passphrase)?.create(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => taken(path),
@@ -217,8 +226,8 @@ fn path(given: Option<&Path>, settings: &Settings) -> Result<PathBuf, Failure> {
     })
 }
 
-fn read(path: &Path) -> Result<KeyFile, Failure> {
-    KeyFile::read(path).map_err(|error| unusable(path, &error))
+fn read(path: &Path, within: Duration) -> Result<KeyFile, Failure> {
+    KeyFile::read(path, within).map_err(|error| unusable(path, &error))
 }
 
 fn unusable(path: &Path, error: &KeyFileError) -> Failure {
@@ -226,6 +235,9 @@ fn unusable(path: &Path, error: &KeyFileError) -> Failure {
     match error {
         KeyFileError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Failure::not_found(message).next("give --key FILE, or make a key with `osiris user key new`")
+        }
+        KeyFileError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Failure::timed_out(message).next("a pipe ends when who writes to it closes it; give a file")
         }
         KeyFileError::Io(_) => Failure::usage(message).next("check its name and permissions"),
         KeyFileError::Passphrase => {
@@ -246,9 +258,9 @@ fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// A passphrase that is to be kept in mind: asked for twice.
-fn new_passphrase(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+fn new_passphrase(file: Option<&Path>, within: Duration) -> Result<Zeroizing<String>, Failure> {
     let passphrase = match file {
-        Some(file) => passphrase_in(file)?,
+        Some(file) => passphrase_in(file, within)?,
         None => {
             let passphrase = ask("New passphrase for the user's key: ")?;
             if *ask("The same again: ")? != *passphrase {
@@ -277,11 +289,10 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     })
 }
 
-fn passphrase_in(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let mut text = Zeroizing::new(String::with_capacity(2 * PASSPHRASE_BYTES_MAX as usize));
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text));
-    read.map_err(|error| Failure::unread("passphrase file", path, &error))?;
+fn passphrase_in(path: &Path, within: Duration) -> Result<Zeroizing<String>, Failure> {
+    let unread = |error: std::io::Error| Failure::unread("passphrase file", path, &error);
+    let bytes = input::file(path, PASSPHRASE_BYTES_MAX, within).map_err(unread)?;
+    let text = input::text(&bytes).map_err(unread)?;
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 

@@ -110,7 +110,7 @@ impl Desk {
             device: self.me.to_string(),
             label: rows::label(&view, &self.me),
             roles: me.map(|member| rows::role_names(member.roles)).unwrap_or_default(),
-            state: if view.is_member(&self.me) { state.word() } else { "not a member" }.to_owned(),
+            state: if view.is_member(&self.me) { state.word() } else { api::NOT_A_MEMBER }.to_owned(),
             data_dir: self.data.display().to_string(),
             uptime_s: self.clock.uptime().as_secs(),
             http: self.http.get().cloned().unwrap_or_default(),

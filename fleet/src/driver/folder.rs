@@ -63,8 +63,18 @@ pub fn socket_path(data: &Path, xdg_runtime_dir: Option<&Path>) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    /// None where the folder is only read.
-    lock: Option<File>,
+    hold: Hold,
+}
+
+/// How a folder is held.
+#[derive(Debug)]
+enum Hold {
+    /// By its lock, alone: it is written to.
+    Use(#[expect(dead_code, reason = "held until it is dropped")] File),
+    /// To be read: others may read, and nobody writes. No lock where nobody ever used the folder.
+    Look(#[expect(dead_code, reason = "held until it is dropped")] Option<File>),
+    /// To be read because it cannot be written to, without its lock: a node that runs elsewhere may write to it.
+    Unwritable,
 }
 
 /// Whether a failure says that nothing can be written there, whoever tries again.
@@ -97,7 +107,7 @@ impl Folder {
             _ => DriverError::io("The data folder cannot be used:", &lock_path, &error),
         })?;
         take(path, || lock.try_lock())?;
-        Ok(Self { path: path.to_owned(), lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), hold: Hold::Use(lock) })
     }
 
     /// Takes the lock of a folder that is only to be looked into: nobody changes it meanwhile, and others may
@@ -115,17 +125,19 @@ impl Folder {
         Ok(Some(lock))
     }
 
-    /// A folder that nothing can be written to, without its lock: a node that runs elsewhere may write to it.
-    /// None where it can be written to, or is not there.
-    pub(crate) fn read_only(path: &Path) -> Option<Self> {
+    /// A folder that is only read; it may be one that cannot be written to.
+    pub(crate) fn open_to_look(path: &Path) -> Result<Self, DriverError> {
         let open = open_regular(OpenOptions::new().write(true), &path.join("lock"));
-        let forbidden = open.is_err_and(|error| forbids_writing(&error));
-        forbidden.then(|| Self { path: path.to_owned(), lock: None })
+        let hold = match open.is_err_and(|error| forbids_writing(&error)) {
+            true => Hold::Unwritable,
+            false => Hold::Look(Self::look(path)?),
+        };
+        Ok(Self { path: path.to_owned(), hold })
     }
 
-    /// Whether it is only read.
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.lock.is_none()
+    /// Whether it is only read, because it cannot be written to.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        matches!(self.hold, Hold::Unwritable)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -320,7 +332,8 @@ pub(crate) fn fresh_session() -> Result<Session, DriverError> {
 /// A folder that belongs to a fleet had its key: another one would be another device.
 fn device_key(data: &Path) -> Result<SigningKey, DriverError> {
     let path = data.join("device.key");
-    if !path.exists() && data.join("journal").exists() {
+    let has_journal = || data.join("journal").exists() || data.join("journal.head").exists();
+    if !path.exists() && has_journal() {
         return Err(missing_key(&path));
     }
     read_key(&path)

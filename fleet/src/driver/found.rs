@@ -21,7 +21,7 @@ use super::{
     run::{LOOK, Process, mesh_error},
     store::Journal,
 };
-use crate::api::{codes, is_label};
+use crate::api::{codes, is_name};
 
 /// What a fleet is founded with.
 #[derive(Clone, Debug)]
@@ -76,11 +76,11 @@ pub fn init(data: &Path, options: InitOptions) -> Result<Inited, DriverError> {
 
 /// Refused before anything is made in the folder.
 fn check_names(names: &[&str]) -> Result<(), DriverError> {
-    match names.iter().find(|name| !is_label(name)) {
+    match names.iter().find(|name| !is_name(name)) {
         None => Ok(()),
         Some(name) => Err(DriverError::new(
             codes::BAD_REQUEST,
-            format!("{name:?} is no name: it has 1 to 64 bytes of printable text."),
+            format!("{name:?} is no name: it has 1 to 64 bytes of printable text, without white space at its ends."),
             "Give others: `--name NAME`, `--label LABEL`.",
         )),
     }

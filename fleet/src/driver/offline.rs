@@ -50,27 +50,33 @@ impl Offline {
         Ok(Self { process })
     }
 
-    /// Opens the folder to read it. One that nothing can be written to is read as it is, without its lock.
+    /// Opens the folder to read it as it is: nothing in it is changed or repaired. Others may read it at the same
+    /// time.
     ///
     /// # Errors
     /// As [`Offline::open`].
     pub async fn open_to_read(data: &Path) -> Result<Self> {
-        let Some(opened) = Opened::read_only(data) else { return Self::open(data).await };
-        let mut process = Process::new(opened?.founded()?, false)?;
+        let mut process = Process::new(Opened::look(data)?.founded()?, false)?;
         process.engine.start().await;
         Ok(Self { process })
     }
 
-    /// Whether the folder cannot be written to.
+    /// Whether opening the folder to write would change nothing that people want to look at first, and can be done.
     #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.process.folder.is_read_only()
+    pub fn is_sound(&self) -> bool {
+        !self.process.folder.is_unwritable() && self.process.problems.is_empty()
     }
 
     /// What people should know of the journal's recovery, in sentences.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.process.warnings
+    }
+
+    /// What is wrong with the journal of a folder that is only read, in sentences that say what to do.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.process.problems
     }
 
     async fn at_desk<T, F>(&mut self, work: impl FnOnce(Arc<Desk>) -> F) -> Result<T>
@@ -90,16 +96,19 @@ impl Offline {
     pub async fn status(&mut self) -> Result<api::Status> {
         let mut status = self.at_desk(|desk| async move { desk.status().await }).await?;
         status.state = "stopped".to_owned();
+        status.problems.extend(self.process.problems.iter().cloned());
         Ok(status)
     }
 
-    /// What is wrong with the folder. What a running node costs is nothing here.
+    /// What the folder holds, and what is wrong with this device as a member. What a running node costs is nothing
+    /// here, and what is wrong with the folder's files is [`super::verify`]'s to find.
     ///
     /// # Errors
     /// As [`Offline::status`].
     pub async fn doctor(&mut self) -> Result<api::Doctor> {
         let doctor = self.at_desk(|desk| async move { desk.doctor().await }).await?;
-        Ok(api::Doctor { facts: doctor.facts, problems: doctor.problems, ..api::Doctor::default() })
+        let status = self.at_desk(|desk| async move { desk.status().await }).await?;
+        Ok(api::Doctor { facts: doctor.facts, problems: status.problems, ..api::Doctor::default() })
     }
 
     /// Members.

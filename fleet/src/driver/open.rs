@@ -3,16 +3,20 @@
 use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use osiris_ledger::{Admission, Block, Ledger, Mono, Now, WallMs, Writer};
-use osiris_runtime::Library;
+use osiris_runtime::{Library, LibraryError};
 
 use super::{
+    disk::FolderDisk,
     error::DriverError,
     folder::{Folder, fresh_session},
-    inspect::blocks::Waiting,
+    inspect::{Mend, blocks::Waiting, journal_problems},
     limits::LIBRARY_QUOTA_BYTES,
-    store::Journal,
+    store::{Journal, store_error},
 };
-use crate::{api::codes, store::Recovered};
+use crate::{
+    api::{Problem, codes},
+    store::{self, Recovered, StoreError},
+};
 
 /// Both clocks of this process.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,8 @@ pub(crate) struct Opened {
     pub(crate) library: Library,
     /// What people should know of the journal's recovery.
     pub(crate) warnings: Vec<String>,
+    /// What is wrong with the journal, where the folder is only read and so nothing was repaired.
+    pub(crate) problems: Vec<String>,
     /// Whether the journal lacks blocks that it held.
     pub(crate) damaged: bool,
     /// Whether it did, or lost its end, now or at an earlier start, and nobody has said that this is settled.
@@ -86,26 +92,49 @@ impl Opened {
     pub(crate) fn open(data: &Path) -> Result<Self, DriverError> {
         let folder = Folder::open(data)?;
         let (journal, found) = Journal::open(folder.path())?;
-        Self::replayed(folder, Some(journal), found)
+        let library = open_library(&folder)?;
+        let mut opened = Self::replayed(folder, Some(journal), &found, library)?;
+        let told = found.warnings(opened.folder.path());
+        opened.warnings.splice(0..0, told);
+        Ok(opened)
     }
 
-    /// Opens an initialised folder that nothing can be written to; none where it can be written to. Nothing is
-    /// repaired in it.
-    pub(crate) fn read_only(data: &Path) -> Option<Result<Self, DriverError>> {
-        let folder = Folder::read_only(data)?;
-        let opened = Journal::inspect(data).and_then(|found| Self::replayed(folder, None, found));
-        Some(opened.map(|mut opened| {
+    /// Opens an initialised folder to read it: nothing in it is changed, repaired or made.
+    pub(crate) fn look(data: &Path) -> Result<Self, DriverError> {
+        let folder = Folder::open_to_look(data)?;
+        let unusable = |error| store_error(data, &error);
+        let survey = store::survey(&FolderDisk::new(data)).map_err(unusable)?;
+        if let Some(head) = survey.other_fleet {
+            return Err(unusable(StoreError::OtherFleet { journal: survey.found.fleet, head }));
+        }
+        let library = Library::open_to_look(folder.library(), LIBRARY_QUOTA_BYTES).map_err(library_error)?;
+        let mut opened = Self::replayed(folder, None, &survey.found, library)?;
+        let mend = Mend::new(
+            &opened.ledger.views().load(),
+            Some(opened.writer.author()),
+            opened.ledger.is_founded(),
+        );
+        // Of a folder that is read without its lock, the end may be under way.
+        let written = opened.folder.is_unwritable();
+        let problems = journal_problems(&survey, mend, written);
+        opened.problems = problems.iter().map(Problem::sentences).collect();
+        if opened.folder.is_unwritable() {
             opened.warnings.push(format!(
                 "Nothing can be written to the data folder {}: it is read as it is, and nothing in it is repaired or handed on.",
                 data.display()
             ));
-            opened
-        }))
+        }
+        Ok(opened)
     }
 
-    fn replayed(folder: Folder, journal: Option<Journal>, found: Recovered) -> Result<Self, DriverError> {
+    fn replayed(
+        folder: Folder,
+        journal: Option<Journal>,
+        found: &Recovered,
+        library: Library,
+    ) -> Result<Self, DriverError> {
         let key = folder.device_key()?;
-        let mut warnings = found.warnings(folder.path());
+        let mut warnings = Vec::new();
         let mut ledger = Ledger::new(found.fleet);
         let mut refused = BTreeSet::new();
         for (entry, answer) in found.entries.iter().zip(ledger.replay_all(&found.entries)) {
@@ -131,8 +160,8 @@ impl Opened {
         let damaged = !found.damage.is_empty() || ledger.early().0 > 0;
         let lacks = damaged || found.lost_end.is_some() || Folder::kept_damage(folder.path());
         let writer = Writer::new(key, fresh_session()?);
-        let library = open_library(&folder)?;
-        Ok(Self { folder, journal, ledger, writer, library, warnings, damaged, lacks, waiting })
+        let problems = Vec::new();
+        Ok(Self { folder, journal, ledger, writer, library, warnings, problems, damaged, lacks, waiting })
     }
 
     /// The same, for all but a join under way: without the fleet's first block nothing can be judged.
@@ -163,9 +192,11 @@ impl Opened {
 }
 
 pub(crate) fn open_library(folder: &Folder) -> Result<Library, DriverError> {
-    Library::open(folder.library(), LIBRARY_QUOTA_BYTES).map_err(|error| {
-        DriverError::new(codes::STORAGE, error.to_string(), "Check the data folder's disk and permissions.")
-    })
+    Library::open(folder.library(), LIBRARY_QUOTA_BYTES).map_err(library_error)
+}
+
+fn library_error(error: LibraryError) -> DriverError {
+    DriverError::new(codes::STORAGE, error.to_string(), "Check the data folder's disk and permissions.")
 }
 
 #[cfg(test)]

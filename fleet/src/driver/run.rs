@@ -84,6 +84,8 @@ pub(crate) struct Process {
     pub(crate) folder: Folder,
     pub(crate) desk: Arc<Desk>,
     pub(crate) warnings: Vec<String>,
+    /// What is wrong with the journal, where the folder is only read.
+    pub(crate) problems: Vec<String>,
     /// Whether the journal lacks blocks that it held: who belongs may be among them.
     damaged: bool,
     /// Whether it lacks some, or may, until another member holds the same blocks.
@@ -99,7 +101,8 @@ impl Process {
     pub(crate) fn new(opened: Opened, serves: bool) -> Result<Self, DriverError> {
         let clock = Clock::start();
         let seed = u64::from_le_bytes(random()?);
-        let Opened { folder, journal, ledger, writer, library, warnings, damaged, lacks, waiting } = opened;
+        let Opened { folder, journal, ledger, writer, library, warnings, problems, damaged, lacks, waiting } =
+            opened;
         let secret = folder.device_key()?.to_bytes();
         let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
@@ -139,6 +142,7 @@ impl Process {
             engine,
             desk: Arc::new(desk),
             warnings,
+            problems,
             damaged,
             lacks,
             waiting,
