@@ -11,7 +11,7 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
+    InvitationRow, Invite, Invited, JOIN_AGAIN, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
     RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked,
     UserRow, Verified, Whoami, Written,
 };
@@ -147,7 +147,8 @@ impl Replica {
 /// What is said to a device whose membership has ended.
 pub(crate) fn no_member(status: &Status) -> Failure {
     let why = status.problems.first().map_or("This device is no member of the fleet.", String::as_str);
-    Failure::new(Exit::Denied, why)
+    let sentence = why.strip_suffix(JOIN_AGAIN).unwrap_or(why).trim_end();
+    Failure::new(Exit::Denied, sentence).next(JOIN_AGAIN)
 }
 
 /// Whether a member that can be reached says that this device's membership has ended: then how.

@@ -284,6 +284,17 @@ fn a_device_leaves_without_a_node_and_the_others_hear_of_it() {
 }
 
 #[test]
+fn the_last_member_that_leaves_hears_what_that_means() {
+    let home = Home::new();
+    home.done(&["init", "--name", "home", "--label", "founder"]);
+    let (_, said) = home.ends(&["leave", "--yes"], &[0]);
+    assert!(said.contains("last member"), "{said}");
+    for arguments in [&["sync"][..], &["invite"], &["call", "f", "1"], &["leave", "--yes"]] {
+        home.fails(arguments, 4, "This device left the fleet on 20");
+    }
+}
+
+#[test]
 fn an_invitation_that_is_withdrawn_already_is_as_it_was_asked_for() {
     let (home, _node) = founder();
     home.written(&["invite"]);

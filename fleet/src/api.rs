@@ -100,6 +100,9 @@ pub mod codes {
 /// [`Status::state`] of a device whose membership has ended.
 pub const NOT_A_MEMBER: &str = "not a member";
 
+/// What a device that is no member can do.
+pub const JOIN_AGAIN: &str = "Ask an admin for a new invitation, and join again: `osiris join TICKET`.";
+
 /// The node and its replica.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {

@@ -236,6 +236,10 @@ pub(crate) async fn leave(args: &LeaveArgs, settings: &Settings, out: Out) -> Re
     let offline = backend.is_offline();
     let written = backend.leave().await?;
     out.line(&written, &format!("left (block {})", human::short(&written.block)))?;
+    if written.others == 0 {
+        out.note("It was the fleet's last member: nothing in that fleet can be changed any more.");
+        return Ok(Exit::Done);
+    }
     Ok(seen(&written, offline, out))
 }
 

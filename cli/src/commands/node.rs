@@ -156,7 +156,12 @@ fn blocks(status: &Status) -> String {
 
 /// `osiris sync`.
 pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let synced = Backend::open_within(settings, wait.timeout).await?.sync(wait.timeout).await?;
+    let mut backend = Backend::open_within(settings, wait.timeout).await?;
+    let status = backend.status().await?;
+    if status.members == 0 && !status.problems.is_empty() {
+        return Err(backend::no_member(&status));
+    }
+    let synced = backend.sync(wait.timeout).await?;
     let facts = vec![
         ("other members", Cell::new(synced.others.to_string())),
         ("connected", Cell::new(synced.connected.to_string())),
@@ -165,7 +170,10 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
     ];
     out.facts(&synced, facts)?;
     Ok(match (synced.others, synced.agreed, synced.unseen) {
-        (0, ..) => Exit::Done,
+        (0, ..) => {
+            out.note("the fleet has no other member");
+            Exit::Done
+        }
         (_, _, unseen) if unseen > 0 => {
             out.note(&format!("{} recorded here, seen by 0 nodes", human::count(unseen, "block")));
             Exit::Unseen

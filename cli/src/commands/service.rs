@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::args::{ServiceArgs, ServiceCommand};
 use crate::config::{NodeSettings, Settings};
 use crate::exit::{Exit, Failure};
-use crate::output::Out;
+use crate::output::{Format, Out};
 
 /// There while systemd runs the machine (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
 const UNIT: &str = "osiris.service";
 
 #[derive(Serialize)]
-struct Installed {
+struct Unit {
     unit: PathBuf,
     text: String,
 }
@@ -27,7 +27,10 @@ pub(crate) fn run(command: &ServiceCommand, settings: &Settings, out: Out) -> Re
         .map_err(|e| Failure::failed(format!("The path of this program is not known: {e}.")))?;
     let text = unit(&program, settings, &settings.node(&args.node)?, args)?;
     if args.print {
-        out.raw(text.as_bytes())?;
+        match out.format {
+            Format::Table => out.raw(text.as_bytes())?,
+            _ => out.document(&Unit { unit: folder(args)?.join(UNIT), text })?,
+        }
         return Ok(Exit::Done);
     }
     if !Path::new(BOOTED).exists() {
@@ -39,7 +42,7 @@ pub(crate) fn run(command: &ServiceCommand, settings: &Settings, out: Out) -> Re
     let path = folder.join(UNIT);
     write(&folder, &path, &text)?;
     let line = format!("wrote {}", path.display());
-    out.line(&Installed { unit: path, text }, &line)?;
+    out.line(&Unit { unit: path, text }, &line)?;
     let user = if args.system { "" } else { "--user " };
     if !settings.data.join("journal").exists() {
         out.warn("the data folder belongs to no fleet yet; run `osiris init` or `osiris join TICKET` first");

@@ -277,7 +277,13 @@ impl Desk {
                 .with_next("Run `osiris whoami` on the device and pass its key: `osiris invite --role operator --device KEY`."));
         }
         // Before anything is written: a ticket that names nobody is none.
-        self.ticket_peers()?;
+        if let Err(error) = self.ticket_peers() {
+            // Who is no member any more has something else to mend first.
+            return Err(match self.facts().await?.ended {
+                Some(ended) => ApiError::new(api::codes::DENIED, ended.sentence()).with_next(api::JOIN_AGAIN),
+                None => error,
+            });
+        }
         let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
         let key = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
         let uses = invite.uses.max(1);

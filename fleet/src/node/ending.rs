@@ -11,7 +11,10 @@ use osiris_mesh::{PeerId, proto::sync::Frame};
 use osiris_protocol::join::RefusalCode;
 
 use super::{Effect, Node, Refusal, Reply};
-use crate::{api::codes, date::utc};
+use crate::{
+    api::{JOIN_AGAIN, codes},
+    date::utc,
+};
 
 /// How long a node that is turned away waits before it asks again why. A newcomer is turned away, too, by members
 /// that have not heard of it yet.
@@ -55,8 +58,6 @@ impl Ended {
     }
 }
 
-/// What a device that is no member can do.
-const JOIN_AGAIN: &str = "Ask an admin for a new invitation, and join again: `osiris join TICKET`.";
 
 impl Node {
     /// How this device's membership ended; none while it is a member.
