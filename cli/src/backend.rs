@@ -11,9 +11,9 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, JOIN_AGAIN, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
-    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked,
-    UserRow, Verified, Whoami, Written,
+    InvitationRow, Invite, Invited, JOIN_AGAIN, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered,
+    Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply,
+    UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;

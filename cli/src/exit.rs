@@ -102,9 +102,10 @@ impl Failure {
     pub(crate) fn unread_from(what: &str, error: &io::Error) -> Self {
         let (exit, next) = match error.kind() {
             io::ErrorKind::NotFound => (Exit::NotFound, "check its name and permissions"),
-            io::ErrorKind::TimedOut => {
-                (Exit::TimedOut, "a pipe ends when who writes to it closes it; or give it longer with --timeout")
-            }
+            io::ErrorKind::TimedOut => (
+                Exit::TimedOut,
+                "a pipe ends when who writes to it closes it; or give it longer with --timeout",
+            ),
             _ => (Exit::Failed, "check its name and permissions"),
         };
         Self::new(exit, format!("{what}: {error}.")).next(next)

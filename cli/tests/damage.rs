@@ -497,7 +497,9 @@ fn only_looked_at(home: &Home, found: &Found) {
         assert_eq!(code, expected, "{command}: {err}");
         let said: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         let problems = said["problems"].as_array().expect("problems");
-        let says = |problem: &serde_json::Value| problem.as_str().is_some_and(|text| text.starts_with(wrong.as_str()));
+        let says = |problem: &serde_json::Value| {
+            problem.as_str().is_some_and(|text| text.starts_with(wrong.as_str()))
+        };
         assert_eq!(problems.iter().filter(|problem| says(problem)).count(), 1, "{command}: {out}");
         assert_eq!(Snapshot::of(home), before, "{command} changed something");
     }

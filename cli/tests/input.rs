@@ -32,7 +32,10 @@ fn a_pipe_that_nobody_writes_to_is_waited_for_no_longer_than_the_timeout() {
         &["user", "add", "isis", "--passphrase-file", "pipe", "--timeout", "300ms"],
     ] {
         let (code, err) = run(home.path(), arguments, Stdio::null());
-        assert!(code == 6 && err.contains("within 300 ms") && err.contains("next: "), "{arguments:?}: {code} {err}");
+        assert!(
+            code == 6 && err.contains("within 300 ms") && err.contains("next: "),
+            "{arguments:?}: {code} {err}"
+        );
     }
 }
 

@@ -215,7 +215,9 @@ async fn replica(settings: &Settings, doctor: &mut Doctor) {
     doctor.problems.extend(found);
     if let Err(failure) = verified {
         doctor.problems.push(match failure.exit {
-            Exit::TimedOut => format!("{} `osiris ledger verify` takes the time that it needs.", failure.message),
+            Exit::TimedOut => {
+                format!("{} `osiris ledger verify` takes the time that it needs.", failure.message)
+            }
             _ => sentences(failure),
         });
     }

@@ -154,7 +154,9 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
     }
     let label = label(args.label.as_deref());
     let user = match &ticket {
-        Ticket::Join(ticket) if ticket.secret.is_none() => Some(super::user::unlock(&args.key, settings, args.timeout)?),
+        Ticket::Join(ticket) if ticket.secret.is_none() => {
+            Some(super::user::unlock(&args.key, settings, args.timeout)?)
+        }
         _ => None,
     };
     // The time that a person takes to type a passphrase is not the command's.

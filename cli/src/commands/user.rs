@@ -180,11 +180,7 @@ fn key(command: &UserKeyCommand, settings: &Settings, out: Out) -> Result<Exit, 
 }
 
 /// The user's key, with the passphrase from a file or from the terminal.
-pub(crate) fn unlock(
-    args: &UserKey,
-    settings: &Settings,
-    within: Duration,
-) -> Result<SecretKey, Failure> {
+pub(crate) fn unlock(args: &UserKey, settings: &Settings, within: Duration) -> Result<SecretKey, Failure> {
     let path = path(args.file.as_deref(), settings)?;
     let file = read(&path, within)?;
     let passphrase = match &args.passphrase_file {

@@ -80,7 +80,9 @@ fn check_names(names: &[&str]) -> Result<(), DriverError> {
         None => Ok(()),
         Some(name) => Err(DriverError::new(
             codes::BAD_REQUEST,
-            format!("{name:?} is no name: it has 1 to 64 bytes of printable text, without white space at its ends."),
+            format!(
+                "{name:?} is no name: it has 1 to 64 bytes of printable text, without white space at its ends."
+            ),
             "Give others: `--name NAME`, `--label LABEL`.",
         )),
     }

@@ -58,7 +58,6 @@ impl Ended {
     }
 }
 
-
 impl Node {
     /// How this device's membership ended; none while it is a member.
     pub(super) fn ended(&self) -> Option<Ended> {
