@@ -154,7 +154,7 @@ pub(crate) const ALL: &[Mutation] = &[
         file: "crdt-ledger/src/effective.rs",
         find: ".is_none_or(|fork| block.seq() < fork)",
         replace: ".is_none_or(|_| true)",
-        test: ledger("behaviour", "a_fork_is_proven_alike_and_voids_the_chain_from_there"),
+        test: ledger("forks", "a_fork_is_proven_alike_and_voids_the_chain_from_there"),
     },
     Mutation {
         name: "evaluation from the highest rank down",
@@ -175,21 +175,21 @@ pub(crate) const ALL: &[Mutation] = &[
         file: "crdt-ledger/src/early.rs",
         find: "while self.waiting.len() > limits::EARLY_BLOCKS_MAX || self.bytes > limits::EARLY_BYTES_MAX {",
         replace: "while self.waiting.len() > usize::MAX - limits::EARLY_BLOCKS_MAX {",
-        test: ledger("attacks", "a_flood_of_early_blocks_is_bounded"),
+        test: ledger("early", "a_flood_of_early_blocks_is_bounded"),
     },
     Mutation {
         name: "the share of early room",
         file: "crdt-ledger/src/early.rs",
         find: "self.shares.values().max_by_key(|share| share.bytes)",
         replace: "self.shares.values().min_by_key(|share| share.by_arrival.keys().next().copied())",
-        test: ledger("attacks", "early_room_is_shared_by_who_sent_the_blocks"),
+        test: ledger("early", "early_room_is_shared_by_who_sent_the_blocks"),
     },
     Mutation {
         name: "forks in the digest",
         file: "crdt-ledger/src/ledger/digest.rs",
         find: "        hasher.update(&(chain.tips().len() as u64).to_le_bytes());\n        for (tip, seq) in chain.tips() {\n",
         replace: "        for (tip, seq) in chain.head() {\n",
-        test: ledger("behaviour", "the_digest_tells_each_branch_of_a_fork"),
+        test: ledger("forks", "the_digest_tells_each_branch_of_a_fork"),
     },
     Mutation {
         name: "the fsync before an acknowledgement",
