@@ -2,30 +2,26 @@
 //!
 //! All of `osiris_fleet::driver` that the commands use is used here.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use osiris_client::ClientError;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, JOIN_AGAIN, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered,
-    Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply,
-    UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
+    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
+    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked,
+    UserRow, Verified, Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
-use osiris_protocol::call::CallRequest;
 
-use crate::client::{Answer, Client, Patience};
+use crate::client::{Client, Patience};
 use crate::config::Settings;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::{Out, human, progress::Progress};
+use crate::replica::{Replica, Use};
 
-/// How long a command that finds unseen blocks tries to hand them on.
-const CONTACT: Duration = Duration::from_secs(2);
 /// Longest wait for a node that is about to listen, or to let go of the folder.
 pub(crate) const HANDOVER: Duration = Duration::from_secs(3);
 /// How often a condition is looked at that nothing announces.
@@ -57,126 +53,6 @@ pub(crate) enum Backend {
     Replica(Box<Replica>),
 }
 
-/// What a replica is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    Write,
-    /// To be read as it is: nothing in it is repaired, and it may be one that cannot be written to.
-    Read,
-    /// The same, by a command that itself shows what is wrong with the journal.
-    Show,
-    /// The same, by a command that itself shows all that is wrong with the folder.
-    Examine,
-}
-
-/// The folder's replica.
-#[derive(Debug)]
-pub(crate) struct Replica {
-    offline: driver::Offline,
-    mesh: Option<SocketAddr>,
-    /// What the command may take, where it has a --timeout.
-    bound: Option<Patience>,
-}
-
-impl Replica {
-    async fn open(
-        settings: &Settings,
-        bound: Option<Patience>,
-        use_for: Use,
-    ) -> Result<Self, driver::DriverError> {
-        let offline = match use_for {
-            Use::Write => driver::Offline::open(&settings.data).await?,
-            Use::Read | Use::Show | Use::Examine => driver::Offline::open_to_read(&settings.data).await?,
-        };
-        Ok(Self { offline, mesh: settings.mesh, bound })
-    }
-
-    /// Tries for a moment to hand on what nobody has seen. That nobody answers is no failure: it is why
-    /// commands work without. That the fleet has ended this device's membership is one.
-    async fn try_contact(self) -> Result<Option<Synced>, Failure> {
-        let _progress = Progress::spinner("looking for other members");
-        let wait = self.bound.map_or(CONTACT, |bound| bound.left().min(CONTACT));
-        match self.offline.contact(wait, self.mesh).await.map_err(Failure::from) {
-            Ok(synced) => Ok(Some(synced)),
-            Err(failure) if failure.exit == Exit::Denied => Err(failure),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// After a write, the last thing done with the folder.
-    async fn hand_on(self, written: &mut Written) -> Result<(), Failure> {
-        if written.others > 0
-            && written.seen_by == 0
-            && let Some(synced) = self.try_contact().await?
-            && synced.unseen == 0
-        {
-            written.seen_by = synced.agreed.max(1);
-        }
-        Ok(())
-    }
-
-    /// What is known of a function here.
-    pub(crate) async fn function(&mut self, name: &str) -> Result<FunctionDetail, Failure> {
-        Ok(self.offline.function(name).await?)
-    }
-
-    /// Refused where this device knows that it is no member any more: nobody would take its call.
-    pub(crate) async fn must_belong(&mut self) -> Result<(), Failure> {
-        // Where blocks are lost, its admission may be among them.
-        match self.offline.whoami().await?.member || !self.offline.problems().is_empty() {
-            true => Ok(()),
-            false => Err(no_member(&self.offline.status().await?)),
-        }
-    }
-
-    /// Calls a function on the nearest member.
-    pub(crate) async fn call(&self, request: CallRequest) -> Result<Answer, Failure> {
-        let (device, peers) = self.offline.dialing()?;
-        let client = osiris_client::Client::connect(device, &peers).await.map_err(uncalled)?;
-        let reply = client.request(request).await;
-        client.close().await;
-        let reply = reply.map_err(uncalled)?;
-        let headers = reply.headers.iter().filter_map(|(name, value)| {
-            let name = http::HeaderName::try_from(name).ok()?;
-            Some((name, http::HeaderValue::from_bytes(value).ok()?))
-        });
-        Ok(Answer { status: reply.status, headers: headers.collect(), body: reply.body })
-    }
-}
-
-/// What is said to a device whose membership has ended.
-pub(crate) fn no_member(status: &Status) -> Failure {
-    let why = status.problems.first().map_or("This device is no member of the fleet.", String::as_str);
-    let sentence = why.strip_suffix(JOIN_AGAIN).unwrap_or(why).trim_end();
-    Failure::new(Exit::Denied, sentence).next(JOIN_AGAIN)
-}
-
-/// Whether a member that can be reached says that this device's membership has ended: then how.
-pub(crate) async fn ended(settings: &Settings, patience: Patience) -> Option<Failure> {
-    let replica = Replica::open(settings, Some(patience), Use::Write).await.ok()?;
-    replica.try_contact().await.err()
-}
-
-fn uncalled(error: ClientError) -> Failure {
-    let exit = match error {
-        ClientError::Timeout { .. } => Exit::TimedOut,
-        ClientError::Invalid(_) => Exit::Usage,
-        _ => Exit::Failed,
-    };
-    let next = if error.certainly_not_started() {
-        "start the node of this folder with `osiris up`, or check that another member can be reached"
-    } else {
-        "find out whether it was performed before you call again"
-    };
-    let failure =
-        Failure::new(exit, format!("No node runs here, and the call of another member failed: {error}."))
-            .next(next);
-    match error {
-        ClientError::NotTaken { .. } => failure.for_lack_of_node(),
-        _ => failure,
-    }
-}
-
 impl Backend {
     /// The node or the replica, to write with.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, Failure> {
@@ -191,6 +67,11 @@ impl Backend {
     /// The same, for a command that has begun to use up its time.
     pub(crate) async fn open_before(settings: &Settings, patience: Patience) -> Result<Self, Failure> {
         Self::open_for(settings, Some(patience), Use::Write).await
+    }
+
+    /// The same to meet other members with: nothing is written before.
+    pub(crate) async fn open_to_meet(settings: &Settings, timeout: Duration) -> Result<Self, Failure> {
+        Self::open_for(settings, Some(Patience::exactly(timeout)), Use::Meet).await
     }
 
     /// The same to call with: nothing is written.
@@ -218,12 +99,16 @@ impl Backend {
             }
         };
         let out = Out::new(settings.output);
-        if matches!(use_for, Use::Write | Use::Read) {
+        if !matches!(use_for, Use::Show | Use::Examine) {
             replica.offline.problems().iter().for_each(|problem| out.warn(problem));
         }
         if use_for != Use::Examine {
             replica.offline.warnings().iter().for_each(|warning| out.warn(warning));
         }
+        let replica = match use_for {
+            Use::Write => replica.after_contact(settings).await?,
+            _ => replica,
+        };
         Ok(Self::Replica(Box::new(replica)))
     }
 
@@ -251,7 +136,7 @@ impl Backend {
             if status.unseen > 0 && status.members > 1 {
                 drop(backend);
                 // What comes of it is in the ledger, where it is read; that it cannot be opened is said then.
-                if let Ok(replica) = Replica::open(settings, None, Use::Write).await {
+                if let Ok(replica) = Replica::open(settings, None, Use::Meet).await {
                     let _ = replica.try_contact().await;
                 }
                 return Ok(Self::Replica(Box::new(Replica::open(settings, None, use_for).await?)));

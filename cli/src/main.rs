@@ -10,6 +10,7 @@ mod input;
 mod notify;
 mod output;
 mod project;
+mod replica;
 mod user_key;
 
 use std::process::ExitCode;

@@ -283,6 +283,35 @@ fn a_device_leaves_without_a_node_and_the_others_hear_of_it() {
     guest.fails(&["sync"], 4, "This device left the fleet on 20");
 }
 
+/// What others did since this device met them last is taken in before it writes: else its deploy would lose against
+/// theirs, and its revocation would miss what they gave.
+#[test]
+fn what_is_written_without_a_node_speaks_of_the_fleet_as_it_is() {
+    let (home, _node) = founder();
+    let guest = joined(&home, "guest");
+    home.written(&["role", "grant", "guest", "operator"]);
+    // Nobody is there to see what is deployed meanwhile.
+    for _ in 0..3 {
+        home.deploy("f", 5);
+    }
+    home.deploy("g", 5);
+    std::fs::write(guest.0.path().join("b.wasm"), osiris_examples::SUMMARY_V2).expect("written");
+    let deployed = guest.json(&["deploy", "b.wasm", "--name", "f"]);
+    assert_eq!(deployed["revision"], 4, "{deployed}");
+    let row = |home: &Home| home.json(&["ls"])[0].clone();
+    assert!(
+        (0..1_200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            row(&home)["revision"] == 4
+        }),
+        "what was deployed last is live: {}",
+        row(&home)
+    );
+    assert_eq!(row(&home)["concurrent"], false);
+    guest.done(&["remove", "g"]);
+    assert!(!home.has_function("g"));
+}
+
 #[test]
 fn the_last_member_that_leaves_hears_what_that_means() {
     let home = Home::new();

@@ -10,12 +10,13 @@ use osiris_protocol::error::ErrorBody;
 use osiris_protocol::limits::{CALL_BODY_BYTES_MAX, CALL_DEADLINE_MS_MAX};
 
 use crate::args::CallArgs;
-use crate::backend::{self, Backend, Replica};
+use crate::backend::Backend;
 use crate::client::{Answer, Client, Patience, refusal};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::input;
 use crate::output::{Format, Out, human, progress::Progress};
+use crate::replica::{self, Replica};
 
 pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     // What is read counts, too: a pipe may be slow.
@@ -28,7 +29,7 @@ pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Resul
             // Members turn away whom they know to be none. One of them can tell why.
             Err(failure) if failure.node_gone => {
                 drop(replica);
-                return Err(backend::ended(settings, patience).await.unwrap_or(failure));
+                return Err(replica::ended(settings, patience).await.unwrap_or(failure));
             }
             answer => answer?,
         },
@@ -128,7 +129,7 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
     if Exit::of_status(answer.status) != Exit::Done && says_node(&answer) {
         let status: Status = client.get("/v1/status").await?;
         if status.state == NOT_A_MEMBER {
-            return Err(backend::no_member(&status));
+            return Err(replica::no_member(&status));
         }
     }
     Ok(answer)

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
+use crate::replica;
 
 #[derive(Serialize)]
 struct Addresses {
@@ -156,10 +157,10 @@ fn blocks(status: &Status) -> String {
 
 /// `osiris sync`.
 pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let mut backend = Backend::open_within(settings, wait.timeout).await?;
+    let mut backend = Backend::open_to_meet(settings, wait.timeout).await?;
     let status = backend.status().await?;
     if status.members == 0 && !status.problems.is_empty() {
-        return Err(backend::no_member(&status));
+        return Err(replica::no_member(&status));
     }
     let synced = backend.sync(wait.timeout).await?;
     let facts = vec![
