@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use osiris_fleet::{
     api,
     driver::{Addresses, DriverError, InitOptions, JoinOptions, RunOptions, init, join, run, socket_path},
+    node::Retain,
 };
 use osiris_protocol::PeerAddr;
 use serde::{Serialize, de::DeserializeOwned};
@@ -79,6 +80,7 @@ impl Folder {
             token_file: None,
             gossip,
             machines: 0,
+            retain: Retain::All,
         };
         let (ready, is_ready) = oneshot::channel();
         let running = tokio::spawn(run(options, move |addresses| {
