@@ -372,8 +372,8 @@ impl<D: Disk> Store<D> {
         pages: &'a [BlobHash],
         entries: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<(), Poisoned> {
-        if let Some(poisoned) = &self.poisoned {
-            return Err(poisoned.clone());
+        if let Some(poisoned) = self.poisoned.clone() {
+            return Err(poisoned);
         }
         // Until the new head is there, the old one is seen to be an earlier generation's.
         let header = Header { generation: self.header.generation.wrapping_add(1), ..self.header };

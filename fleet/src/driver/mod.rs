@@ -32,6 +32,7 @@ mod users;
 mod verify;
 mod voters;
 
+pub use crate::archive::Archived;
 pub use archive::{archive, verify_archive};
 pub use error::DriverError;
 pub use folder::{device, is_in_use, socket_path};

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use osiris_ledger::{BlobHash, Mono, Now, Page, Role, SealedPage, limits};
+use osiris_ledger::{Author, BlobHash, Mono, Now, Page, Role, SealedPage, limits};
 
 use super::{Effect, Node, QUIET};
 
@@ -200,7 +200,10 @@ impl Node {
             self.effects.push_back(Effect::ReadPage(hash));
             return;
         }
-        let from: Vec<_> = sealed.by.iter().copied().filter(|member| *member != self.me).collect();
+        // Who sealed it had it then; whoever is connected may have it now.
+        let connected = self.sync.peers().map(|peer| Author(peer.to_bytes()));
+        let mut from: Vec<_> = sealed.by.iter().copied().filter(|member| *member != self.me).collect();
+        from.extend(connected.filter(|member| !sealed.by.contains(member)));
         self.effects.push_back(Effect::Fetch { hash, size: sealed.size.into(), from });
     }
 

@@ -71,6 +71,11 @@ impl Folder {
 
     /// Starts a node, with or without gossip.
     pub(crate) async fn up_with(&self, gossip: bool) -> Result<Node, DriverError> {
+        self.up_as(gossip, Retain::All).await
+    }
+
+    /// Starts a node that keeps all blocks, or current ones alone.
+    pub(crate) async fn up_as(&self, gossip: bool, retain: Retain) -> Result<Node, DriverError> {
         let options = RunOptions {
             data: self.path().to_owned(),
             socket: socket_path(self.path(), None),
@@ -80,7 +85,7 @@ impl Folder {
             token_file: None,
             gossip,
             machines: 0,
-            retain: Retain::All,
+            retain,
         };
         let (ready, is_ready) = oneshot::channel();
         let running = tokio::spawn(run(options, move |addresses| {
