@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
-use osiris_fleet::manifest::Replicas;
+use osiris_fleet::{manifest::Replicas, node::Retain};
+use serde::Deserialize;
 
 use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
@@ -69,6 +70,29 @@ pub(crate) struct NodeArgs {
     /// File with the token that HTTP callers must present
     #[arg(long, env = "OSIRIS_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
+    /// What is kept of the oldest blocks once more than two thirds of the voters sealed a page of them: all, or
+    /// current, which is a summary of each without its signature. Default: all
+    #[arg(long, env = "OSIRIS_RETAIN", value_name = "WHAT", value_enum)]
+    pub(crate) retain: Option<RetainWord>,
+}
+
+/// What is kept of blocks that sealed pages list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RetainWord {
+    /// Every block, with its signature.
+    All,
+    /// Summaries.
+    Current,
+}
+
+impl RetainWord {
+    pub(crate) fn retain(self) -> Retain {
+        match self {
+            Self::All => Retain::All,
+            Self::Current => Retain::Current,
+        }
+    }
 }
 
 /// How long a write waits for another member.
@@ -509,6 +533,44 @@ Examples:
 Nothing is changed. Where no node runs, the folder itself is looked into, and may be on a medium that cannot be
 written to; every problem is said with its file, record and byte, and with what to do.")]
     Verify(VerifyArgs),
+    /// Keep all blocks and pages that are here in a file, or check such a file
+    #[command(after_help = "\
+Examples:
+  osiris ledger archive ledger-2026-11.osiris
+  osiris ledger archive --verify ledger-2026-11.osiris && echo sound
+
+The file needs no key and no node to be checked: every block is judged as if a stranger had sent it, and every page by
+the voters' seals. A file that is there is left alone.")]
+    Archive(ArchiveArgs),
+    /// Show or say who seals pages, by which the oldest blocks may be dropped
+    #[command(after_help = "\
+Examples:
+  osiris ledger voters
+  osiris role grant till-1 voter
+  osiris ledger voters --set till-1,till-2,roof
+
+Before anybody is named the founding device alone seals. More than two thirds of those that are named have to seal a
+page, so with three named all three must. A voter seals only with the role voter.")]
+    Voters(VotersArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveArgs {
+    /// The archive
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Check it instead of making it
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VotersArgs {
+    /// From now on these seal: labels, or starts of keys, as `osiris nodes` prints them. It needs the role admin
+    #[arg(long, value_name = "MEMBER", value_delimiter = ',')]
+    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Clone, Copy, Debug, Args)]

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::Method;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
-    RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked,
-    UserRow, Verified, Whoami, Written,
+    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NameVoters, NodeRow, Recover, Recovered,
+    Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply,
+    UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -31,6 +31,7 @@ const DEPLOYED: &str = "osiris ledger log";
 const INVITED: &str = "osiris invite ls";
 const MEMBERS: &str = "osiris nodes";
 const USERS: &str = "osiris user ls";
+const VOTERS: &str = "osiris ledger voters";
 const LEASES: &str = "osiris lease ls";
 
 /// Where the node of a data folder listens.
@@ -400,6 +401,28 @@ impl Backend {
             }
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.limit_leases(limit).await?;
+                replica.hand_on(&mut written).await?;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn voters(&mut self) -> Result<Voters, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/voters").await,
+            Self::Replica(replica) => Ok(replica.offline.voters()),
+        }
+    }
+
+    pub(crate) async fn name_voters(self, name: NameVoters) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => {
+                let patience = client.patience().records(VOTERS);
+                let name = NameVoters { timeout_ms: millis(patience.left()), ..name };
+                client.post("/v1/voters", &name, patience).await
+            }
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.name_voters(name).await?;
                 replica.hand_on(&mut written).await?;
                 Ok(written)
             }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::args::{Global, NodeArgs};
+use osiris_fleet::node::Retain;
+
+use crate::args::{Global, NodeArgs, RetainWord};
 use crate::exit::Failure;
 use crate::output::Format;
 
@@ -42,6 +44,8 @@ pub(crate) struct NodeSettings {
     pub(crate) advertise: Vec<SocketAddr>,
     /// File with the token of HTTP callers.
     pub(crate) token_file: Option<PathBuf>,
+    /// What is kept of blocks that sealed pages list.
+    pub(crate) retain: Retain,
 }
 
 /// `DATA/config.toml`: the flags' names as keys.
@@ -53,6 +57,7 @@ struct File {
     advertise: Vec<SocketAddr>,
     token_file: Option<PathBuf>,
     output: Option<Format>,
+    retain: Option<RetainWord>,
 }
 
 /// What the environment says about folders.
@@ -133,7 +138,8 @@ impl Settings {
             (None, Some(file)) => Some(self.data.join(file)),
             (None, None) => None,
         };
-        Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file })
+        let retain = flags.retain.or(self.file.retain).map_or(Retain::All, RetainWord::retain);
+        Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file, retain })
     }
 }
 

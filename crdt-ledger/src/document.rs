@@ -56,6 +56,11 @@ impl Document {
         Self { left_out: true, ..Self::default() }
     }
 
+    /// An empty one of the same kind.
+    pub(crate) fn another(&self) -> Self {
+        Self { left_out: self.left_out, ..Self::default() }
+    }
+
     /// Takes a block, to be applied later. Blocks at or above their chain's fork have no place here.
     pub(crate) fn add(&mut self, block: &Arc<Block>, fork: Option<u64>) {
         if self.left_out || self.stale || fork.is_some_and(|fork| block.seq() >= fork) {

@@ -55,11 +55,14 @@ pub const HEAD_BYTES: usize = 8 + 8 + CHECK + CHECK;
 pub enum Kind {
     /// An entry of the ledger.
     Block = 1,
+    /// The name of a page of summaries, 32 bytes: blocks that it lists may be here by it alone. The page's bytes are
+    /// kept elsewhere, and are durable before this is.
+    Page = 2,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        (byte == Self::Block as u8).then_some(Self::Block)
+        [Self::Block, Self::Page].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -109,10 +112,18 @@ impl Head {
     /// # Panics
     /// If a payload has [`limits::RECORD_BYTES_MAX`] bytes or more: nothing that large is made.
     pub fn write_group<'a>(&mut self, payloads: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+        self.write_records(payloads.into_iter().map(|payload| (Kind::Block, payload)))
+    }
+
+    /// [`Head::write_group`], of records of any kind.
+    ///
+    /// # Panics
+    /// As [`Head::write_group`].
+    pub fn write_records<'a>(&mut self, records: impl IntoIterator<Item = (Kind, &'a [u8])>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (place, payload) in payloads.into_iter().enumerate() {
+        for (place, (kind, payload)) in records.into_iter().enumerate() {
             let place = u32::try_from(place).expect("a group fits into memory");
-            self.write_record(place, Kind::Block, payload, &mut bytes);
+            self.write_record(place, kind, payload, &mut bytes);
         }
         bytes
     }
@@ -163,10 +174,22 @@ fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
 /// As [`Head::write_group`].
 #[must_use]
 pub fn write<'a>(header: &Header, payloads: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Head) {
+    write_all(header, payloads.into_iter().map(|payload| (Kind::Block, payload)))
+}
+
+/// [`write`], of records of any kind.
+///
+/// # Panics
+/// As [`Head::write_group`].
+#[must_use]
+pub fn write_all<'a>(
+    header: &Header,
+    records: impl IntoIterator<Item = (Kind, &'a [u8])>,
+) -> (Vec<u8>, Head) {
     let mut head = Head::empty(header);
     let mut bytes = [MAGIC.as_slice(), &header.tail()].concat();
-    for payload in payloads {
-        bytes.extend(head.write_group([payload]));
+    for record in records {
+        bytes.extend(head.write_records([record]));
     }
     (bytes, head)
 }

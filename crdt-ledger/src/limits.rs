@@ -69,7 +69,7 @@ pub const PAGE_MARGIN_DEPTH: u64 = 256;
 /// Bytes of one record of the journal (kind and payload).
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
 /// Generations of a journal that are tried, from 0, where its header is damaged and no head file says which.
-pub const JOURNAL_GENERATIONS_TRIED: u32 = 64;
+pub const JOURNAL_GENERATIONS_TRIED: u32 = 4_096;
 
 /// Bytes of a row of counters. Fits one message of gossip.
 pub const ROW_BYTES_MAX: usize = 16 << 10;

@@ -112,6 +112,7 @@ pub struct Page {
     rows: Vec<Row>,
     links: Vec<u32>,
     fleet: FleetId,
+    bytes: u32,
 }
 
 /// A summary in its page.
@@ -200,10 +201,9 @@ impl Page {
 
     fn checked(wire: Wire, bytes: Option<&[u8]>) -> Result<Self, PageError> {
         check_lists(&wire).ok_or(PageError::Lists)?;
-        let hash = match bytes {
-            Some(bytes) => blake3::hash(bytes),
-            None => blake3::hash(&codec::encode(&wire)),
-        };
+        let named = |bytes: &[u8]| (blake3::hash(bytes), bytes.len());
+        let (hash, bytes) = bytes.map_or_else(|| named(&codec::encode(&wire)), named);
+        let bytes = u32::try_from(bytes).map_err(|_| PageError::Lists)?;
         let mut links = Vec::new();
         let mut rows = Vec::with_capacity(wire.rows.len());
         for row in &wire.rows {
@@ -224,7 +224,7 @@ impl Page {
         links.shrink_to_fit();
         let chains = wire.chains.into_iter().map(|chain| chain.0).collect();
         let hash = BlobHash(*hash.as_bytes());
-        Ok(Self { hash, outside: wire.outside, chains, rows, links, fleet: wire.fleet })
+        Ok(Self { hash, outside: wire.outside, chains, rows, links, fleet: wire.fleet, bytes })
     }
 
     /// The page's bytes.
@@ -246,6 +246,12 @@ impl Page {
     #[must_use]
     pub fn hash(&self) -> BlobHash {
         self.hash
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.bytes
     }
 
     /// How many summaries it lists.

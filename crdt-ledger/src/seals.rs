@@ -120,9 +120,12 @@ impl Ledger {
     #[must_use]
     pub fn seal_of(&self, voter: &Author, page: &Page) -> Option<Payload> {
         let voters = self.voters().filter(|voters| voters.devices.contains(voter))?;
-        let size = u32::try_from(page.encode().len()).ok()?;
         let holds_all = self.confirm(page) == Ok(page.rows());
-        holds_all.then_some(Payload::Sealed(Sealed { voters: voters.id, page: page.hash(), size }))
+        holds_all.then_some(Payload::Sealed(Sealed {
+            voters: voters.id,
+            page: page.hash(),
+            size: page.size(),
+        }))
     }
 
     /// Whether every page by which blocks are here is sealed by what counts here, and nothing of them breaks

@@ -520,6 +520,7 @@ def check_frames(vectors, ledger):
         said[row["what"]] = (name, value)
     assert said["digest"] == ("digest", ledger.digest()), "the digest frame"
     assert said["receipt"] == ("receipt", [ledger.fleet]), "the receipt frame"
+    assert said["pages"] == ("pages", [[bytes([7] * 32), 1_000]]), "the pages frame"
     tips = ledger.tips()
     actors = sorted(tips)
     assert said["gaps of an empty replica"] == ("gaps", [[actor, []] for actor in actors]), "the gaps"

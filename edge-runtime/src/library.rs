@@ -281,10 +281,16 @@ impl Library {
         Ok(())
     }
 
+    /// Where a blob of a library's folder is, or would be, whether or not the library is open.
+    #[must_use]
+    pub fn path_in(dir: &Path, hash: ComponentHash) -> PathBuf {
+        dir.join(format!("{hash}.{BLOB_ENDING}"))
+    }
+
     /// Where a blob is, or would be. The path stays valid until the blob is removed.
     #[must_use]
     pub fn path(&self, hash: ComponentHash) -> PathBuf {
-        self.dir.join(format!("{hash}.{BLOB_ENDING}"))
+        Self::path_in(&self.dir, hash)
     }
 
     /// Whether the blob is here. Its bytes are checked when it is read.

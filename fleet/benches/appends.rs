@@ -56,7 +56,7 @@ fn appends(journal: &mut JournalThread, next: &mut u64, blocks: &[Arc<Block>], w
     let send = |journal: &JournalThread, next: &mut u64| {
         *next += 1;
         let block = &blocks[usize::try_from(*next).expect("few") % blocks.len()];
-        let group = Group { number: *next, blocks: vec![Arc::clone(block)] };
+        let group = Group { number: *next, blocks: vec![Arc::clone(block)], pages: Vec::new(), anew: false };
         journal.groups.blocking_send(group).expect("the journal's thread runs");
     };
     let (start, first) = (Instant::now(), *next);

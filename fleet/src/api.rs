@@ -33,6 +33,8 @@
 //! | `POST /v1/roles/revoke` | [`RoleChange`] → [`RolesChanged`] |
 //! | `GET /v1/leases` | → [`Leases`] |
 //! | `POST /v1/leases/limit` | [`LeaseLimit`] → [`Written`] |
+//! | `GET /v1/voters` | → [`Voters`] |
+//! | `POST /v1/voters` | [`NameVoters`] → [`Written`] |
 //! | `GET /v1/recovery` | → [`Recovery`] |
 //! | `POST /v1/recovery` | [`Recover`] → [`Recovered`] |
 //!
@@ -137,6 +139,10 @@ pub struct Status {
     pub blocks: u64,
     /// Blocks that wait for others.
     pub early: u64,
+    /// What is kept of blocks that sealed pages list: `all`, or `current`, which is summaries.
+    pub retain: String,
+    /// Blocks that are here as summaries alone.
+    pub summaries: u64,
     /// Active members of the fleet.
     pub members: u64,
     /// Members connected now.
@@ -862,6 +868,43 @@ pub struct LeaseLimit {
     /// Whether one may be made without contact to a majority of the voters.
     #[serde(default)]
     pub minority: bool,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Who seals pages of summaries, and which pages there are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Voters {
+    /// The `voters` block that names them, or the genesis block before the first; hex.
+    pub block: String,
+    /// Whether nobody was named yet: then the founding device alone seals.
+    pub founder: bool,
+    /// The devices, ascending by key.
+    pub voters: Vec<VoterRow>,
+    /// Pages that more than two thirds of the voters of one block sealed.
+    pub sealed: u64,
+    /// Pages that fewer sealed.
+    pub proposed: u64,
+}
+
+/// A device that is named as a voter.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VoterRow {
+    /// Its key, hex.
+    pub device: String,
+    /// Its name.
+    pub label: String,
+    /// Whether it is a member and holds the role `voter`. Without, it is counted among the voters and cannot seal.
+    pub able: bool,
+    /// Pages that it sealed.
+    pub sealed: u64,
+}
+
+/// Says who seals pages from now on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NameVoters {
+    /// Keys of active members, hex: 1 to 64, each once.
+    pub devices: Vec<String>,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,
 }

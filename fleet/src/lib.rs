@@ -5,6 +5,7 @@
 //! a [`disk`], and [`sim`] models what a node runs on.
 
 pub mod api;
+pub mod archive;
 pub mod date;
 pub mod disk;
 #[cfg(feature = "driver")]

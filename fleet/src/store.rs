@@ -13,8 +13,8 @@
 use std::{cmp::Ordering, fmt, io, path::Path};
 
 use osiris_ledger::{
-    FleetId,
-    journal::{self, Damage, HEAD_BYTES, Head, Header, HeaderError, Scan},
+    BlobHash, FleetId,
+    journal::{self, Damage, HEAD_BYTES, Head, Header, HeaderError, Kind, Scan},
 };
 
 use crate::disk::{Disk, PART, replace};
@@ -90,6 +90,8 @@ pub struct Recovered {
     pub fleet: FleetId,
     /// Entries in the order in which they were written.
     pub entries: Vec<Vec<u8>>,
+    /// Pages by which further blocks are here.
+    pub pages: Vec<BlobHash>,
     /// What follows the last whole record.
     pub torn_tail: Option<Damage>,
     /// Changed since it was written.
@@ -153,7 +155,10 @@ impl<'a> Files<'a> {
         let header = header_damaged.then_some(header);
         Recovered {
             fleet: self.scan.header.fleet,
-            entries: self.scan.records.iter().map(|record| record.payload.to_vec()).collect(),
+            entries: of_kind(&self.scan, Kind::Block).map(<[u8]>::to_vec).collect(),
+            pages: of_kind(&self.scan, Kind::Page)
+                .filter_map(|name| name.try_into().ok().map(BlobHash))
+                .collect(),
             torn_tail: self.scan.torn_tail,
             damage: header.into_iter().chain(self.scan.damage.iter().copied()).collect(),
             lost_end: self.lost_end(),
@@ -163,6 +168,19 @@ impl<'a> Files<'a> {
             kept_cut: None,
         }
     }
+}
+
+fn of_kind<'a>(scan: &Scan<'a>, kind: Kind) -> impl Iterator<Item = &'a [u8]> {
+    scan.records.iter().filter(move |record| record.kind == kind).map(|record| record.payload)
+}
+
+/// Records of entries and of pages, entries first: a journal's first record is the fleet's first block.
+fn records<'a>(
+    pages: &'a [BlobHash],
+    entries: impl IntoIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = (Kind, &'a [u8])> {
+    let entries = entries.into_iter().map(|entry| (Kind::Block, entry));
+    entries.chain(pages.iter().map(|page| (Kind::Page, page.0.as_slice())))
 }
 
 /// Reads a journal without changing anything. Where it is being written, its last record may look torn.
@@ -201,7 +219,8 @@ impl<D: Disk> Store<D> {
             Some(_) => disk.remove(HEAD).and_then(|()| disk.sync_folder()),
             None => Ok(()),
         };
-        let made = forget(&mut disk).and_then(|()| make(&mut disk, &header, entries.iter().copied()));
+        let made =
+            forget(&mut disk).and_then(|()| make(&mut disk, &header, records(&[], entries.iter().copied())));
         Ok(Self::at(disk, header, made.map_err(StoreError::Write)?))
     }
 
@@ -265,7 +284,7 @@ impl<D: Disk> Store<D> {
             let entries = found.entries.iter().map(Vec::as_slice);
             // Until the new head is there, the old one is seen to be an earlier generation's.
             self.header.generation = self.header.generation.wrapping_add(1);
-            self.head = make(&mut self.disk, &self.header, entries)?;
+            self.head = make(&mut self.disk, &self.header, records(&found.pages, entries))?;
             self.head_file_bytes = (journal::HEADER_BYTES + HEAD_BYTES) as u64;
             return Ok(());
         }
@@ -304,11 +323,27 @@ impl<D: Disk> Store<D> {
     /// # Panics
     /// If an entry is larger than a record may be.
     pub fn append<'a>(&mut self, entries: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Poisoned> {
+        self.append_with(&[], entries)
+    }
+
+    /// [`Store::append`], with the names of pages by which further blocks are here from now on. Their bytes have to
+    /// be durable already.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    ///
+    /// # Panics
+    /// As [`Store::append`].
+    pub fn append_with<'a>(
+        &mut self,
+        pages: &'a [BlobHash],
+        entries: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Poisoned> {
         if let Some(poisoned) = &self.poisoned {
             return Err(poisoned.clone());
         }
         let mut head = self.head;
-        let bytes = head.write_group(entries);
+        let bytes = head.write_records(records(pages, entries));
         if bytes.is_empty() {
             return Ok(());
         }
@@ -321,6 +356,36 @@ impl<D: Disk> Store<D> {
             self.poison(&error);
         }
         Ok(())
+    }
+
+    /// Writes the journal again as its next generation, with these pages and entries alone. A power cut at any step
+    /// leaves the whole old journal or the whole new one. What the new one leaves out has to be listed by its pages,
+    /// whose bytes have to be durable already.
+    ///
+    /// # Errors
+    /// As [`Store::append`]: what was acknowledged before is in the old journal, or in the new one.
+    ///
+    /// # Panics
+    /// As [`Store::append`].
+    pub fn rewrite<'a>(
+        &mut self,
+        pages: &'a [BlobHash],
+        entries: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Poisoned> {
+        if let Some(poisoned) = self.poisoned.clone() {
+            return Err(poisoned);
+        }
+        // Until the new head is there, the old one is seen to be an earlier generation's.
+        let header = Header { generation: self.header.generation.wrapping_add(1), ..self.header };
+        match make(&mut self.disk, &header, records(pages, entries)) {
+            Ok(head) => {
+                (self.header, self.head, self.head_unsynced) = (header, head, false);
+                self.head_file_bytes = (journal::HEADER_BYTES + HEAD_BYTES) as u64;
+                Ok(())
+            }
+            // Which of the two journals has the name is not known, so nothing is cut off it.
+            Err(error) => Err(self.poisoned.insert(Poisoned { reason: error.to_string() }).clone()),
+        }
     }
 
     fn write_head(&mut self) -> io::Result<()> {
@@ -377,9 +442,9 @@ impl<D: Disk> Store<D> {
 fn make<'a>(
     disk: &mut impl Disk,
     header: &Header,
-    entries: impl IntoIterator<Item = &'a [u8]>,
+    records: impl IntoIterator<Item = (Kind, &'a [u8])>,
 ) -> io::Result<Head> {
-    let (bytes, head) = journal::write(header, entries);
+    let (bytes, head) = journal::write_all(header, records);
     replace(disk, JOURNAL, &bytes)?;
     replace(disk, HEAD, &journal::write_head_file(header, &head))?;
     Ok(head)

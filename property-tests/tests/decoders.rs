@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use osiris_fleet::manifest::Manifest;
 use osiris_ledger::{
-    Author, Ledger,
+    Author, BlobHash, Ledger,
     counter::{Figures, RowWriter},
     journal::{self, Header},
 };
@@ -214,6 +214,7 @@ fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("part", Frame::Part(false, [255; 32].to_vec().into(), ledger.vector(false))),
                 ("gaps", Frame::Gaps(gaps)),
                 ("blocks", Frame::Blocks(entries, false)),
+                ("pages", Frame::Pages(vec![(BlobHash([7; 32]), 1_000)])),
                 ("receipt", Frame::Receipt(vec![blocks[0].id()])),
             ];
             frames.into_iter().map(|(name, frame)| (name, frame.encode())).collect()

@@ -344,6 +344,7 @@ fn frames(ledger: &mut Ledger) -> Value {
         ("the part of one bucket", part),
         ("gaps of an empty replica", Frame::Gaps(gaps)),
         ("two blocks, and there are more", Frame::Blocks(entries, true)),
+        ("pages", Frame::Pages(vec![(BlobHash([7; 32]), 1_000)])),
         ("receipt", Frame::Receipt(vec![blocks[0].id()])),
     ];
     let row = |(what, frame): (&str, Frame)| {

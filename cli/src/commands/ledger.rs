@@ -1,18 +1,21 @@
-//! `osiris ledger log` and `ledger verify`.
+//! `osiris ledger log`, `ledger verify` and `ledger archive`.
 
 use osiris_fleet::api::Log;
+use serde::Serialize;
 
-use crate::args::{LedgerCommand, LogArgs, VerifyArgs};
-use crate::backend::{self, Backend};
+use crate::args::{ArchiveArgs, LedgerCommand, LogArgs, VerifyArgs};
+use crate::backend::{self, Backend, driver, must_be_member};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::human::Moment;
 use crate::output::table::{Cell, Tone, printable};
-use crate::output::{Out, human};
+use crate::output::{Out, human, progress::Progress};
 
 pub(crate) async fn run(command: &LedgerCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match command {
         LedgerCommand::Log(args) => log(args, settings, out).await,
+        LedgerCommand::Archive(args) => archive(args, settings, out),
+        LedgerCommand::Voters(args) => super::voters::run(args, settings, out).await,
         LedgerCommand::Verify(args) => verify(*args, settings, out).await,
     }
 }
@@ -70,4 +73,44 @@ async fn verify(args: VerifyArgs, settings: &Settings, out: Out) -> Result<Exit,
         out.note(&printable(&format!("next: {}", problem.next)));
     }
     Ok(if sound { Exit::Done } else { Exit::Failed })
+}
+
+#[derive(Serialize)]
+struct Archive {
+    file: String,
+    fleet: String,
+    blocks: u64,
+    summaries: u64,
+    pages: u64,
+    view: String,
+}
+
+fn archive(args: &ArchiveArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    let progress = Progress::spinner("checking the archive");
+    let archived = match args.verify {
+        true => driver::verify_archive(&args.file)?,
+        false => {
+            must_be_member(&settings.data)?;
+            driver::archive(&settings.data, &args.file)?
+        }
+    };
+    drop(progress);
+    let archive = Archive {
+        file: args.file.display().to_string(),
+        fleet: archived.fleet.to_string(),
+        blocks: archived.blocks,
+        summaries: archived.summaries,
+        pages: archived.pages,
+        view: archived.view,
+    };
+    let facts = vec![
+        ("file", Cell::new(&archive.file)),
+        ("fleet", Cell::new(&archive.fleet)),
+        ("blocks", Cell::new(archive.blocks.to_string())),
+        ("summaries", Cell::new(format!("{} in {}", archive.summaries, human::count(archive.pages, "page")))),
+        ("view", Cell::new(&archive.view)),
+        ("result", Cell::new("all is well").tone(Tone::Good)),
+    ];
+    out.facts(&archive, facts)?;
+    Ok(Exit::Done)
 }

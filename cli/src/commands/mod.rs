@@ -17,13 +17,14 @@ mod service;
 mod sim;
 mod top;
 mod user;
+mod voters;
 
 use std::time::Instant;
 
 use clap::CommandFactory;
 use osiris_fleet::api::Written;
 
-use crate::args::{Cli, Command, InviteCommand, UserCommand};
+use crate::args::{Cli, Command, InviteCommand, LedgerCommand, UserCommand};
 use crate::backend::{HANDOVER, LOOK};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
@@ -50,7 +51,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::Nodes
         | Command::Ls
         | Command::Describe(_)
-        | Command::Ledger(_)
+        | Command::Ledger(LedgerCommand::Log(_) | LedgerCommand::Verify(_))
         | Command::Whoami
         | Command::Ticket => true,
         Command::Invite(args) => matches!(args.command, Some(InviteCommand::Ls)),

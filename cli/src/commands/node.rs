@@ -41,6 +41,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         token_file: node.token_file,
         gossip: true,
         machines: args.machines,
+        retain: node.retain,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {
@@ -137,6 +138,7 @@ pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failur
     if !offline {
         facts.extend([
             ("calls", Cell::new(format!("{} running, {} waiting", status.in_flight, status.backlog))),
+            ("retains", Cell::new(&status.retain)),
             ("http", Cell::new(&status.http)),
             ("mesh", Cell::new(human::list(&status.mesh))),
             ("up for", Cell::new(human::seconds(status.uptime_s))),
@@ -149,10 +151,14 @@ pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failur
 }
 
 fn blocks(status: &Status) -> String {
-    match status.early {
-        0 => status.blocks.to_string(),
-        early => format!("{}, and {early} that wait for others", status.blocks),
+    let mut blocks = status.blocks.to_string();
+    if status.summaries > 0 {
+        blocks.push_str(&format!(", {} of them summaries", status.summaries));
     }
+    if status.early > 0 {
+        blocks.push_str(&format!(", and {} that wait for others", status.early));
+    }
+    blocks
 }
 
 /// `osiris sync`.

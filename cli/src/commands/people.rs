@@ -113,7 +113,7 @@ fn recovery_key(file: Option<&Path>, within: Duration) -> Result<Zeroizing<Strin
 }
 
 /// The one member with this label, or whose key starts so. Past members are looked at last.
-fn find(rows: &[NodeRow], name: &str) -> Result<NodeRow, Failure> {
+pub(super) fn find(rows: &[NodeRow], name: &str) -> Result<NodeRow, Failure> {
     let key = name.to_ascii_lowercase();
     let is_start = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
     let fits = |row: &&NodeRow| row.label == name || (is_start && row.device.starts_with(&key));

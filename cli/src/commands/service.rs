@@ -107,6 +107,9 @@ fn unit(
     if let Some(file) = &node.token_file {
         command.extend(["--token-file".into(), file.display().to_string()]);
     }
+    if node.retain != osiris_fleet::node::Retain::All {
+        command.extend(["--retain".into(), node.retain.word().to_owned()]);
+    }
     let command = command.iter().map(|word| quoted(word)).collect::<Result<Vec<_>, _>>()?.join(" ");
     let mut text = format!(
         "\

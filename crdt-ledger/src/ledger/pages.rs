@@ -133,19 +133,32 @@ impl Ledger {
     /// margin name the same page.
     #[must_use]
     pub fn next_page(&self) -> Option<Page> {
+        self.next_page_of(limits::PAGE_ROWS_MAX, limits::PAGE_MARGIN_DEPTH)
+    }
+
+    /// [`Ledger::next_page`] where a page is full with so many rows, at most [`limits::PAGE_ROWS_MAX`], and lies so
+    /// far below the deepest block. All voters of a fleet have to go by the same figures.
+    #[must_use]
+    pub fn next_page_of(&self, rows: usize, margin: u64) -> Option<Page> {
+        // What is listed already cannot fill another one; so most looks end here.
+        if self.blocks.len() < rows + self.pages.covered.len() {
+            return None;
+        }
         let deepest = self.chains.values().filter_map(|chain| self.held(&chain.head()?.0));
         let deepest = deepest.map(|head| head.order().depth).max()?;
-        let below = deepest.checked_sub(limits::PAGE_MARGIN_DEPTH)?;
+        let below = deepest.checked_sub(margin)?;
         let fits = |block: &&Arc<crate::Block>| {
             is_prunable(block)
                 && block.order().depth <= below
                 && self.chain_fork(&block.chain()).is_none()
                 && !self.pages.covered.contains(&block.id())
         };
-        let blocks: Vec<_> = self.blocks.values().filter(fits).map(AsRef::as_ref).collect();
-        if blocks.len() < limits::PAGE_ROWS_MAX {
+        let mut blocks: Vec<_> = self.blocks.values().filter(fits).map(AsRef::as_ref).collect();
+        if blocks.len() < rows {
             return None;
         }
+        blocks.sort_unstable_by_key(|block: &&crate::Block| block.order());
+        blocks.truncate(rows);
         Page::of(self.fleet, blocks)
     }
 
@@ -255,6 +268,44 @@ impl Ledger {
         self.pages.offered.len()
     }
 
+    /// A replica apart that holds what this one holds, for pages that are not believed yet: nothing relies on it
+    /// until it is [vouched](Ledger::vouched) for and [taken over](Ledger::take_over).
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let mut apart = Self { memo: self.memo.clone(), ..Self::new(self.fleet) };
+        apart.document = self.document.another();
+        apart.follow(self);
+        apart
+    }
+
+    /// Takes in what another replica holds and this one does not.
+    ///
+    /// # Panics
+    /// If a block that was admitted there is refused here: what a block names makes it valid, for ever.
+    pub fn follow(&mut self, other: &Self) {
+        for page in other.pages() {
+            self.offer(page);
+        }
+        let mut lacks = other.in_order();
+        lacks.retain(|block| !self.blocks.contains_key(&block.id()));
+        for block in lacks {
+            let again = self.place(super::Read::Block(block), None);
+            assert!(again.is_ok(), "an admitted block stays valid: {again:?}");
+        }
+        self.take_offered();
+    }
+
+    /// Takes over what a replica [apart](Ledger::apart) came to. Those who read this one's views go on. Call
+    /// [`Ledger::publish`] next.
+    ///
+    /// # Panics
+    /// If that replica is another fleet's.
+    pub fn take_over(&mut self, apart: Self) {
+        assert_eq!(self.fleet, apart.fleet, "replicas of one fleet");
+        let view = Arc::clone(&self.view);
+        *self = Self { view, view_stale: true, ..apart };
+    }
+
     /// The pages that this replica relies on.
     pub fn pages(&self) -> impl Iterator<Item = &Arc<Page>> {
         self.pages.pages.iter()
@@ -271,6 +322,12 @@ impl Ledger {
     #[must_use]
     pub fn held(&self, id: &BlockId) -> Option<Held<'_>> {
         self.blocks.get(id).map(Held::Full).or_else(|| self.pages.get(id).map(Held::Summary))
+    }
+
+    /// All blocks of one author, in full and as summaries, chain by chain.
+    pub fn held_by(&self, author: crate::id::Author) -> impl Iterator<Item = Held<'_>> {
+        let chains = self.chains.iter().filter(move |(id, _)| id.author == author);
+        chains.flat_map(|(_, chain)| chain.from(1)).filter_map(|id| self.held(&id))
     }
 
     /// Whether a block is here, in full or as a summary.

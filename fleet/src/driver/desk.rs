@@ -123,6 +123,8 @@ impl Desk {
             document_heads: facts.document_heads.iter().map(|head| BlockId(*head).to_string()).collect(),
             blocks: view.blocks(),
             early: facts.early,
+            retain: facts.retain.word().to_owned(),
+            summaries: facts.summaries,
             members: view.members().values().filter(|member| member.active).count() as u64,
             connected: facts.connected,
             functions: view.functions().values().filter(|function| function.live.is_some()).count() as u64,
@@ -396,12 +398,13 @@ impl Desk {
 
     /// Checks everything again, as if it came from a stranger.
     pub(crate) async fn verify(&self) -> Result<api::Verified> {
-        let Reply::Blocks(blocks, view) = self.ask(Request::Query(Query::Blocks)).await? else {
+        let Reply::Blocks(blocks, pages, view) = self.ask(Request::Query(Query::Blocks)).await? else {
             return Err(ApiError::internal("The ledger did not give its blocks."));
         };
         let (fleet, me, data) = (self.fleet, self.me, self.data.clone());
-        let verified =
-            tokio::task::spawn_blocking(move || super::verify::verify(fleet, &blocks, &view, &me, &data));
+        let verified = tokio::task::spawn_blocking(move || {
+            super::verify::verify(fleet, &blocks, &pages, &view, &me, &data)
+        });
         verified.await.map_err(|_| ApiError::internal("The verification failed inside the node."))
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use osiris_ledger::{Author, BlobHash, View, counter::Figures};
+use osiris_ledger::{Author, BlobHash, Page, View, counter::Figures};
 use osiris_mesh::{Mesh, MeshEvent, PeerId};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::{
@@ -281,7 +281,9 @@ impl Engine {
     fn perform(&mut self, effect: Effect) {
         match effect {
             // Written already, in order; only effects behind it come here.
-            Effect::Persist(_) => {}
+            Effect::Persist(_) | Effect::PersistPages(..) | Effect::Compact(..) => {}
+            Effect::WritePage(page) => self.write_page(page),
+            Effect::ReadPage(hash) => self.read_page(hash),
             Effect::Send(peer, frame) => {
                 if let Some(mesh) = &self.mesh
                     && let Err(error) = mesh.send(peer, Bytes::from(frame))
@@ -381,6 +383,26 @@ impl Engine {
             let manifest =
                 bytes.and_then(|bytes| Manifest::from_bytes(&bytes).map_err(|error| error.to_string()));
             let _ = to_core.blocking_send(Input::Manifest(hash, manifest));
+        });
+    }
+
+    fn write_page(&self, page: Arc<Page>) {
+        let (library, to_core) = (self.library.clone(), self.to_core.clone());
+        tokio::task::spawn_blocking(move || {
+            let hash = page.hash();
+            let written = library.put(&page.encode()).map(|_| page).map_err(|error| error.to_string());
+            let _ = to_core.blocking_send(Input::Page(hash, written));
+        });
+    }
+
+    fn read_page(&self, hash: BlobHash) {
+        let (library, to_core) = (self.library.clone(), self.to_core.clone());
+        let fleet = self.node.ledger().fleet();
+        tokio::task::spawn_blocking(move || {
+            let bytes = library.read(ComponentHash(hash.0)).map_err(|error| error.to_string());
+            let page =
+                bytes.and_then(|bytes| Page::decode(&fleet, &bytes).map_err(|error| error.to_string()));
+            let _ = to_core.blocking_send(Input::Page(hash, page.map(Arc::new)));
         });
     }
 

@@ -19,6 +19,7 @@ use crate::{
     api,
     disk::Disk as _,
     manifest::Manifest,
+    node::Retain,
     sim::disk::{Faults, SimDisk, Snapshot},
 };
 
@@ -71,7 +72,7 @@ async fn a_failed_disk_refuses_writes_and_reads_go_on() {
         let mut opened = open_on(&disk, dir.path());
         let before = opened.ledger.publish().hash();
         fail(&disk, full);
-        let mut process = Process::new(opened, false).expect("a process");
+        let mut process = Process::new(opened, false, Retain::All).expect("a process");
         process.engine.start().await;
         let desk = std::sync::Arc::clone(&process.desk);
         let work = async {
@@ -111,6 +112,7 @@ impl Node {
             token_file: None,
             gossip: false,
             machines: 0,
+            retain: Retain::All,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let running = tokio::spawn(run_opened(options, None, opened, move |addresses| {

@@ -16,12 +16,15 @@ use super::{
     folder::{Folder, fresh_session, random},
     limits::MEMBER_LOOK,
     offline::Offline,
-    open::{Clock, Opened},
+    open::{Clock, Opened, offer_pages},
     rows,
     run::{LOOK, Process, mesh_error},
     store::Journal,
 };
-use crate::api::{codes, is_name};
+use crate::{
+    api::{codes, is_name},
+    node::Retain,
+};
 
 /// What a fleet is founded with.
 #[derive(Clone, Debug)]
@@ -224,7 +227,7 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
     drop(folder);
     let mut needed: Vec<_> = ticket.heads.iter().map(|head| BlockId(*head)).collect();
     needed.push(BlockId(welcome.grant));
-    let mut process = Process::new(Opened::open(data)?, false)?;
+    let mut process = Process::new(Opened::open(data)?, false, Retain::All)?;
     let mut events = process.connect(options.mesh, Vec::new(), true, peers, None).await?;
     process.engine.start().await;
     // What is left after that is for the question whether the admission stands.
@@ -331,6 +334,8 @@ fn already_member(
         ));
     }
     let mut ledger = osiris_ledger::Ledger::new(held);
+    // Pages that are missing are reported likewise.
+    let _ = offer_pages(&mut ledger, &folder.library(), &found.pages);
     for entry in &found.entries {
         // What does not fit is reported when the folder is opened.
         let _ = ledger.replay(entry);

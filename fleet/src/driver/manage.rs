@@ -186,6 +186,14 @@ impl Manage for Management {
         Box::pin(self.desk.limit_leases(limit))
     }
 
+    fn voters(&self) -> Answer<'_, api::Voters> {
+        Box::pin(async { Ok(self.desk.voters()) })
+    }
+
+    fn name_voters(&self, name: api::NameVoters) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.name_voters(name))
+    }
+
     fn recovery(&self) -> Answer<'_, api::Recovery> {
         Box::pin(self.desk.recovery())
     }

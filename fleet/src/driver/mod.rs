@@ -1,6 +1,7 @@
 //! The driver: performs what the core decides, and serves people and functions.
 
 pub mod answer;
+mod archive;
 mod desk;
 mod disk;
 pub mod dispatch;
@@ -29,7 +30,10 @@ mod store;
 mod sweep;
 mod users;
 mod verify;
+mod voters;
 
+pub use crate::archive::Archived;
+pub use archive::{archive, verify_archive};
 pub use error::DriverError;
 pub use folder::{device, is_in_use, socket_path};
 pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join};

@@ -13,7 +13,7 @@ use super::{
     serve::manage::BlobKind,
     users,
 };
-use crate::{api, api::codes, manifest::Manifest};
+use crate::{api, api::codes, manifest::Manifest, node::Retain};
 
 /// Extra time for the network's own setup and end, on top of what the caller allows for contact.
 const SETUP: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ impl Offline {
     /// # Errors
     /// [`DriverError`] where the folder belongs to no fleet, is damaged beyond repair, or in use.
     pub async fn open(data: &Path) -> Result<Self> {
-        let mut process = Process::new(Opened::open_founded(data)?, false)?;
+        let mut process = Process::new(Opened::open_founded(data)?, false, Retain::All)?;
         process.engine.start().await;
         Ok(Self { process })
     }
@@ -56,7 +56,7 @@ impl Offline {
     /// # Errors
     /// As [`Offline::open`].
     pub async fn open_to_read(data: &Path) -> Result<Self> {
-        let mut process = Process::new(Opened::look(data)?.founded()?, false)?;
+        let mut process = Process::new(Opened::look(data)?.founded()?, false, Retain::All)?;
         process.engine.start().await;
         Ok(Self { process })
     }
@@ -299,6 +299,21 @@ impl Offline {
         self.at_desk(|desk| async move { desk.limit_leases(limit).await }).await
     }
 
+    /// Who seals pages of summaries.
+    #[must_use]
+    pub fn voters(&self) -> api::Voters {
+        self.process.desk.voters()
+    }
+
+    /// Says who seals pages from now on.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn name_voters(&mut self, name: api::NameVoters) -> Result<api::Written> {
+        let name = api::NameVoters { timeout_ms: 0, ..name };
+        self.at_desk(|desk| async move { desk.name_voters(name).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors
@@ -390,6 +405,7 @@ mod tests {
             token_file: None,
             gossip: true,
             machines: 0,
+            retain: Retain::All,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         tokio::spawn(run(options, move |addresses| {

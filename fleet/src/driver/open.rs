@@ -1,9 +1,16 @@
 //! Opening a data folder as a node: key, journal, ledger, library.
 
-use std::{collections::BTreeSet, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
-use osiris_ledger::{Admission, Block, Ledger, Mono, Now, WallMs, Writer};
-use osiris_runtime::{Library, LibraryError};
+use osiris_ledger::{Admission, BlobHash, Block, Ledger, Mono, Now, Page, WallMs, Writer, limits};
+use osiris_runtime::{ComponentHash, Library, LibraryError};
 
 use super::{
     disk::FolderDisk,
@@ -136,6 +143,9 @@ impl Opened {
         let key = folder.device_key()?;
         let mut warnings = Vec::new();
         let mut ledger = Ledger::new(found.fleet);
+        // Before the blocks, which name what they list.
+        let unread = offer_pages(&mut ledger, &folder.library(), &found.pages);
+        warnings.extend(unread.iter().map(ToString::to_string));
         let mut refused = BTreeSet::new();
         for (entry, answer) in found.entries.iter().zip(ledger.replay_all(&found.entries)) {
             match answer {
@@ -148,6 +158,7 @@ impl Opened {
                 }
             }
         }
+        ledger.take_offered();
         let view = ledger.publish();
         let waiting = Waiting::of(&ledger, &found.entries, |id| refused.contains(id));
         if !waiting.is_empty() {
@@ -157,7 +168,7 @@ impl Opened {
             ));
         }
         // A journal holds each block behind all it names; where one waits, something was lost before.
-        let damaged = !found.damage.is_empty() || ledger.early().0 > 0;
+        let damaged = !found.damage.is_empty() || ledger.early().0 > 0 || !unread.is_empty();
         let lacks = damaged || found.lost_end.is_some() || Folder::kept_damage(folder.path());
         let writer = Writer::new(key, fresh_session()?);
         let problems = Vec::new();
@@ -189,6 +200,44 @@ impl Opened {
             "If a join was interrupted, run it again. Else restore the folder from a backup, or move the journal away and join again with a new ticket.",
         ))
     }
+}
+
+/// A page by which blocks should be here, and whose bytes are not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "The page {} cannot be used ({why}), so blocks that are here by it alone are missing; `osiris sync` brings back what \
+     other members hold.",
+    hash.short()
+)]
+pub(super) struct UnreadPage {
+    pub(super) hash: BlobHash,
+    pub(super) why: String,
+}
+
+/// Offers a ledger the pages that a journal names, from a library's folder. Returns those that cannot be read.
+pub(super) fn offer_pages(ledger: &mut Ledger, library: &Path, pages: &[BlobHash]) -> Vec<UnreadPage> {
+    let read = |hash: &BlobHash| {
+        let path = Library::path_in(library, ComponentHash(hash.0));
+        let bytes = read_page(&path).map_err(|error| error.to_string())?;
+        let page = Page::decode(&ledger.fleet(), &bytes).map_err(|error| error.to_string())?;
+        if page.hash() == *hash { Ok(Arc::new(page)) } else { Err("its bytes were changed".to_owned()) }
+    };
+    let read: Vec<_> = pages.iter().map(|hash| (*hash, read(hash))).collect();
+    let mut unread = Vec::new();
+    for (hash, page) in read {
+        match page {
+            Ok(page) => ledger.offer(&page),
+            Err(why) => unread.push(UnreadPage { hash, why }),
+        }
+    }
+    unread
+}
+
+/// At most one byte more than a page may have: then it is none.
+fn read_page(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limits::PAGE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 pub(crate) fn open_library(folder: &Folder) -> Result<Library, DriverError> {

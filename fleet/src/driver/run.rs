@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     api::codes,
-    node::{Config, Node},
+    node::{Config, Node, PageRules, Retain},
 };
 
 /// What a node is run with.
@@ -56,6 +56,8 @@ pub struct RunOptions {
     pub token_file: Option<PathBuf>,
     /// Whether entries are hinted by gossip. Off only in tests: anti-entropy alone must suffice.
     pub gossip: bool,
+    /// What is kept of blocks that sealed pages list.
+    pub retain: Retain,
     /// Machines that the fleet may have made for this node to make another; 0: it makes none.
     pub machines: u32,
 }
@@ -97,8 +99,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Makes the engine. `serves` says whether this process runs functions.
-    pub(crate) fn new(opened: Opened, serves: bool) -> Result<Self, DriverError> {
+    /// Makes the engine. `serves` says whether this process runs functions, and so seals and drops blocks, too.
+    pub(crate) fn new(opened: Opened, serves: bool, retain: Retain) -> Result<Self, DriverError> {
         let clock = Clock::start();
         let seed = u64::from_le_bytes(random()?);
         let Opened { folder, journal, ledger, writer, library, warnings, problems, damaged, lacks, waiting } =
@@ -106,7 +108,10 @@ impl Process {
         let secret = folder.device_key()?.to_bytes();
         let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
-        let config = Config { serves, seed, confirmed, idle_work: serves };
+        // What the journal holds and cannot judge yet would be lost with a journal that is written anew.
+        let retain = if lacks || !waiting.is_empty() { Retain::All } else { retain };
+        let pages = PageRules { works: serves, retain, ..PageRules::default() };
+        let config = Config { serves, seed, confirmed, idle_work: serves, pages };
         let node = Node::new(clock.now(), &config, ledger, writer);
         let state = Arc::new(NodeState::default());
         let metrics = Arc::new(Metrics::default());
@@ -267,7 +272,7 @@ pub(crate) async fn run_opened(
     let runtime = Runtime::new(RuntimeConfig::new(opened.folder.cache())).map_err(|error| {
         DriverError::new(codes::INTERNAL, error.to_string(), "`osiris doctor` shows the limits.")
     })?;
-    let mut process = Process::new(opened, true)?;
+    let mut process = Process::new(opened, true, options.retain)?;
     let desk = Arc::clone(&process.desk);
     let routes = Arc::new(ArcSwap::from_pointee(Routes::default()));
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&routes), &desk.me));
@@ -344,6 +349,7 @@ impl Process {
         self.lacks &= !node.has_agreed();
         self.waiting = self.waiting.left(node.ledger());
         self.desk.sweep.hold_back(self.lacks || !self.waiting.is_empty());
+        self.desk.sweep.rely_on(node.ledger().pages().map(|page| page.hash()));
         let removed = self.desk.sweep.look(now, &self.desk.view(), &self.desk.library);
         for hash in removed {
             tracing::info!(%hash, "bytes that no revision uses any more were removed");
@@ -470,7 +476,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let options = InitOptions { name: "sweep".to_owned(), label: "node".to_owned() };
         init(dir.path(), options).expect("founded");
-        let mut process = Process::new(Opened::open(dir.path()).expect("opened"), true).expect("a process");
+        let mut process =
+            Process::new(Opened::open(dir.path()).expect("opened"), true, Retain::All).expect("a process");
         process.host();
         process.engine.start().await;
         (dir, process)
@@ -521,7 +528,7 @@ mod tests {
     /// Opens the folder and looks twice, ten minutes apart; whether the component is still there.
     async fn holds_after_looking(data: &std::path::Path) -> bool {
         let opened = Opened::open(data).expect("opened");
-        let mut process = Process::new(opened, false).expect("a process");
+        let mut process = Process::new(opened, false, Retain::All).expect("a process");
         process.engine.start().await;
         let start = Instant::now();
         process.sweep(start).await;

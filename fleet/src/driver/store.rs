@@ -83,17 +83,28 @@ impl Journal {
     }
 
     fn write_groups(mut self, mut groups: mpsc::Receiver<Group>, done: &mpsc::Sender<Result<u64, String>>) {
-        while let Some(first) = groups.blocking_recv() {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| groups.blocking_recv()) {
             let mut last = first.number;
-            let mut blocks = first.blocks;
+            let (anew, mut blocks, mut pages) = (first.anew, first.blocks, first.pages);
             let mut bytes: usize = blocks.iter().map(|block| block.entry().len()).sum();
-            while bytes < GROUP_BYTES_MAX {
+            // A journal that is written anew holds what it is given, and nothing that comes behind.
+            while !anew && bytes < GROUP_BYTES_MAX {
                 let Ok(group) = groups.try_recv() else { break };
+                if group.anew {
+                    next = Some(group);
+                    break;
+                }
                 bytes += group.blocks.iter().map(|block| block.entry().len()).sum::<usize>();
                 last = group.number;
                 blocks.extend(group.blocks);
+                pages.extend(group.pages);
             }
-            let written = self.store.append(blocks.iter().map(|block| block.entry()));
+            let entries = blocks.iter().map(|block| block.entry());
+            let written = match anew {
+                true => self.store.rewrite(&pages, entries),
+                false => self.store.append_with(&pages, entries),
+            };
             let failed = written.is_err();
             let outcome = written
                 .map(|()| last)

@@ -2,7 +2,7 @@
 //!
 //! What is **kept**: the bytes of each revision that some member serves, of the live and the newest revision of
 //! each function, and of the last [`REVISIONS_KEPT`] revisions of each function that is not removed, so that
-//! there is something to go back to. What is not kept goes once it was found unused at every look for
+//! there is something to go back to; and pages that a voter sealed, by which members drop blocks. What is not kept goes once it was found unused at every look for
 //! [`UNUSED_KEPT`]: a component comes before the block that names it, and a fetch may end late. Who puts or
 //! deploys bytes that are there already starts that time anew.
 //!
@@ -26,6 +26,8 @@ pub(crate) struct Sweep {
     /// Since when what is unused has been so, at every look, by the monotonic clock.
     unused: Mutex<BTreeMap<ComponentHash, Instant>>,
     held_back: AtomicBool,
+    /// Pages by which blocks are here.
+    pages: Mutex<BTreeSet<BlobHash>>,
 }
 
 impl Sweep {
@@ -40,6 +42,11 @@ impl Sweep {
         self.held_back.store(held_back, Ordering::Relaxed);
     }
 
+    /// These pages stay, whether or not they are sealed any more: blocks are here by them alone.
+    pub(crate) fn rely_on(&self, pages: impl Iterator<Item = BlobHash>) {
+        *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = pages.collect();
+    }
+
     pub(crate) fn is_held_back(&self) -> bool {
         self.held_back.load(Ordering::Relaxed)
     }
@@ -51,7 +58,9 @@ impl Sweep {
             unused.clear();
             return Vec::new();
         }
-        let found: BTreeSet<_> = unused_in(view, library).into_iter().map(|(hash, _)| hash).collect();
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = unused_in(view, library).into_iter().map(|(hash, _)| hash);
+        let found: BTreeSet<_> = found.filter(|hash| !pages.contains(&BlobHash(hash.0))).collect();
         unused.retain(|hash, _| found.contains(hash));
         let mut removed = Vec::new();
         for hash in found {
@@ -88,5 +97,6 @@ fn kept(view: &View) -> BTreeSet<BlobHash> {
         let current = function.live.iter().chain(&function.newest);
         function.revisions.iter().rev().take(last).chain(served).chain(current)
     });
-    revisions.flat_map(|revision| [revision.component, revision.manifest]).collect()
+    let pages = view.pages().iter().map(|page| page.page);
+    revisions.flat_map(|revision| [revision.component, revision.manifest]).chain(pages).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use osiris_ledger::{Admission, Author, Block, BlockId, FleetId, Ledger, View};
+use osiris_ledger::{Admission, Author, Block, BlockId, FleetId, Ledger, Page, View};
 use osiris_runtime::{ComponentHash, Library, LibraryError};
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
 pub(crate) fn verify(
     fleet: FleetId,
     blocks: &[(Arc<Block>, bool)],
+    pages: &[Arc<Page>],
     view: &View,
     me: &Author,
     data: &Path,
@@ -28,6 +29,7 @@ pub(crate) fn verify(
     let mut problems = Vec::new();
     let restart = "Restart the node, which builds it again from the journal; where that does not help, join again with a new folder.";
     let mut again = Ledger::new(fleet);
+    pages.iter().for_each(|page| again.offer(page));
     for (block, _) in blocks {
         let what = match again.admit(block.entry()) {
             Ok(Admission::New { .. }) => continue,
@@ -36,6 +38,7 @@ pub(crate) fn verify(
         };
         problems.push(problem(what, at(JOURNAL), restart));
     }
+    again.take_offered();
     let hash = again.publish().hash();
     if hash != view.hash() {
         problems.push(problem("The view differs from what its blocks say.", at(JOURNAL), restart));
@@ -46,10 +49,9 @@ pub(crate) fn verify(
     let (components, wrong) = library::problems(&data.join("library"), view, Some(*me));
     problems.extend(wrong);
     problems.extend(inspect::kept(data, mend));
-    let chains: BTreeSet<_> = blocks.iter().map(|(block, _)| block.chain()).collect();
     Verified {
-        blocks: blocks.len() as u64,
-        chains: chains.len() as u64,
+        blocks: again.len(),
+        chains: again.chains_held() as u64,
         view: BlockId(hash).to_string(),
         components,
         problems,

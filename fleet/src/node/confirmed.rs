@@ -12,12 +12,12 @@ use super::Node;
 
 /// Own blocks that the note does not cover.
 pub(super) fn unseen(ledger: &Ledger, me: Author, note: &[BlockId]) -> BTreeSet<BlockId> {
-    let mut unseen: BTreeSet<_> = ledger.blocks_by(me).map(|block| block.id()).collect();
+    let mut unseen: BTreeSet<_> = ledger.held_by(me).map(|block| block.id()).collect();
     for noted in note {
         let mut id = *noted;
         // Where it was removed already, so were those before it.
         while unseen.remove(&id) {
-            id = ledger.get(&id).map_or(BlockId::ZERO, |block| block.prev());
+            id = ledger.held(&id).map_or(BlockId::ZERO, |block| block.prev());
         }
     }
     unseen
@@ -28,7 +28,7 @@ impl Node {
     /// Kept, and given to [`super::Config`] at the next start.
     #[must_use]
     pub fn confirmed(&self) -> Vec<BlockId> {
-        let confirmed = || self.ledger.blocks_by(self.me).filter(|block| !self.unseen.contains(&block.id()));
+        let confirmed = || self.ledger.held_by(self.me).filter(|block| !self.unseen.contains(&block.id()));
         let followed: BTreeSet<_> = confirmed().map(|block| block.prev()).collect();
         let mut ends: Vec<_> =
             confirmed().map(|block| block.id()).filter(|id| !followed.contains(id)).collect();
@@ -53,7 +53,13 @@ mod tests {
         for block in ledger.in_order() {
             replica.replay(block.entry()).expect("valid");
         }
-        let config = Config { serves: false, seed: 1, confirmed, idle_work: false };
+        let config = Config {
+            serves: false,
+            seed: 1,
+            confirmed,
+            idle_work: false,
+            pages: crate::node::PageRules::default(),
+        };
         Node::new(Now::default(), &config, replica, Writer::new(key(1), Session([7; 16])))
     }
 

@@ -16,6 +16,7 @@ use super::{Effect, Node, Refusal};
 impl Node {
     pub(super) fn store_failed(&mut self, why: &str, lost: Vec<BlockId>) {
         self.read_only.get_or_insert_with(|| why.to_owned());
+        self.apart = None;
         let own = self.writer.chain();
         let is_own = |id: &BlockId| self.ledger.get(id).is_some_and(|block| block.chain() == own);
         // What others wrote stays in memory: it is valid, and they hold it.
@@ -70,7 +71,13 @@ mod tests {
             ledger.publish();
             drop(founder);
             let writer = Writer::new(key(1), Session([2; 16]));
-            let config = Config { serves: false, seed: 1, confirmed: Vec::new(), idle_work: false };
+            let config = Config {
+                serves: false,
+                seed: 1,
+                confirmed: Vec::new(),
+                idle_work: false,
+                pages: crate::node::PageRules::default(),
+            };
             let node = Node::new(Now::default(), &config, ledger, writer);
             Self { node, outbox: Outbox::default(), groups: Vec::new(), performed: Vec::new() }
         }

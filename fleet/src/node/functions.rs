@@ -57,6 +57,11 @@ impl Functions {
         self.held.insert(hash);
     }
 
+    /// Whether the library holds these bytes.
+    pub(super) fn holds(&self, hash: &BlobHash) -> bool {
+        self.held.contains(hash)
+    }
+
     pub(super) fn blob_gone(&mut self, hash: &BlobHash) {
         self.held.remove(hash);
         self.manifests.remove(hash);
@@ -339,7 +344,13 @@ mod tests {
             replaces: Vec::new(),
         };
         earlier.append(&mut ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed");
-        let config = Config { serves: true, seed: 1, confirmed: Vec::new(), idle_work: false };
+        let config = Config {
+            serves: true,
+            seed: 1,
+            confirmed: Vec::new(),
+            idle_work: false,
+            pages: crate::node::PageRules::default(),
+        };
         let mut node = Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])));
         let mut handle = |input| {
             node.handle(Now::default(), input);

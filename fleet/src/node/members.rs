@@ -1,10 +1,11 @@
 //! What admins do with members: revoking them, and changing their roles.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use osiris_ledger::{
     AppendError, Author, Block, BlockId, Member, Now, Payload, Role, Roles, join_proof,
-    limits::REVOKED_GRANTS_MAX, op, recovery_message,
+    limits::{REVOKED_GRANTS_MAX, VOTERS_MAX},
+    op, recovery_message,
 };
 
 use super::{Node, Refusal, Reply, RoleChange, Token};
@@ -97,6 +98,25 @@ impl Node {
         };
         self.wait(now, token, Some(block.id()), change.timeout_ms, false);
         Ok(None)
+    }
+
+    /// Says who seals pages from now on.
+    pub(super) fn name_voters(
+        &mut self,
+        now: Now,
+        token: Token,
+        devices: BTreeSet<Author>,
+        timeout_ms: u64,
+    ) -> Answer {
+        for device in &devices {
+            self.active_member(device)?;
+        }
+        if !(1..=VOTERS_MAX).contains(&devices.len()) {
+            let message = format!("A fleet has 1 to {VOTERS_MAX} voters, not {}.", devices.len());
+            return Err(Refusal::new(codes::BAD_REQUEST, message, "`osiris nodes` lists the members."));
+        }
+        let op = op::Voters { devices: devices.into_iter().collect() };
+        self.write(now, token, Payload::Voters(op), timeout_ms, false)
     }
 
     /// The recovery key, and the generation that is next.

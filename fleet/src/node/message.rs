@@ -6,14 +6,14 @@ use std::{
 };
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Reject, Role, Roles, Signature, SigningKey, View, Void,
-    World, counter::Figures, op,
+    AppendError, Author, BlobHash, Block, BlockId, Page, Reject, Role, Roles, Signature, SigningKey, View,
+    Void, World, counter::Figures, op,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
 use super::{
-    Ended, FleetCounters,
+    Ended, FleetCounters, Retain,
     lease::{LeaseFacts, Want},
 };
 use crate::{api::codes, manifest::Manifest};
@@ -61,6 +61,8 @@ pub enum Input {
     BlobHeld(BlobHash),
     /// The library holds them no more: no revision that counts uses them.
     BlobGone(BlobHash),
+    /// A page is in the library, durably: it was written there, or read from there.
+    Page(BlobHash, Result<Arc<Page>, String>),
     /// A manifest was read from the library.
     Manifest(BlobHash, Result<Manifest, String>),
     /// No member gave these bytes.
@@ -186,6 +188,13 @@ pub enum Request {
         machines: u32,
         /// Whether one may be made without contact to a majority of the voters.
         minority: bool,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Say who seals pages from now on.
+    NameVoters {
+        /// The devices.
+        devices: BTreeSet<Author>,
         /// Wait so long for another member.
         timeout_ms: u64,
     },
@@ -347,6 +356,10 @@ pub struct Facts {
     pub document_heads: Vec<[u8; 32]>,
     /// Blocks that wait for others.
     pub early: u64,
+    /// Blocks that are here as summaries alone.
+    pub summaries: u64,
+    /// What is kept of blocks that sealed pages list.
+    pub retain: Retain,
     /// Own blocks that nobody confirmed.
     pub unseen: u64,
     /// Members connected.
@@ -408,8 +421,9 @@ pub enum Reply {
     Log(Vec<Logged>),
     /// [`Query::Grants`], each with the admissions between the genesis block and it.
     Grants(Vec<(Logged, i64)>),
-    /// [`Query::Blocks`], each with whether it counts, and the view at that moment.
-    Blocks(Vec<(Arc<Block>, bool)>, Arc<View>),
+    /// [`Query::Blocks`], each with whether it counts, the pages by which the others are here, and the view at that
+    /// moment.
+    Blocks(Vec<(Arc<Block>, bool)>, Vec<Arc<Page>>, Arc<View>),
     /// [`Query::Missing`].
     Missing(BTreeSet<BlockId>),
     /// [`Query::Counters`].
@@ -527,6 +541,16 @@ impl Refusal {
 pub enum Effect {
     /// Make these blocks durable. The effects behind it wait for that.
     Persist(Vec<Arc<Block>>),
+    /// Make durable that blocks are here by these pages, whose bytes are durable already, and these blocks. The
+    /// effects behind it wait for that.
+    PersistPages(Vec<BlobHash>, Vec<Arc<Block>>),
+    /// Write the journal anew with these pages, whose bytes are durable already, and these blocks alone. The effects
+    /// behind it wait for that.
+    Compact(Vec<BlobHash>, Vec<Arc<Block>>),
+    /// Keep a page in the library, durably: [`Input::Page`] says what came of it.
+    WritePage(Arc<Page>),
+    /// Read a page from the library.
+    ReadPage(BlobHash),
     /// Send a frame to a connected member; drop it where that is not possible.
     Send(PeerId, Vec<u8>),
     /// Ask a member that turned this device away what ended the membership, with this frame; drop it where that

@@ -7,6 +7,7 @@
 //! **Architecture invariants.** No clock, no IO, no randomness but the seed it was given, no map
 //! whose order is not defined: the same inputs give the same effects, to the bit.
 
+mod apart;
 mod candidates;
 mod confirmed;
 mod counters;
@@ -19,6 +20,9 @@ mod log;
 mod members;
 mod message;
 mod outbox;
+mod pages;
+#[cfg(test)]
+mod pages_tests;
 mod request;
 mod roster;
 #[cfg(test)]
@@ -39,6 +43,8 @@ use osiris_mesh::{
     proto::sync::{Frame, Outcome, RECEIPTS_MAX, Sync},
 };
 
+use apart::Apart;
+pub use apart::{APART_MAX, APART_PATIENCE};
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
 pub use ending::{ASK_AGAIN_AFTER, Ended};
@@ -54,6 +60,8 @@ pub use message::{
     UserDevices,
 };
 pub use outbox::{Group, Outbox, Step};
+use pages::Pages;
+pub use pages::{LOOK_EVERY, LOOK_LATEST, PageRules, Retain};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};
 pub use twin::AHEAD_MAX;
@@ -74,6 +82,8 @@ pub struct Config {
     /// Whether it brings the automerge document up to date, and checks the signatures of replayed blocks, when
     /// nobody waits for the core. Without, the document follows when its heads are asked for.
     pub idle_work: bool,
+    /// What it does about pages of summaries.
+    pub pages: PageRules,
 }
 
 /// One node's core.
@@ -104,6 +114,12 @@ pub struct Node {
     telemetry: Telemetry,
     leases: Leases,
     idle: Idle,
+    seed: u64,
+    pages: Pages,
+    /// A replica from pages that nothing relies on yet.
+    apart: Option<Box<Apart>>,
+    /// Peers that named pages in vain, and until when nothing that they say of pages is heard.
+    distrusted: BTreeMap<PeerId, Mono>,
     /// Whether the driver has told what it holds.
     started: bool,
 }
@@ -145,6 +161,10 @@ impl Node {
             telemetry,
             leases: Leases::new(),
             idle,
+            seed: config.seed,
+            pages: Pages::new(config.pages, now),
+            apart: None,
+            distrusted: BTreeMap::new(),
             started: false,
         }
     }
@@ -198,6 +218,7 @@ impl Node {
             }
             Input::PeerDown(peer) => {
                 self.sync.peer_down(&peer);
+                self.apart.take_if(|apart| apart.is_with(&peer));
                 self.leases.peer_down(&peer);
                 self.gone_since.insert(peer, now.mono);
             }
@@ -208,6 +229,12 @@ impl Node {
                         self.rows_frame(now, peer, frame)
                     }
                     Ok(Frame::Rows(_)) => {}
+                    Ok(Frame::Pages(pages)) => {
+                        if self.sync.may_ask(now, &peer) {
+                            self.pages_named(now, peer, pages);
+                        }
+                    }
+                    Ok(frame) if self.is_apart_with(&peer, &frame) => self.apart_frame(now, peer, frame),
                     Ok(frame) => {
                         let outcome = self.sync.handle(now, peer, frame, &mut self.ledger);
                         self.synced(now, peer, outcome);
@@ -236,10 +263,18 @@ impl Node {
             Input::Tick => {}
             Input::Request(token, request) => self.request(now, token, request),
             Input::StoreFailed(why, lost) => self.store_failed(&why, lost),
-            Input::BlobHeld(hash) => self.functions.blob_held(hash),
+            Input::BlobHeld(hash) => {
+                self.functions.blob_held(hash);
+                self.page_held(hash);
+            }
+            Input::Page(hash, page) => self.page_read(now, hash, page),
             Input::BlobGone(hash) => self.functions.blob_gone(&hash),
             Input::Manifest(hash, manifest) => self.functions.manifest_read(hash, manifest),
-            Input::FetchFailed(hash, why) => self.functions.fetch_failed(now, hash, why),
+            Input::FetchFailed(hash, why) => {
+                if !self.page_failed(now, hash) {
+                    self.functions.fetch_failed(now, hash, why);
+                }
+            }
             Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
             Input::PrepareFailed(revision, why) => self.functions.prepare_failed(revision, why),
         }
@@ -247,6 +282,8 @@ impl Node {
         self.tick(now);
         self.reconcile(now);
         self.answer_waiting(now);
+        self.look_at_apart(now);
+        self.look_at_pages(now);
         let warning = self.idle.work(now, &mut self.ledger);
         self.effects.extend(warning.map(Effect::Warn));
     }
@@ -261,8 +298,11 @@ impl Node {
     pub fn deadline(&self) -> Option<Mono> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
         let rows = self.telemetry.deadline().filter(|_| self.view.is_member(&self.me));
+        let apart = self.apart.as_ref().map(|apart| apart.deadline());
+        let pages = [self.pages.deadline(), apart];
         let due = [self.sync.deadline(), waiting, self.idle.deadline(), rows, self.leases.deadline()];
-        let mut earliest = due.into_iter().flatten().min();
+        let due = due.into_iter().chain(pages);
+        let mut earliest = due.flatten().min();
         // What never looks at its functions has nothing to do when one of theirs is due.
         if self.looks_after_functions() {
             let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
@@ -338,14 +378,20 @@ impl Node {
         if blocks.is_empty() {
             return;
         }
+        self.effects.push_back(Effect::Persist(blocks.to_vec()));
+        self.came_in(now, blocks);
+    }
+
+    /// Blocks of others are on their way to the disk.
+    fn came_in(&mut self, now: Now, blocks: &[Arc<Block>]) {
         self.idle.blocks_came(now);
+        self.pages.blocks_came(now);
         self.returned += blocks.iter().filter(|block| block.author() == self.me).count() as u64;
         let own = self.writer.chain();
         for block in blocks {
             let warning = self.twin.block_came(now, &self.ledger, &own, block);
             self.effects.extend(warning.map(Effect::Warn));
         }
-        self.effects.push_back(Effect::Persist(blocks.to_vec()));
         // Receipts first: who has just left the fleet is told so before its connection is closed.
         self.send_receipts(blocks);
         self.publish();

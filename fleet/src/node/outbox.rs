@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use osiris_ledger::{Block, BlockId};
+use osiris_ledger::{BlobHash, Block, BlockId};
 
 use super::{Effect, Refusal};
 
@@ -16,6 +16,10 @@ pub struct Group {
     pub number: u64,
     /// The blocks.
     pub blocks: Vec<Arc<Block>>,
+    /// Pages, durable already, by which further blocks are here.
+    pub pages: Vec<BlobHash>,
+    /// Whether the journal is written anew with these alone: then all of the blocks were given before.
+    pub anew: bool,
 }
 
 /// What is to be done now.
@@ -52,26 +56,35 @@ struct Failure {
 impl Outbox {
     /// Takes the core's next effect. `None`: it waits for a group.
     pub fn push(&mut self, effect: Effect) -> Option<Step> {
-        match (&self.failure, effect) {
-            (Some(failure), Effect::Persist(_)) if failure.told => None,
-            (failure, Effect::Persist(blocks)) => {
-                let group = Group { number: self.written + 1, blocks };
-                self.pending.push_back(group.clone());
-                if failure.is_some() {
-                    return None;
-                }
-                self.written += 1;
-                Some(Step::Write(group))
-            }
-            (Some(failure), effect) if !failure.told => {
-                after_failure(effect, &failure.why).map(Step::Perform)
-            }
-            (_, effect) if self.written > self.durable => {
+        let (blocks, pages, anew) = match effect {
+            Effect::Persist(blocks) => (blocks, Vec::new(), false),
+            Effect::PersistPages(pages, blocks) => (blocks, pages, false),
+            Effect::Compact(pages, blocks) => (blocks, pages, true),
+            effect => return self.follow(effect),
+        };
+        let failed = match &self.failure {
+            Some(failure) if failure.told => return None,
+            failure => failure.is_some(),
+        };
+        let group = Group { number: self.written + 1, blocks, pages, anew };
+        self.pending.push_back(group.clone());
+        if failed {
+            return None;
+        }
+        self.written += 1;
+        Some(Step::Write(group))
+    }
+
+    /// Takes an effect that is no write.
+    fn follow(&mut self, effect: Effect) -> Option<Step> {
+        match &self.failure {
+            Some(failure) if !failure.told => after_failure(effect, &failure.why).map(Step::Perform),
+            _ if self.written > self.durable => {
                 self.held_bytes += frame_bytes(&effect);
                 self.held.push_back((self.written, effect));
                 None
             }
-            (_, effect) => Some(Step::Perform(effect)),
+            _ => Some(Step::Perform(effect)),
         }
     }
 
@@ -108,7 +121,8 @@ impl Outbox {
         if let Some(failure) = &mut self.failure {
             failure.told = true;
         }
-        let lost = std::mem::take(&mut self.pending).into_iter().flat_map(|group| group.blocks);
+        let lost = std::mem::take(&mut self.pending).into_iter().filter(|group| !group.anew);
+        let lost = lost.flat_map(|group| group.blocks);
         lost.map(|block| block.id()).collect()
     }
 

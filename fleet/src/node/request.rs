@@ -99,6 +99,7 @@ impl Node {
                 let op = op::Spawning { machines, minority };
                 self.write(now, token, Payload::Spawning(op), timeout_ms, false)
             }
+            Request::NameVoters { devices, timeout_ms } => self.name_voters(now, token, devices, timeout_ms),
             Request::Intend { lease, machine, timeout_ms } => {
                 self.intend(now, token, lease, machine, timeout_ms)
             }
@@ -399,6 +400,8 @@ impl Node {
                     rejected,
                     held_back,
                     early: early as u64,
+                    summaries: self.ledger.len() - self.ledger.len_full(),
+                    retain: self.pages.retain(),
                     unseen: self.unseen.len() as u64,
                     connected: self.sync.peers().count() as u64,
                     problems: self.problems(),
@@ -421,6 +424,7 @@ impl Node {
             Query::Leases => Reply::Leases(Box::new(self.lease_facts(now))),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
+                self.ledger.pages().cloned().collect(),
                 Arc::clone(&self.view),
             ),
         }

@@ -33,7 +33,13 @@ pub(super) fn replica(now: Now, ledger: &Ledger, device: u8, session: u8) -> Nod
     for block in ledger.in_order() {
         replica.replay(block.entry()).expect("valid");
     }
-    let config = Config { serves: false, seed: device.into(), confirmed: Vec::new(), idle_work: false };
+    let config = Config {
+        serves: false,
+        seed: device.into(),
+        confirmed: Vec::new(),
+        idle_work: false,
+        pages: crate::node::PageRules::default(),
+    };
     Node::new(now, &config, replica, Writer::new(key(device), Session([session; 16])))
 }
 

@@ -376,7 +376,7 @@ mod tests {
         let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
         let member = payload::Initial { author: payload::public(&key(9)), roles: payload::roles_of(0) };
         let (mut ledger, mut pool) =
-            payload::found(&key(8), Session([1; 16]), Session([2; 16]), &[member], None);
+            payload::found(&key(8), Session([1; 16]), Session([2; 16]), &[member], (None, None));
         let deployed = Payload::Deployed(op::Deployed {
             name: "f".to_owned(),
             component: BlobHash([1; 32]),

@@ -1,10 +1,11 @@
 //! A node's disk: what was handed to it, and what of that a crash leaves.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use osiris_ledger::Block;
+use osiris_ledger::{BlobHash, Block};
 
 use super::random::Random;
+use crate::node::Group;
 
 /// What a start found.
 #[derive(Clone, Debug, Default)]
@@ -19,55 +20,93 @@ pub(super) struct Recovery {
     pub(super) damaged: bool,
 }
 
+/// A record.
+#[derive(Clone, Debug)]
+enum Record {
+    Block(Arc<Block>),
+    Page(BlobHash),
+}
+
 /// The journal of one node.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    records: Vec<Arc<Block>>,
+    records: Vec<Record>,
     /// Records that survive a crash.
     durable: usize,
-    /// An older copy of the disk: so many records.
-    copy: usize,
+    /// The journal that takes this one's place with the next sync.
+    anew: Option<Vec<Record>>,
+    /// An older copy of the disk.
+    copy: Vec<Record>,
     found: Recovery,
+}
+
+fn blocks(records: &[Record]) -> impl Iterator<Item = Arc<Block>> + '_ {
+    records.iter().filter_map(|record| match record {
+        Record::Block(block) => Some(Arc::clone(block)),
+        Record::Page(_) => None,
+    })
 }
 
 impl Journal {
     /// A journal that holds these blocks, durably.
     pub(super) fn with(blocks: &[Arc<Block>]) -> Self {
-        Self { records: blocks.to_vec(), durable: blocks.len(), ..Self::default() }
+        let records: Vec<_> = blocks.iter().cloned().map(Record::Block).collect();
+        Self { durable: records.len(), records, ..Self::default() }
     }
 
     /// Writes; durable after the next [`Journal::sync`].
-    pub(super) fn write(&mut self, blocks: &[Arc<Block>]) {
-        self.records.extend(blocks.iter().cloned());
+    pub(super) fn write(&mut self, group: &Group) {
+        let new = group.blocks.iter().cloned().map(Record::Block);
+        let new = new.chain(group.pages.iter().copied().map(Record::Page));
+        match (&mut self.anew, group.anew) {
+            (_, true) => self.anew = Some(new.collect()),
+            (Some(anew), false) => anew.extend(new),
+            (None, false) => self.records.extend(new),
+        }
     }
 
-    /// What was written is durable. Returns the records that became so.
-    pub(super) fn sync(&mut self) -> &[Arc<Block>] {
-        let before = std::mem::replace(&mut self.durable, self.records.len());
-        &self.records[before..]
+    /// What was written is durable. Returns the blocks that became so, and others with them.
+    pub(super) fn sync(&mut self) -> Vec<Arc<Block>> {
+        let before = match self.anew.take() {
+            Some(anew) => {
+                self.records = anew;
+                0
+            }
+            None => self.durable,
+        };
+        self.durable = self.records.len();
+        blocks(&self.records[before..]).collect()
     }
 
-    /// The power goes: of what was not synced a part may be there, its last record cut short.
+    /// The power goes: of what was not synced a part may be there, its last record cut short. Of a journal that
+    /// takes another's place there is all or nothing.
     pub(super) fn crash(&mut self, random: &mut Random) {
+        if let Some(anew) = self.anew.take()
+            && random.chance(500)
+        {
+            self.records = anew;
+            self.durable = self.records.len();
+            return;
+        }
         let volatile = (self.records.len() - self.durable) as u64;
         let kept = usize::try_from(random.below(volatile + 1)).expect("an index fits");
         let lost = usize::try_from(volatile).expect("an index fits") - kept;
         self.records.truncate(self.durable + kept);
         self.durable = self.records.len();
-        self.copy = self.copy.min(self.durable);
         self.found.torn |= lost > 0 && random.chance(500);
         self.found.lost += lost;
     }
 
     /// Keeps a copy of the disk as it is.
     pub(super) fn back_up(&mut self) {
-        self.copy = self.durable;
+        self.copy = self.records[..self.durable].to_vec();
     }
 
     /// Puts the last copy in the disk's place.
     pub(super) fn restore(&mut self) {
-        self.found.missing += self.records.len() - self.copy;
-        self.records.truncate(self.copy);
+        let held: BTreeSet<_> = blocks(&self.copy).map(|block| block.id()).collect();
+        self.found.missing += blocks(&self.records).filter(|block| !held.contains(&block.id())).count();
+        self.records.clone_from(&self.copy);
         self.durable = self.records.len();
     }
 
@@ -79,15 +118,19 @@ impl Journal {
             let at = 1 + usize::try_from(random.below(inner)).expect("an index fits");
             self.records.remove(at);
             self.durable = self.records.len();
-            self.copy = self.copy.min(self.durable);
             self.found.missing += 1;
             self.found.damaged = true;
         }
     }
 
-    /// What a start finds, in the order of writing.
-    pub(super) fn recover(&mut self) -> (Vec<Arc<Block>>, Recovery) {
-        (self.records.clone(), std::mem::take(&mut self.found))
+    /// What a start finds, in the order of writing: blocks, and pages by which others are here.
+    pub(super) fn recover(&mut self) -> (Vec<Arc<Block>>, Vec<BlobHash>, Recovery) {
+        let pages = self.records.iter().filter_map(|record| match record {
+            Record::Page(page) => Some(*page),
+            Record::Block(_) => None,
+        });
+        let (blocks, pages) = (blocks(&self.records).collect(), pages.collect());
+        (blocks, pages, std::mem::take(&mut self.found))
     }
 }
 
@@ -97,8 +140,8 @@ mod tests {
 
     use super::*;
 
-    fn block() -> Arc<Block> {
-        let key = SigningKey::from_bytes(&[1; 32]);
+    fn block(seed: u8) -> Arc<Block> {
+        let key = SigningKey::from_bytes(&[seed; 32]);
         let mut writer = Writer::new(key, Session([1; 16]));
         let admin = SigningKey::from_bytes(&[2; 32]);
         let recovery = Author(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes());
@@ -112,18 +155,39 @@ mod tests {
         writer.found(Now::default(), founding).expect("a valid founding").1
     }
 
+    fn group(blocks: &[Arc<Block>]) -> Group {
+        Group { number: 1, blocks: blocks.to_vec(), pages: Vec::new(), anew: false }
+    }
+
+    #[test]
+    fn of_a_journal_that_is_written_anew_a_crash_leaves_all_or_nothing() {
+        let block = block(1);
+        let mut seen = BTreeSet::new();
+        for seed in 0..50 {
+            let mut journal = Journal::with(&[Arc::clone(&block), Arc::clone(&block)]);
+            let page = BlobHash([7; 32]);
+            let anew = Group { pages: vec![page], anew: true, ..group(&[Arc::clone(&block)]) };
+            journal.write(&anew);
+            journal.crash(&mut Random::new(seed, 0));
+            let (records, pages, found) = journal.recover();
+            assert_eq!((records.len() == 2, found.missing), (pages.is_empty(), 0));
+            seen.insert(pages);
+        }
+        assert_eq!(seen.len(), 2);
+    }
+
     #[test]
     fn a_crash_keeps_what_was_synced_and_may_lose_the_rest() {
-        let block = block();
+        let block = block(1);
         let mut losses = 0;
         for seed in 0..50 {
             let mut random = Random::new(seed, 0);
             let mut journal = Journal::with(&[Arc::clone(&block)]);
-            journal.write(&[Arc::clone(&block), Arc::clone(&block)]);
+            journal.write(&group(&[Arc::clone(&block), Arc::clone(&block)]));
             journal.sync();
-            journal.write(&[Arc::clone(&block), Arc::clone(&block)]);
+            journal.write(&group(&[Arc::clone(&block), Arc::clone(&block)]));
             journal.crash(&mut random);
-            let (records, found) = journal.recover();
+            let (records, _, found) = journal.recover();
             assert!((3..=5).contains(&records.len()));
             assert_eq!(found.lost, 5 - records.len());
             losses += found.lost;
@@ -133,13 +197,13 @@ mod tests {
 
     #[test]
     fn a_restored_copy_is_what_was_there() {
-        let block = block();
+        let (block, other) = (block(1), block(2));
         let mut journal = Journal::with(&[Arc::clone(&block)]);
         journal.back_up();
-        journal.write(&[block]);
+        journal.write(&group(&[other]));
         journal.sync();
         journal.restore();
-        let (records, found) = journal.recover();
+        let (records, _, found) = journal.recover();
         assert_eq!((records.len(), found.missing), (1, 1));
     }
 }

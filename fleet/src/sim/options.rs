@@ -1,8 +1,11 @@
 //! What a run is made of, drawn from its seed or given.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::random::Random;
+use crate::node::{PageRules, Retain};
 
 /// Of more nodes than this, only a sample is compared.
 pub const OWN_EVERYTHING_MAX: u32 = 50;
@@ -72,7 +75,15 @@ pub struct Options {
     /// Whether machines may be made without a majority of the voters.
     #[serde(default)]
     pub minority: bool,
+    /// Members, of a thousand, that retain summaries of what sealed pages list.
+    #[serde(default)]
+    pub current: u32,
 }
+
+/// Summaries that fill a page, and how far below the deepest block they lie: so small that short runs have some.
+const PAGE: (usize, u64) = (6, 12);
+/// Time between two looks at pages.
+const PAGE_LOOK: Duration = Duration::from_millis(700);
 
 impl Options {
     /// A fleet without faults: a steady network, no hostile member.
@@ -105,6 +116,7 @@ impl Options {
             memo: false,
             wants_every_ms: 0,
             minority: false,
+            current: 0,
         }
     }
 
@@ -160,6 +172,8 @@ impl Options {
             damage_every_ms: damage_every_ms * rarer,
             wants_every_ms,
             minority,
+            // Drawn apart from the others, which would change with it.
+            current: Random::new(seed, 7).pick(&[0, 0, 500, 500, 1_000]).unwrap_or(0),
             ..Self::healthy(seed, nodes)
         }
     }
@@ -168,6 +182,19 @@ impl Options {
     #[must_use]
     pub fn small_fleet(seed: u64) -> u32 {
         u32::try_from(Random::new(seed, 6).between(3, 9)).expect("a small number")
+    }
+
+    /// What a node does about pages.
+    pub(super) fn page_rules(&self, node: u32) -> PageRules {
+        let current = Random::new(self.seed, 10_000 + u64::from(node)).chance(self.current);
+        let retain = if current { Retain::Current } else { Retain::All };
+        let (rows, margin) = PAGE;
+        PageRules { works: self.current > 0, retain, rows, margin, look_every: PAGE_LOOK }
+    }
+
+    /// Whether two voters are named. Where machines are made, the founder has to be enough: they ask the voters.
+    pub(super) fn names_voters(&self) -> bool {
+        self.current > 0 && self.wants_every_ms == 0 && self.nodes > 3 && self.seed % 2 == 0
     }
 
     /// Whether nodes share a memo of checked entries.
@@ -202,6 +229,7 @@ impl Options {
             ("duplicate", self.duplicate),
             ("reorder", self.reorder),
             ("hints", self.hints),
+            ("current", self.current),
         ] {
             within(name, permille.into(), 0, 1_000)?;
         }

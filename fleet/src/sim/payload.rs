@@ -107,7 +107,7 @@ pub(super) fn found(
     session: Session,
     nonce: Session,
     others: &[Initial],
-    spawning: Option<op::Spawning>,
+    (spawning, voters): (Option<op::Spawning>, Option<Vec<Author>>),
 ) -> (osiris_ledger::Ledger, Vec<std::sync::Arc<Block>>) {
     let secret = |n: u8| SigningKey::from_bytes(&[n; 32]);
     let mut writer = Writer::new(founder.clone(), session);
@@ -152,6 +152,10 @@ pub(super) fn found(
     }
     if let Some(spawning) = spawning {
         write(Payload::Spawning(spawning));
+    }
+    if let Some(mut devices) = voters {
+        devices.sort_unstable();
+        write(Payload::Voters(op::Voters { devices }));
     }
     ledger.publish();
     (ledger, blocks)

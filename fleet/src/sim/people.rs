@@ -243,8 +243,8 @@ impl World<'_> {
         if grants.is_empty() {
             return;
         }
-        let blocks = running.node.ledger().in_order();
-        let mut ledger = self.replica(&blocks);
+        let mut ledger = running.node.ledger().apart();
+        ledger.publish();
         let mut writer = Writer::new(self.clerk.clone(), Session(self.random.bytes()));
         let now = osiris_ledger::Now { wall: osiris_ledger::WallMs(self.wall(0)), ..Default::default() };
         let revocation = payload::revoke(&ledger, &author, grants);

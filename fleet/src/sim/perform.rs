@@ -33,7 +33,13 @@ impl World<'_> {
         for done in done {
             match done {
                 Done::Write(group) => {
-                    for block in &group.blocks {
+                    match (group.anew, group.pages.is_empty()) {
+                        (true, _) => self.branches.count("blocks dropped"),
+                        (false, false) => self.branches.count("joined from pages"),
+                        (false, true) => {}
+                    }
+                    // A journal that is written anew holds nothing that was not taken in before.
+                    for block in group.blocks.iter().filter(|_| !group.anew) {
                         self.taken_in(node, block);
                     }
                     if let Some(running) = self.devices[node as usize].running.as_mut() {
@@ -102,7 +108,7 @@ impl World<'_> {
         let groups = std::mem::take(&mut running.unsynced);
         let last = groups.last().map_or(0, |group| group.number);
         for group in &groups {
-            device.journal.write(&group.blocks);
+            device.journal.write(group);
         }
         self.queue.at(now + time, What::Synced(Process { node, run: running.run }, last));
         if let Some(away_ms) = device.crash_in_write.take() {
@@ -148,7 +154,7 @@ impl World<'_> {
         let device = &mut self.devices[node as usize];
         let Some(running) = device.running.as_mut() else { return };
         let author = device.author;
-        let durable: Vec<Arc<Block>> = device.journal.sync().to_vec();
+        let durable = device.journal.sync();
         for block in durable.iter().filter(|block| all || block.author() == author) {
             device.durable.insert(block.id());
         }
@@ -170,7 +176,7 @@ impl World<'_> {
             return;
         }
         for group in std::mem::take(&mut running.unsynced) {
-            device.journal.write(&group.blocks);
+            device.journal.write(&group);
         }
         let last = running.last_group;
         self.made_durable(node, last);
@@ -178,7 +184,19 @@ impl World<'_> {
 
     fn effect(&mut self, node: NodeId, effect: Effect) {
         match effect {
-            Effect::Persist(_) => {}
+            Effect::Persist(_) | Effect::PersistPages(..) | Effect::Compact(..) => {}
+            Effect::WritePage(page) => {
+                let hash = page.hash();
+                self.devices[node as usize].library.insert(hash);
+                self.pages.insert(hash, Arc::clone(&page));
+                let pause = self.random.between(1, self.options.sync_ms_max);
+                self.later(node, pause, Input::Page(hash, Ok(page)));
+            }
+            Effect::ReadPage(hash) => {
+                let held = self.devices[node as usize].library.contains(&hash);
+                let page = self.pages.get(&hash).filter(|_| held).cloned();
+                self.later(node, 2, Input::Page(hash, page.ok_or_else(|| "it is not here".to_owned())));
+            }
             Effect::Send(peer, bytes) => self.send(node, peer, bytes.into()),
             Effect::AskEnding(peer, question) => self.ask_ending(node, peer, question),
             Effect::Hint(entry) => self.hint(node, entry.into()),

@@ -8,7 +8,9 @@ use std::{
 use osiris_ledger::{Author, BlockId, Ledger, Member, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
-use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token, lease::LeaseFacts};
+use crate::node::{
+    Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token, lease::LeaseFacts,
+};
 
 use super::{leases::MACHINES, queue::NodeId, workload::Asked};
 
@@ -71,16 +73,18 @@ pub(super) struct Start {
     pub(super) confirmed: Vec<BlockId>,
     /// Whether its document follows; only of those that are compared.
     pub(super) idle_work: bool,
+    pub(super) pages: PageRules,
     pub(super) ledger: Ledger,
     pub(super) told: BTreeSet<PeerId>,
 }
 
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
-        let Start { run, key, session, seed, serves, confirmed, idle_work, ledger, told } = start;
+        let Start { run, key, session, seed, serves, confirmed, idle_work, pages, ledger, told } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
-        let mut node = Node::new(clock, &Config { serves, seed, confirmed, idle_work }, ledger, writer);
+        let config = Config { serves, seed, confirmed, idle_work, pages };
+        let mut node = Node::new(clock, &config, ledger, writer);
         node.allow_machines(MACHINES);
         Self {
             run,

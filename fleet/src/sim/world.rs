@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Session, SigningKey, View, op,
+    Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Page, Session, SigningKey, View, op,
 };
 use osiris_mesh::PeerId;
 
@@ -97,6 +97,8 @@ pub(super) struct World<'a> {
     /// An admin's second device, which runs no node: it revokes.
     pub(super) clerk: SigningKey,
     pub(super) manifests: BTreeMap<BlobHash, Manifest>,
+    /// Every page that a voter wrote.
+    pub(super) pages: BTreeMap<BlobHash, Arc<Page>>,
     pub(super) people: People,
     pub(super) hostiles: BTreeMap<NodeId, Hostile>,
     pub(super) check: Checker,
@@ -132,7 +134,8 @@ impl<'a> World<'a> {
         let (session, nonce) = (Session(random.bytes()), Session(random.bytes()));
         let spawning = op::Spawning { machines: MACHINES, minority: options.minority };
         let spawning = (options.wants_every_ms > 0).then_some(spawning);
-        let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others, spawning);
+        let voters = options.names_voters().then(|| vec![public(&keys[0]), public(&keys[1])]);
+        let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others, (spawning, voters));
         let mut world = Self {
             options: options.clone(),
             now: 0,
@@ -144,6 +147,7 @@ impl<'a> World<'a> {
             memo: options.shares_memo().then(|| Memo::new(ledger.fleet())),
             clerk,
             manifests: BTreeMap::new(),
+            pages: BTreeMap::new(),
             people: People::new(options.seed, !options.owns_everything()),
             hostiles: BTreeMap::new(),
             check: Checker::default(),
@@ -330,20 +334,27 @@ impl<'a> World<'a> {
         if device.running.is_some() || matches!(device.standing, Standing::Gone | Standing::Stranger { .. }) {
             return;
         }
-        let (records, found) = device.journal.recover();
+        let (records, pages, found) = device.journal.recover();
         if !device.sampled {
             ledger.leave_out_document();
+        }
+        for page in pages.iter().filter(|page| device.library.contains(page)) {
+            self.pages.get(page).into_iter().for_each(|page| ledger.offer(page));
         }
         let mut refused = 0;
         for block in &records {
             refused += u64::from(ledger.replay(block.entry()).is_err());
         }
+        ledger.take_offered();
         ledger.publish();
         let (author, promised) = (device.author, std::mem::take(&mut device.promised));
         let kept = records.iter().filter(|block| self.options.owns_everything() || block.author() == author);
         device.durable = kept.map(|block| block.id()).collect();
+        // What is here by pages alone is durable with them.
+        let pages = ledger.held_by(author).filter(|held| held.full().is_none());
+        device.durable.extend(pages.map(osiris_ledger::Held::id));
         // A disk that was put back or damaged breaks its promises itself, those about what followed too.
-        let unkept: Vec<_> = promised.iter().filter(|id| ledger.get(id).is_none()).copied().collect();
+        let unkept: Vec<_> = promised.iter().filter(|id| !ledger.holds(id)).copied().collect();
         device.runs += 1;
         // A journal holds each block behind all it names; where one waits, something was lost before.
         let damaged = found.damaged || ledger.early().0 > 0;
@@ -358,6 +369,7 @@ impl<'a> World<'a> {
             serves: !joining,
             confirmed,
             idle_work: device.sampled,
+            pages: self.options.page_rules(node),
             told: if damaged || joining { device.known.clone() } else { BTreeSet::new() },
             ledger,
         };
@@ -370,7 +382,7 @@ impl<'a> World<'a> {
         }
         device.running = Some(Running::new(start, now, wall));
         if let Some(running) = self.devices[node as usize].running.as_ref() {
-            self.leases.started(node, |id| running.node.ledger().get(id).is_some());
+            self.leases.started(node, |id| running.node.ledger().holds(id));
         }
         self.branches.add("damage found", u64::from(damaged));
         self.branches.add("recovery truncated", u64::from(found.torn));
@@ -489,23 +501,12 @@ impl<'a> World<'a> {
     pub(super) fn ledger(&self) -> Ledger {
         self.memo.clone().map_or_else(|| Ledger::new(self.fleet), Ledger::sharing)
     }
-
-    /// A ledger of the given blocks, for who runs no node.
-    pub(super) fn replica(&self, blocks: &[Arc<Block>]) -> Ledger {
-        let mut ledger = self.ledger();
-        for block in blocks {
-            if !matches!(ledger.replay(block.entry()), Ok(Admission::New { .. } | Admission::Known)) {
-                break;
-            }
-        }
-        ledger.publish();
-        ledger
-    }
 }
 
 fn input_name(input: &Input) -> &'static str {
     match input {
         Input::BlobHeld(_) => "blob held",
+        Input::Page(..) => "page",
         Input::Manifest(..) => "manifest",
         Input::FetchFailed(..) => "fetch failed",
         Input::Prepared(..) => "prepared",

@@ -26,7 +26,7 @@ pub struct Place {
 pub struct Survey {
     /// As a start would find it.
     pub found: Recovered,
-    /// Whole records in their order.
+    /// Whole records of blocks in their order.
     pub places: Vec<Place>,
     /// The last record that is whole.
     pub last: Head,
@@ -64,7 +64,7 @@ pub fn survey(disk: &(impl Disk + ?Sized)) -> Result<Survey, StoreError> {
     let read = |head: Option<&[u8]>| -> Result<Survey, StoreError> {
         let mended = mended(bytes.as_deref(), head);
         let files = Files::read(mended.as_deref(), head)?;
-        let records = files.scan.records.iter();
+        let records = files.scan.records.iter().filter(|record| record.kind == journal::Kind::Block);
         let id = |payload: &[u8]| BlockId(*blake3::hash(payload).as_bytes());
         let place = |record: &journal::Record<'_>| Place {
             number: record.head.number,

@@ -61,6 +61,8 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/leases", "", "leases"),
         ("POST", "/v1/leases/limit", r#"{"machines":3,"timeout_ms":5}"#, "limit leases 3 false"),
+        ("GET", "/v1/voters", "", "voters"),
+        ("POST", "/v1/voters", r#"{"devices":["ab"],"timeout_ms":5}"#, "name voters [\"ab\"]"),
         ("GET", "/v1/recovery", "", "recovery"),
         (
             "POST",
@@ -159,6 +161,7 @@ async fn the_document_describes_what_is_served() {
                     Some("Log") => r#"{"limit":1}"#,
                     Some("AddUser") => r#"{"name":"isis","key":"","roles":[],"devices":1,"timeout_ms":1}"#,
                     Some("ChangeUser" | "RevokeUser") => r#"{"id":"ab","timeout_ms":1}"#,
+                    Some("NameVoters") => r#"{"devices":["ab"],"timeout_ms":1}"#,
                     Some("Recover") => r#"{"device":"ab","generation":1,"certificate":"","timeout_ms":1}"#,
                     _ => r#"{"timeout_ms":1}"#,
                 });
@@ -173,5 +176,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 51);
+    assert_eq!(walked, 53);
 }

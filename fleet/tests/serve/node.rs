@@ -227,6 +227,12 @@ impl Manage for Desk {
     fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written> {
         self.answer(format!("limit leases {} {}", limit.machines, limit.minority), Written::default())
     }
+    fn voters(&self) -> Answer<'_, Voters> {
+        self.answer("voters", Voters::default())
+    }
+    fn name_voters(&self, name: NameVoters) -> Answer<'_, Written> {
+        self.answer(format!("name voters {:?}", name.devices), Written::default())
+    }
     fn recovery(&self) -> Answer<'_, Recovery> {
         self.answer("recovery", Recovery::default())
     }

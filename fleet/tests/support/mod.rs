@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use osiris_fleet::{
     api,
     driver::{Addresses, DriverError, InitOptions, JoinOptions, RunOptions, init, join, run, socket_path},
+    node::Retain,
 };
 use osiris_protocol::PeerAddr;
 use serde::{Serialize, de::DeserializeOwned};
@@ -70,6 +71,11 @@ impl Folder {
 
     /// Starts a node, with or without gossip.
     pub(crate) async fn up_with(&self, gossip: bool) -> Result<Node, DriverError> {
+        self.up_as(gossip, Retain::All).await
+    }
+
+    /// Starts a node that keeps all blocks, or current ones alone.
+    pub(crate) async fn up_as(&self, gossip: bool, retain: Retain) -> Result<Node, DriverError> {
         let options = RunOptions {
             data: self.path().to_owned(),
             socket: socket_path(self.path(), None),
@@ -79,6 +85,7 @@ impl Folder {
             token_file: None,
             gossip,
             machines: 0,
+            retain,
         };
         let (ready, is_ready) = oneshot::channel();
         let running = tokio::spawn(run(options, move |addresses| {

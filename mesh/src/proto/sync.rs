@@ -6,6 +6,7 @@
 //! A → B  Part              Buckets answered: the vector of the chains in buckets that differ
 //! A → B  Blocks, Gaps      what B lacks; the chains on which B has something that A lacks
 //! B → A  Blocks            from the highest rung that both hold (and Gaps, where B lacks a rung)
+//! B → A  Pages             where B holds something that A lacks as summaries alone: by which pages
 //! each receiver of Blocks  → Vector if there was more, else Digest: so both learn that they agree
 //! ```
 //!
@@ -15,8 +16,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use osiris_ledger::{
-    Admission, Author, Block, BlockId, Buckets, Gap, Ledger, Mono, Now, Reject, Vector, counter::RowNote,
-    limits,
+    Admission, Author, Batch, BlobHash, Block, BlockId, Buckets, Gap, Ledger, Mono, Now, Reject, Vector,
+    counter::RowNote, limits,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -34,6 +35,8 @@ pub const ROUNDS_MAX: u32 = 64;
 pub const VECTOR_AT_ONCE_MAX: usize = 128;
 /// Blocks of one author, of those that came at once, to which receipts are sent one by one.
 pub const RECEIPTS_MAX: usize = 16;
+/// Pages that one frame names, and that a replica which joins from pages takes in: each may have 1 MiB.
+pub const PAGES_MAX: usize = 128;
 
 /// One frame of `osiris/sync/1`, in CBOR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,9 @@ pub enum Frame {
     Gaps(Vec<Gap>),
     /// Entries in ledger order, packed ([`super::pack`]), and whether there are more.
     Blocks(#[serde(with = "super::pack")] Vec<ByteBuf>, bool),
+    /// Pages by which the sender holds blocks that the receiver lacks, each with its bytes: at most [`PAGES_MAX`]. They
+    /// are fetched by name.
+    Pages(Vec<(BlobHash, u32)>),
     /// The sender holds these blocks, durably.
     Receipt(Vec<BlockId>),
     /// About counters, which are no blocks.
@@ -256,11 +262,11 @@ impl Sync {
             }
             Frame::Vector(full, vector) if may_answer => {
                 let (batch, gaps) = ledger.compare(&vector, limits::BATCH_BYTES_MAX);
-                if batch.blocks.is_empty() && gaps.is_empty() && !full {
+                if is_empty(&batch) && gaps.is_empty() && !full {
                     // The digests differ and the short ids do not: compare whole ids.
                     outcome.answers.push(Frame::Vector(true, ledger.vector(true)));
                 }
-                answer(&mut outcome, batch, gaps);
+                answer(&mut outcome, ledger, batch, gaps);
             }
             Frame::Buckets(hashes) if may_answer => {
                 if let Some(buckets) = ledger.differing(&hashes).filter(|buckets| !buckets.is_empty()) {
@@ -270,15 +276,15 @@ impl Sync {
             Frame::Part(full, buckets, vector) if may_answer => {
                 if let Some(buckets) = Buckets::from_bytes(&buckets) {
                     let (batch, gaps) = ledger.compare_within(&buckets, &vector, limits::BATCH_BYTES_MAX);
-                    if batch.blocks.is_empty() && gaps.is_empty() && !full {
+                    if is_empty(&batch) && gaps.is_empty() && !full {
                         outcome.answers.push(part(ledger, buckets, true));
                     }
-                    answer(&mut outcome, batch, gaps);
+                    answer(&mut outcome, ledger, batch, gaps);
                 }
             }
             Frame::Gaps(gaps) if may_answer => {
                 let (batch, gaps) = ledger.fill(&gaps, limits::BATCH_BYTES_MAX);
-                answer(&mut outcome, batch, gaps);
+                answer(&mut outcome, ledger, batch, gaps);
             }
             Frame::Vector(..) | Frame::Buckets(_) | Frame::Part(..) | Frame::Gaps(_) => {}
             Frame::Blocks(entries, more) => {
@@ -295,7 +301,7 @@ impl Sync {
             }
             Frame::Receipt(ids) => outcome.confirmed = ids,
             // The node's own affair.
-            Frame::Rows(_) => {}
+            Frame::Rows(_) | Frame::Pages(_) => {}
         }
         outcome
     }
@@ -429,7 +435,18 @@ fn part(ledger: &Ledger, buckets: Buckets, full: bool) -> Frame {
     Frame::Part(full, ByteBuf::from(buckets.as_bytes()), ledger.vector_of(&buckets, full))
 }
 
-fn answer(outcome: &mut Outcome, batch: osiris_ledger::Batch, gaps: Vec<Gap>) {
+fn is_empty(batch: &Batch) -> bool {
+    batch.blocks.is_empty() && batch.pages.is_empty()
+}
+
+fn answer(outcome: &mut Outcome, ledger: &Ledger, batch: Batch, gaps: Vec<Gap>) {
+    // First, so that the receiver fetches them before it judges the blocks.
+    if !batch.pages.is_empty() {
+        let named = ledger.pages().filter(|page| batch.pages.contains(&page.hash()));
+        outcome
+            .answers
+            .push(Frame::Pages(named.map(|page| (page.hash(), page.size())).take(PAGES_MAX).collect()));
+    }
     if !batch.blocks.is_empty() {
         let entries = batch.blocks.iter().map(|block| ByteBuf::from(block.entry().to_vec())).collect();
         outcome.answers.push(Frame::Blocks(entries, batch.more));
@@ -526,7 +543,7 @@ mod tests {
                 Frame::Part(..) => "part",
                 Frame::Gaps(_) => "gaps",
                 Frame::Blocks(..) => "blocks",
-                Frame::Receipt(_) | Frame::Rows(_) => "other",
+                Frame::Pages(_) | Frame::Receipt(_) | Frame::Rows(_) => "other",
             });
             let (sync, ledger) = &mut sides[to];
             let outcome = sync.handle(Now::default(), peers[1 - to], frame, ledger);

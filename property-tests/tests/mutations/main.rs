@@ -34,6 +34,7 @@ impl Mutation {
 fn exists(root: &Path, Test(package, file, name): Test) -> bool {
     let folder = match package {
         "osiris-ledger" => "crdt-ledger/tests",
+        "osiris-fleet" => "fleet/tests",
         "osiris-property-tests" => "property-tests/tests",
         _ => return false,
     };

@@ -215,8 +215,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "the wait for a Persist before a Send",
         file: "fleet/src/node/outbox.rs",
-        find: "            (_, effect) if self.written > self.durable => {\n",
-        replace: "            (_, effect) if self.written > self.durable && false => {\n",
+        find: "            _ if self.written > self.durable => {\n",
+        replace: "            _ if self.written > self.durable && false => {\n",
         test: property("outbox", "nothing_leaves_before_what_was_written_before_it_is_durable"),
     },
     Mutation {
@@ -246,6 +246,17 @@ pub(crate) const ALL: &[Mutation] = &[
         find: "    if first::<CHECK>(&hash(&[length, order, kind, payload])) != *check {\n",
         replace: "    if first::<CHECK>(&hash(&[length, order, kind, payload])) != *check && false {\n",
         test: JOURNAL,
+    },
+    Mutation {
+        name: "a generation for each journal that is written anew",
+        file: "fleet/src/store.rs",
+        find: "        let header = Header { generation: self.header.generation.wrapping_add(1), ..self.header };\n",
+        replace: "        let header = self.header;\n",
+        test: Test(
+            "osiris-fleet",
+            "compaction",
+            "a_power_cut_at_each_operation_leaves_the_old_journal_or_the_new_one",
+        ),
     },
     Mutation {
         name: "the head file",

@@ -133,5 +133,5 @@ impl Waiting {
 
 /// How many chains the admitted blocks form.
 pub(super) fn chains(ledger: &Ledger) -> u64 {
-    ledger.in_order().iter().map(|block| block.chain()).collect::<BTreeSet<_>>().len() as u64
+    ledger.chains_held() as u64
 }

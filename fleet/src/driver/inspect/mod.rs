@@ -5,9 +5,15 @@
 
 use std::{fs, io, path::Path};
 
-use osiris_ledger::{Author, BlockId, Ledger, View};
+use osiris_ledger::{Author, BlobHash, BlockId, Ledger, View};
 
-use super::{disk::FolderDisk, error::DriverError, folder::Folder, store::store_error};
+use super::{
+    disk::FolderDisk,
+    error::DriverError,
+    folder::Folder,
+    open::{UnreadPage, offer_pages},
+    store::store_error,
+};
 use crate::{
     api::{Place, Problem, Verified, codes},
     store::{self, HEAD, JOURNAL, StoreError, Survey},
@@ -94,7 +100,9 @@ fn judge(
     problems: &mut Vec<Problem>,
 ) {
     let mut ledger = Ledger::new(survey.found.fleet);
+    let unread = offer_pages(&mut ledger, &data.join("library"), &survey.found.pages);
     let refused = blocks::admit(&mut ledger, &survey.found.entries);
+    ledger.take_offered();
     let view = ledger.publish();
     let mend = Mend::new(&view, key, ledger.is_founded());
     problems.extend(journal::problems(survey, mend, false));
@@ -103,6 +111,7 @@ fn judge(
     let found = &survey.found;
     let incomplete = waiting.is_some() || found.lost_end.is_some() || !found.damage.is_empty();
     problems.extend(waiting);
+    problems.extend(pages(&ledger, &unread, mend));
     let owner = files::Owner { data, ledger: &ledger, view: &view, entries: &found.entries, incomplete };
     problems.extend(owner.problems(key, mend));
     let (components, wrong) = library::problems(&data.join("library"), &view, key);
@@ -115,6 +124,23 @@ fn judge(
         components,
         problems: Vec::new(),
     };
+}
+
+/// Pages by which blocks should be here that cannot be used, and what is wrong with those that can.
+fn pages(ledger: &Ledger, unread: &[UnreadPage], mend: Mend) -> Vec<Problem> {
+    let place = |hash: &BlobHash| at(&format!("library/{hash}.blob"));
+    let mut problems: Vec<_> =
+        unread.iter().map(|page| problem(page.to_string(), place(&page.hash), mend.blocks())).collect();
+    problems.extend(ledger.page_fault().map(|fault| {
+        let what = format!(
+            "The page {} says of block {} what no valid block can be: {}.",
+            fault.page.short(),
+            fault.block.short(),
+            fault.reject
+        );
+        problem(what, place(&fault.page), "Join again with a new ticket and a new folder.")
+    }));
+    problems
 }
 
 /// Who could give back what is missing.

@@ -12,9 +12,10 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, NodeRow, Recover,
-    Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest,
-    Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, NameVoters, NodeRow,
+    Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status,
+    Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami,
+    Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -94,6 +95,10 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn leases(&self) -> Answer<'_, Leases>;
     /// `POST /v1/leases/limit`.
     fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written>;
+    /// `GET /v1/voters`.
+    fn voters(&self) -> Answer<'_, Voters>;
+    /// `POST /v1/voters`.
+    fn name_voters(&self, name: NameVoters) -> Answer<'_, Written>;
     /// `GET /v1/recovery`.
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.

@@ -61,6 +61,8 @@ const TYPES: &[Type] = &[
             f("document_heads", Texts),
             f("blocks", Number),
             f("early", Number),
+            f("retain", Text),
+            f("summaries", Number),
             f("members", Number),
             f("connected", Number),
             f("functions", Number),
@@ -455,6 +457,19 @@ const TYPES: &[Type] = &[
         true,
         &[f("machines", Number), Field("minority", Flag, Optional), f("timeout_ms", Number)],
     ),
+    (
+        "Voters",
+        false,
+        &[
+            f("block", Text),
+            f("founder", Flag),
+            f("voters", Many("VoterRow")),
+            f("sealed", Number),
+            f("proposed", Number),
+        ],
+    ),
+    ("VoterRow", false, &[f("device", Text), f("label", Text), f("able", Flag), f("sealed", Number)]),
+    ("NameVoters", true, &[f("devices", Texts), f("timeout_ms", Number)]),
     ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
     (
         "Recover",
@@ -613,9 +628,12 @@ mod tests {
         check("SlotRow", api::SlotRow::default());
         check("MachineRow", api::MachineRow::default());
         check("LeaseLimit", api::LeaseLimit::default());
+        check("Voters", api::Voters::default());
+        check("VoterRow", api::VoterRow::default());
+        check("NameVoters", api::NameVoters::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 47, "a type has no check here");
+        assert_eq!(TYPES.len(), 50, "a type has no check here");
     }
 }

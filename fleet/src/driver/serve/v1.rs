@@ -77,6 +77,8 @@ pub(super) async fn answer(
         Op::RevokeRoles => json(&manage.revoke_roles(parse("RoleChange", &body)?).await?),
         Op::Leases => json(&manage.leases().await?),
         Op::LeaseLimit => json(&manage.limit_leases(parse("LeaseLimit", &body)?).await?),
+        Op::Voters => json(&manage.voters().await?),
+        Op::NameVoters => json(&manage.name_voters(parse("NameVoters", &body)?).await?),
         Op::Recovery => json(&manage.recovery().await?),
         Op::Recover => json(&manage.recover(parse("Recover", &body)?).await?),
         Op::Whoami => json(&manage.whoami().await?),

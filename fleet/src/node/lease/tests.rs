@@ -37,7 +37,13 @@ fn spawner(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
 
 /// A node whose own configuration allows so many machines.
 fn allowed(now: Now, ledger: &Ledger, (device, session): (u8, u8), machines: u32) -> Node {
-    let config = Config { serves: true, seed: device.into(), confirmed: Vec::new(), idle_work: false };
+    let config = Config {
+        serves: true,
+        seed: device.into(),
+        confirmed: Vec::new(),
+        idle_work: false,
+        pages: crate::node::PageRules::default(),
+    };
     let writer = Writer::new(key(device), Session([session; 16]));
     let mut node = Node::new(now, &config, copy(ledger), writer);
     node.allow_machines(machines);
