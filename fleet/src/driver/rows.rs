@@ -324,5 +324,20 @@ fn says(view: &View, payload: &Payload) -> String {
             let without = if op.minority { ", also without a majority of the voters" } else { "" };
             format!("allows the fleet {} machine(s) of its own{without}", op.machines)
         }
+        Payload::Bounded(op) => {
+            let what = op.name.as_deref().unwrap_or("all scaled functions together");
+            match &op.range {
+                Some(range) if op.name.is_some() => {
+                    format!("keeps {what} between {} and {} replica(s)", range.min, range.max)
+                }
+                Some(range) => format!("keeps {what} at no more than {} replica(s)", range.max),
+                None => format!("leaves the bounds of {what} to the manifest"),
+            }
+        }
+        Payload::Scaled(op) => format!("scales {} to {} replica(s)", op.name, op.replicas),
+        Payload::Labelled(op) => {
+            let labels = if op.labels.is_empty() { "nothing" } else { &op.labels.join(", ") };
+            format!("labels {} with {labels}", label(view, &op.device))
+        }
     }
 }
