@@ -122,7 +122,7 @@ pub fn certify_recovery(
     Ok(recovery_certificate(&key, &FleetId(fleet.0), recovery.generation, &device).to_string())
 }
 
-fn device(text: &str) -> Result<Author> {
+pub(super) fn device(text: &str) -> Result<Author> {
     text.parse().map_err(|error| {
         ApiError::bad_request(format!("The device's key is not valid: {error}."))
             .with_next("`osiris nodes -o json` prints the keys whole.")

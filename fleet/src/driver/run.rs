@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     api::codes,
-    node::{Config, Node},
+    node::{Config, Input, Node},
 };
 
 /// What a node is run with.
@@ -272,7 +272,10 @@ pub(crate) async fn run_opened(
         Hosting::new(desk.me, runtime, desk.library.clone(), view, routes, Arc::clone(&desk.metrics));
     let hosting = Arc::new(hosting);
     let _ = desk.hosting.set(Arc::clone(&hosting));
-    let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting)));
+    let inputs = process.engine.inputs();
+    let bell = inputs.clone();
+    dispatcher.wake_by(move |function| drop(bell.try_send(Input::Called(function.to_owned()))));
+    let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting), inputs));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
     process.engine.node.allow_machines(options.machines);

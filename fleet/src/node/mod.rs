@@ -23,6 +23,7 @@ mod request;
 mod roster;
 #[cfg(test)]
 mod sample;
+pub mod scale;
 mod twin;
 mod users;
 
@@ -56,6 +57,7 @@ pub use message::{
 pub use outbox::{Group, Outbox, Step};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};
+use scale::Scale;
 pub use twin::AHEAD_MAX;
 use twin::Twin;
 
@@ -103,6 +105,7 @@ pub struct Node {
     twin: Twin,
     telemetry: Telemetry,
     leases: Leases,
+    scale: Scale,
     idle: Idle,
     /// Whether the driver has told what it holds.
     started: bool,
@@ -144,6 +147,7 @@ impl Node {
             twin: Twin::new(now),
             telemetry,
             leases: Leases::new(),
+            scale: Scale::default(),
             idle,
             started: false,
         }
@@ -225,6 +229,8 @@ impl Node {
             Input::RowHint(bytes) => self.row_hint(now, &bytes),
             Input::Observed(figures) => self.observe(&figures),
             Input::Want(want) => self.want(now, want),
+            Input::Machine(load) => self.scale.machine(load),
+            Input::Called(name) => self.scale.wanted(&name),
             Input::Suspended => self.suspended(now),
             Input::Twin(peer) => {
                 let member = Author(peer.to_bytes());
@@ -245,6 +251,7 @@ impl Node {
         }
         self.look_after_leases(now);
         self.tick(now);
+        self.look_at_scale(now);
         self.reconcile(now);
         self.answer_waiting(now);
         let warning = self.idle.work(now, &mut self.ledger);
@@ -268,7 +275,8 @@ impl Node {
             let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
             let last_look = self.functions.last_look();
             let take_over = take_over.filter(|at| last_look.is_none_or(|last| *at > last)).min();
-            earliest = [earliest, take_over, self.functions.deadline()].into_iter().flatten().min();
+            let scale = self.scale.deadline();
+            earliest = [earliest, take_over, self.functions.deadline(), scale].into_iter().flatten().min();
         }
         earliest
     }

@@ -83,7 +83,7 @@ impl World<'_> {
         let members =
             members.filter(|m| m.active && m.roles.has(osiris_ledger::Role::Node)).map(|m| m.device);
         let ranked = placement::ranked(&revision, members);
-        let first = placement::placed(&ranked, count, |_| true);
+        let first = placement::placed(&ranked, count as usize, |_| true);
         if !first.contains(&device.author) {
             self.branches.count("takeover");
         }

@@ -12,9 +12,10 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, NodeRow, Recover,
-    Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest,
-    Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, MemberLabels, NodeRow,
+    Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Scale, ScaleBounds,
+    Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami,
+    Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -94,6 +95,12 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn leases(&self) -> Answer<'_, Leases>;
     /// `POST /v1/leases/limit`.
     fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written>;
+    /// `GET /v1/scale`.
+    fn scale(&self) -> Answer<'_, Scale>;
+    /// `POST /v1/scale`.
+    fn bound(&self, bounds: ScaleBounds) -> Answer<'_, Written>;
+    /// `POST /v1/members/labels`.
+    fn label(&self, labels: MemberLabels) -> Answer<'_, Written>;
     /// `GET /v1/recovery`.
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.
