@@ -152,6 +152,8 @@ pub struct NodeRow {
     pub label: String,
     /// Its roles.
     pub roles: Vec<String>,
+    /// Its labels for the placement of functions.
+    pub labels: Vec<String>,
     /// `this`, `connected`, `unreachable` or `revoked`.
     pub state: String,
     /// Round trip in microseconds, where connected.

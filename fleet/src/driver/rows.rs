@@ -49,6 +49,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                 device: member.device.to_string(),
                 label: member.label.clone(),
                 roles: role_names(member.roles),
+                labels: view.scaling().labels(&member.device).to_vec(),
                 state: state.to_owned(),
                 rtt_us: peer
                     .and_then(|peer| peer.rtt)

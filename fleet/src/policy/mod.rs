@@ -289,7 +289,8 @@ fn grow(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, rule: Rule, tu
     if pressed < terms.window.saturating_add(turn) {
         return Decision::hold(Rule::Window);
     }
-    if state.since_change(now) < terms.cool_up {
+    // Pauses end for all at once, so the turn counts here as well.
+    if state.since_change(now) < terms.cool_up.saturating_add(turn) {
         return Decision::hold(Rule::CoolDown);
     }
     // One that cannot start keeps the others from being added only for so long.
@@ -351,7 +352,9 @@ fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Durati
     {
         return match () {
             () if for_how_long < idle => Decision::hold(Rule::Idling),
-            () if state.since_change(now) < terms.cool_down => Decision::hold(Rule::CoolDown),
+            () if state.since_change(now) < terms.cool_down.saturating_add(turn) => {
+                Decision::hold(Rule::CoolDown)
+            }
             () => Decision::act(Act::RetireReplica(inputs.count - 1), rule),
         };
     }

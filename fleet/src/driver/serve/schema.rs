@@ -77,6 +77,7 @@ const TYPES: &[Type] = &[
             f("device", Text),
             f("label", Text),
             f("roles", Texts),
+            f("labels", Texts),
             f("state", Text),
             Field("rtt_us", Number, Null),
             f("addresses", Texts),

@@ -216,7 +216,7 @@ fn without_calls_it_goes_to_none_and_the_first_call_brings_it_back_at_once() {
     pair.run(5);
     assert_eq!(pair.serving(), 1, "a deploy starts one");
     pair.run(120);
-    assert_eq!((pair.serving(), pair.scaled().len()), (0, 1));
+    assert_eq!((pair.serving(), pair.scaled().len()), (0, 1), "{:?}", pair.scaled());
     let before = pair.now;
     pair.inputs([vec![], vec![Input::Called("f".to_owned())]]);
     pair.run(1);
