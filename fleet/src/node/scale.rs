@@ -55,6 +55,8 @@ pub(super) struct Scale {
     /// What the functions of this process did last.
     here: BTreeMap<String, Figures>,
     machine: Option<MachineLoad>,
+    /// What was called here since the last look and has no replica.
+    called: BTreeSet<String>,
     looked: Option<Mono>,
     /// Whether time alone may bring a decision.
     moving: bool,
@@ -88,8 +90,7 @@ impl Scale {
 
     /// An invocation came in of a function that has no replica.
     pub(super) fn wanted(&mut self, name: &str) {
-        let here = self.here.entry(name.to_owned()).or_default();
-        here.backlog = here.backlog.max(1);
+        self.called.insert(name.to_owned());
         self.looked = None;
     }
 
@@ -220,6 +221,7 @@ impl Node {
             self.scale.states.insert(name.clone(), state);
             self.perform(now, &name, inputs, decision);
         }
+        self.scale.called.clear();
     }
 
     /// What is measured of a function at this moment.
@@ -233,7 +235,9 @@ impl Node {
     ) -> Inputs {
         let name = scaled.function.name.as_str();
         let known = totals.get(name).cloned().unwrap_or_default();
-        let own = self.scale.here.get(name).copied().unwrap_or_default();
+        let mut own = self.scale.here.get(name).copied().unwrap_or_default();
+        // The next figures say whether it still waits.
+        own.backlog = own.backlog.max(u64::from(self.scale.called.contains(name)));
         let placed = scaled.candidates.iter().take(scaled.count as usize);
         let serving = &scaled.newest.serving;
         let side_by_side: u64 = serving.iter().map(|serving| u64::from(serving.concurrency)).sum();

@@ -72,6 +72,9 @@ pub struct Options {
     /// Whether machines may be made without a majority of the voters.
     #[serde(default)]
     pub minority: bool,
+    /// Calls of one function that want to run at its busiest time. Zero: nobody calls, and none is scaled.
+    #[serde(default)]
+    pub load: u32,
 }
 
 impl Options {
@@ -105,6 +108,7 @@ impl Options {
             memo: false,
             wants_every_ms: 0,
             minority: false,
+            load: 0,
         }
     }
 
@@ -136,6 +140,9 @@ impl Options {
         // And none is won where everybody dies all the time.
         let rarer = if wants_every_ms > 0 { 5 } else { 1 };
         let minority = random.chance(400);
+        // A function goes to none and comes back within two or three minutes.
+        let load = if small && random.chance(250) { random.between(6, 16) } else { 0 };
+        let safety_ms = if load > 0 { safety_ms + 120_000 } else { safety_ms };
         Self {
             hostile,
             safety_ms: if small { safety_ms } else { 20_000 },
@@ -160,6 +167,7 @@ impl Options {
             damage_every_ms: damage_every_ms * rarer,
             wants_every_ms,
             minority,
+            load: u32::try_from(load).unwrap_or(0),
             ..Self::healthy(seed, nodes)
         }
     }

@@ -10,7 +10,7 @@ use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
 use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token, lease::LeaseFacts};
 
-use super::{leases::MACHINES, queue::NodeId, workload::Asked};
+use super::{leases::MACHINES, load, queue::NodeId, workload::Asked};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -82,6 +82,7 @@ impl Running {
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
         let mut node = Node::new(clock, &Config { serves, seed, confirmed, idle_work }, ledger, writer);
         node.allow_machines(MACHINES);
+        node.set_terms(load::terms());
         Self {
             run,
             node,
