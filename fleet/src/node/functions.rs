@@ -252,7 +252,7 @@ impl Node {
                 let prepare = Effect::Prepare {
                     revision: revision.id,
                     component: revision.component,
-                    manifest: manifest.clone(),
+                    manifest: Box::new(manifest.clone()),
                 };
                 self.functions.local.insert(revision.id, Local::Preparing);
                 self.effects.push_back(prepare);

@@ -583,7 +583,7 @@ pub enum Effect {
         /// Its component, which the library holds.
         component: BlobHash,
         /// Its manifest.
-        manifest: Manifest,
+        manifest: Box<Manifest>,
     },
     /// Let a revision's invocations end and forget it.
     Retire(BlockId),

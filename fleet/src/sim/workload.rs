@@ -54,7 +54,7 @@ pub(super) struct Ticket {
 /// Something that somebody wants.
 #[derive(Debug)]
 pub(super) enum Wish {
-    Deploy(Release),
+    Deploy(Box<Release>),
     Remove(String),
     /// More strangers than uses compete for a place.
     Invite {
@@ -94,7 +94,7 @@ impl People {
                 let replicas = if all { Replicas::All } else { Replicas::Count(count) };
                 let max = (self.scales && self.random.chance(700))
                     .then(|| u32::try_from(self.random.between(1, 4)).expect("a small number"));
-                Wish::Deploy(Release::new(name, self.releases, replicas, max))
+                Wish::Deploy(Box::new(Release::new(name, self.releases, replicas, max)))
             }
             55..70 => Wish::Remove(name(&mut self.random)),
             70..86 => {
