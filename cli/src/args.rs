@@ -1,6 +1,7 @@
 //! The command line.
 
 mod lease;
+mod scale;
 mod user;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
+pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;
@@ -271,6 +273,15 @@ Examples:
     /// Who may make new machines for the fleet, and which there are
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Say how many replicas a function may have, or why it has as many as it has
+    #[command(after_help = "\
+Examples:
+  osiris scale hello --min 0 --max 4     outlives deploys
+  osiris scale hello --reset             its manifest says it again
+  osiris scale --all --max 20            all scaled functions together
+  osiris scale hello --dry-run           what would be decided now
+  osiris scale explain                   what was decided, and why")]
+    Scale(ScaleArgs),
     /// Make this device, or another one, an admin above all others with the fleet's recovery key
     #[command(after_help = "\
 Examples:
@@ -781,6 +792,20 @@ It comes back only by a new invitation. For this device itself there is `osiris 
         /// Void all that it ever wrote: its deploys, its invitations, and who was admitted by them
         #[arg(long)]
         discard: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Say which labels a member bears, for functions that ask for some in `place`; no label takes all away
+    #[command(after_help = "\
+Examples:
+  osiris member label till-2 gpu zone=shop
+  osiris member label till-2               it bears none any more")]
+    Label {
+        /// The member's label, or the start of its key, as `osiris nodes` prints them
+        member: String,
+        /// All its labels: KEY or KEY=VALUE
+        #[arg(value_name = "LABEL")]
+        labels: Vec<String>,
         #[command(flatten)]
         wait: Wait,
     },

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::Method;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NameVoters, NodeRow, Recover, Recovered,
-    Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply,
-    UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami, Written,
+    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, MemberLabels, NameVoters, NodeRow, Recover,
+    Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Scale, ScaleBounds, Status,
+    Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -33,6 +33,7 @@ const MEMBERS: &str = "osiris nodes";
 const USERS: &str = "osiris user ls";
 const VOTERS: &str = "osiris ledger voters";
 const LEASES: &str = "osiris lease ls";
+const SCALE: &str = "osiris scale explain";
 
 /// Where the node of a data folder listens.
 pub(crate) fn socket_path(data: &Path, xdg_runtime: Option<&Path>) -> PathBuf {
@@ -423,6 +424,43 @@ impl Backend {
             }
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.name_voters(name).await?;
+                replica.hand_on(&mut written).await?;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn scale(&mut self) -> Result<Scale, Failure> {
+        match self {
+            Self::Node(client) => client.get("/v1/scale").await,
+            Self::Replica(replica) => Ok(replica.offline.scale().await?),
+        }
+    }
+
+    pub(crate) async fn bound(self, bounds: ScaleBounds) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => {
+                let patience = client.patience().records(SCALE);
+                let bounds = ScaleBounds { timeout_ms: millis(patience.left()), ..bounds };
+                client.post("/v1/scale", &bounds, patience).await
+            }
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.bound(bounds).await?;
+                replica.hand_on(&mut written).await?;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn label(self, labels: MemberLabels) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => {
+                let patience = client.patience().records(MEMBERS);
+                let labels = MemberLabels { timeout_ms: millis(patience.left()), ..labels };
+                client.post("/v1/members/labels", &labels, patience).await
+            }
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.label(labels).await?;
                 replica.hand_on(&mut written).await?;
                 Ok(written)
             }

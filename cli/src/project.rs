@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use osiris_fleet::manifest::{LimitKeys, Manifest, Replicas};
+use osiris_fleet::manifest::{LimitKeys, Manifest, PlaceKeys, Replicas, ScaleKeys};
 use serde::Deserialize;
 
 use crate::args::DeployArgs;
@@ -22,6 +22,9 @@ struct Project {
     replicas: Option<Replicas>,
     #[serde(default)]
     limits: LimitKeys,
+    scale: Option<ScaleKeys>,
+    #[serde(default)]
+    place: PlaceKeys,
 }
 
 /// The component's file and the manifest that result from flags over `osiris.toml`.
@@ -58,6 +61,8 @@ pub(crate) fn resolve(args: &DeployArgs, folder: &Path) -> Result<(PathBuf, Mani
         version: project.version,
         replicas: args.replicas.or(project.replicas).unwrap_or_default(),
         limits: project.limits,
+        scale: project.scale,
+        place: project.place,
         ..Manifest::named(&name)
     };
     manifest.to_bytes().map_err(|e| Failure::usage(format!("{e}.")).next("correct the name or the limit"))?;
@@ -86,7 +91,8 @@ mod tests {
     #[test]
     fn each_key_arrives() {
         let toml = "name = \"a\"\ncomponent = \"b.wasm\"\nversion = \"1.2\"\nreplicas = 3\n[limits]\n\
-                    memory_mib = 4\ntimeout_ms = 5\nconcurrency = 6\nqueue = 7\n";
+                    memory_mib = 4\ntimeout_ms = 5\nconcurrency = 6\nqueue = 7\n[scale]\nmin = 0\nmax = 8\n\
+                    backlog = 9\nidle_s = 10\n[place]\nlabels = [\"gpu\"]\nspread = \"zone\"\n";
         let (component, manifest) = deploy(&[], Some(toml)).expect("resolves");
         assert_eq!(component, Path::new("b.wasm"));
         assert_eq!(
@@ -101,6 +107,8 @@ mod tests {
                     concurrency: Some(6),
                     queue: Some(7)
                 },
+                scale: Some(ScaleKeys { min: 0, max: 8, backlog: Some(9), idle_s: Some(10) }),
+                place: PlaceKeys { labels: vec!["gpu".to_owned()], spread: Some("zone".to_owned()) },
             }
         );
         let (_, manifest) =
@@ -128,6 +136,10 @@ mod tests {
             (&[], Some("component = \"a\""), "has no name"),
             (&[], Some("name = \"a\"\nroutes = 1"), "unknown field `routes`"),
             (&[], Some("name = \"a\"\n[limits]\nmemory = 1"), "unknown field `memory`"),
+            (&[], Some("name = \"a\"\n[scale]\nmax = 1\nmost = 1"), "unknown field `most`"),
+            (&[], Some("name = \"a\"\n[scale]\nmin = 1"), "missing field `max`"),
+            (&[], Some("name = \"a\"\ncomponent = \"a\"\n[scale]\nmin = 3\nmax = 2"), "scale.min"),
+            (&[], Some("name = \"a\"\ncomponent = \"a\"\n[place]\nlabels = [\"a b\"]"), "is no label"),
             (&[], Some("name = \"a\"\nreplicas = 0"), "above zero"),
             (&[], Some("name = \"a\"\nreplicas = \"some\""), "no number of replicas"),
             (&[], Some("name = \"A_b\"\ncomponent = \"a\""), "cannot name a function"),

@@ -354,7 +354,10 @@ impl Ledger {
             | Payload::Invited(_)
             | Payload::User(_)
             | Payload::Voters(_)
-            | Payload::Spawning(_) => true,
+            | Payload::Spawning(_)
+            | Payload::Bounded(_)
+            | Payload::Scaled(_)
+            | Payload::Labelled(_) => true,
             Payload::Claimed(_)
             | Payload::Activated(_)
             | Payload::Intent(_)

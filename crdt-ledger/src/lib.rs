@@ -34,6 +34,7 @@ pub mod limits;
 mod memo;
 pub mod op;
 mod page;
+pub mod scale;
 mod seals;
 mod time;
 mod vector;

@@ -1,6 +1,6 @@
 //! Every limit of the ledger, in one place.
 //!
-//! Limits on a block (`ENTRY_BYTES_MAX` to `INTENT_FUNCTIONS_MAX`) are part of the format: a block that
+//! Limits on a block (`ENTRY_BYTES_MAX` to `PLACE_LABELS_MAX`) are part of the format: a block that
 //! breaks one is invalid for ever, on every node. The others bound what one node holds; reaching
 //! one means "later", never a verdict on a block.
 
@@ -34,6 +34,12 @@ pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 pub const SLOTS_MAX: u32 = 1_000;
 /// Functions that an intent may name.
 pub const INTENT_FUNCTIONS_MAX: usize = 16;
+/// Replicas that a function, or all functions together, may have.
+pub const REPLICAS_MAX: u32 = 10_000;
+/// Bytes of one of a device's labels for placement.
+pub const PLACE_LABEL_BYTES_MAX: usize = 64;
+/// Labels for placement that one device may bear.
+pub const PLACE_LABELS_MAX: usize = 16;
 
 /// Blocks that wait for one they name, of all senders together. Who sent most of them makes room.
 pub const EARLY_BLOCKS_MAX: usize = 4_096;

@@ -1,6 +1,7 @@
 //! Operations: what a block says.
 
 mod lease;
+mod scale;
 
 use ed25519_dalek::{Signature as DalekSignature, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::{
     limits,
 };
 pub use lease::{Activated, Claimed, Intent, Released, Retired, Spawning};
+pub use scale::{Bounded, Labelled, Range, Scaled, is_place_label};
 
 /// Declares a struct whose CBOR form is the array of its fields, in their order.
 macro_rules! array_struct {
@@ -87,6 +89,12 @@ pub enum Payload {
     Retired(Retired),
     /// How many machines the fleet may make, and whether without a majority of the voters.
     Spawning(Spawning),
+    /// How many replicas a function, or all functions together, may have.
+    Bounded(Bounded),
+    /// How many replicas a function has from now on, within its bounds.
+    Scaled(Scaled),
+    /// The labels that a device bears, for the placement of functions.
+    Labelled(Labelled),
 }
 
 array_struct! {
@@ -343,15 +351,17 @@ impl Payload {
             | Self::Withdrawn(_)
             | Self::Revoked(_)
             | Self::Voters(_)
-            | Self::Spawning(_) => Role::Admin,
+            | Self::Spawning(_)
+            | Self::Labelled(_) => Role::Admin,
             Self::Sealed(_) => Role::Voter,
-            Self::Deployed(_) | Self::Removed(_) => Role::Operator,
+            Self::Deployed(_) | Self::Removed(_) | Self::Bounded(_) => Role::Operator,
             // A recovery brings its own authority; whoever belongs to the fleet may carry it.
             // And whoever may not spawn any more may say that it does not.
             Self::Admitted(_)
             | Self::Recovered(_)
             | Self::Serving(_)
             | Self::Stopped(_)
+            | Self::Scaled(_)
             | Self::Released(_) => Role::Node,
             Self::Claimed(_) | Self::Activated(_) | Self::Intent(_) | Self::Retired(_) => Role::Spawner,
         }
@@ -380,6 +390,9 @@ impl Payload {
             Self::Released(_) => "released",
             Self::Retired(_) => "retired",
             Self::Spawning(_) => "spawning",
+            Self::Bounded(_) => "bounded",
+            Self::Scaled(_) => "scaled",
+            Self::Labelled(_) => "labelled",
         }
     }
 
@@ -412,7 +425,10 @@ impl Payload {
             | Self::User(_)
             | Self::Recovered(_)
             | Self::Voters(_)
-            | Self::Spawning(_) => (none, none),
+            | Self::Spawning(_)
+            | Self::Bounded(_)
+            | Self::Scaled(_)
+            | Self::Labelled(_) => (none, none),
             Self::Withdrawn(op) => (one(&op.invitation), op.stands.as_slice()),
             Self::Admitted(op) => (one(&op.invitation), none),
             Self::Revoked(op) => (op.grants.as_slice(), op.pins.as_slice()),
@@ -471,6 +487,9 @@ impl Payload {
             Self::Claimed(op) => op.check_fields(),
             Self::Intent(op) => op.check_fields(),
             Self::Spawning(op) => op.check_fields(),
+            Self::Bounded(op) => op.check_fields(),
+            Self::Scaled(op) => op.check_fields(),
+            Self::Labelled(op) => op.check_fields(),
             Self::Withdrawn(op) => {
                 ensure(op.stands.len() <= limits::STANDS_MAX, "too many admissions are named")?;
                 ensure(is_ascending(&op.stands), "the admissions are not in ascending order")

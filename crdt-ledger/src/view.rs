@@ -17,6 +17,7 @@ use crate::{
     lease::{Slot, SpawnPolicy},
     ledger::{Ledger, register_name},
     op::{Deployed, Payload, World},
+    scale::Scaling,
     seals::{SealedPage, Seals, VoterSet},
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Registers {
     /// Invitations and users.
     offers: BTreeMap<BlockId, Arc<Block>>,
     pub(crate) seals: Seals,
+    pub(crate) scaling: Scaling,
     touched: Touched,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct Touched {
     revisions: BTreeMap<BlockId, BTreeSet<Author>>,
     /// Whether an invitation or user was made known.
     offers: bool,
+    /// Whether bounds, counts of replicas or labels changed.
+    scaling: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,6 +80,10 @@ impl Registers {
             }
             Payload::Voters(op) => self.seals.name(block.order(), &op.devices),
             Payload::Sealed(op) => self.seals.seal(op, block.author()),
+            Payload::Bounded(_) | Payload::Scaled(_) | Payload::Labelled(_) => {
+                self.scaling.apply(block);
+                self.touched.scaling = true;
+            }
             Payload::Founded(_)
             | Payload::Withdrawn(_)
             | Payload::Admitted(_)
@@ -290,6 +298,7 @@ pub struct View {
     pages: Vec<SealedPage>,
     slots: Arc<BTreeMap<u32, Slot>>,
     spawning: SpawnPolicy,
+    scaling: Arc<Scaling>,
     blocks: u64,
     hash: OnceLock<[u8; 32]>,
 }
@@ -324,13 +333,15 @@ impl View {
             pages: ledger.sealed_pages(),
             slots: Arc::new(ledger.slots()),
             spawning: ledger.spawning(),
+            scaling: Arc::new(ledger.registers().scaling.clone()),
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
     }
 
     /// The view after blocks that changed no standing and proved no fork: of the one before, only the
-    /// functions, invitations and users that they spoke of are made again, and the slots if `leases` says so.
+    /// functions, invitations, users and replicas that they spoke of are made again, and the slots if `leases`
+    /// says so.
     pub(crate) fn after(ledger: &Ledger, before: &Self, touched: &Touched, leases: bool) -> Self {
         let registers = ledger.registers();
         let (mut functions, mut by_name) = (before.functions.clone(), before.by_name.clone());
@@ -360,6 +371,10 @@ impl View {
             true => (Arc::new(ledger.slots()), ledger.spawning()),
             false => (Arc::clone(&before.slots), before.spawning),
         };
+        let scaling = match touched.scaling {
+            true => Arc::new(registers.scaling.clone()),
+            false => Arc::clone(&before.scaling),
+        };
         Self {
             fleet: before.fleet,
             name: before.name.clone(),
@@ -374,6 +389,7 @@ impl View {
             pages: ledger.sealed_pages(),
             slots,
             spawning,
+            scaling,
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
@@ -463,6 +479,12 @@ impl View {
         self.spawning
     }
 
+    /// Bounds and counts of replicas, and labels of devices.
+    #[must_use]
+    pub fn scaling(&self) -> &Scaling {
+        &self.scaling
+    }
+
     /// Blocks admitted when the snapshot was taken, void ones included.
     #[must_use]
     pub fn blocks(&self) -> u64 {
@@ -478,7 +500,7 @@ impl View {
             let users: Vec<_> = self.users.values().collect();
             let sealing = (&self.voters, &self.pages);
             let slots: Vec<_> = self.slots.values().collect();
-            let machines = (slots, &self.spawning);
+            let machines = (slots, &self.spawning, &*self.scaling);
             let offers = (invitations, users);
             let said = (&self.fleet, &self.name, members, functions, offers, &*self.forks, sealing, machines);
             *blake3::hash(&codec::encode(&said)).as_bytes()

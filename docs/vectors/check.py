@@ -24,9 +24,11 @@ ROLE_OF = {
     "invited": 4, "user": 4, "withdrawn": 4, "revoked": 4, "deployed": 2, "removed": 2,
     "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1, "voters": 4, "sealed": 64,
     "claimed": 32, "activated": 32, "intent": 32, "released": 1, "retired": 32, "spawning": 4,
+    "bounded": 2, "scaled": 1, "labelled": 4,
 }
 # Genesis and recoveries hold every role.
 ALL_ROLES = 127
+PLACE_LABEL = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -115,6 +117,12 @@ def is_name(text):
     return 1 <= len(text) <= 63 and set(text) <= allowed and text[0].isalpha() and text[-1] != "-"
 
 
+def is_place_label(text):
+    words = text.split("=")
+    fits = len(words) <= 2 and all(word and set(word) <= PLACE_LABEL for word in words)
+    return fits and len(text) <= 64
+
+
 def verify(key, signature, message, otherwise):
     if int.from_bytes(signature[32:], "little") >= GROUP_ORDER:
         raise Refused(otherwise)
@@ -181,6 +189,21 @@ class Ledger:
                 raise Refused("Field")
         if block["op"] == "spawning" and says[0] > 1_000:
             raise Refused("Field")
+        if block["op"] == "bounded":
+            name, range_ = says
+            low, high = range_ or (0, 1)
+            if (name is not None and not is_name(name)) or (name is None and low > 0):
+                raise Refused("Field")
+            if not low <= high or not 1 <= high <= 10_000:
+                raise Refused("Field")
+        if block["op"] == "scaled" and (not is_name(says[0]) or says[1] > 10_000):
+            raise Refused("Field")
+        if block["op"] == "labelled":
+            device, labels = says
+            if is_weak(device) or len(labels) > 16 or labels != sorted(set(labels)):
+                raise Refused("Field")
+            if not all(map(is_place_label, labels)):
+                raise Refused("Field")
         if is_weak(block["author"]):
             raise Refused("WeakKey")
         named = ZERO if genesis else self.fleet
@@ -324,6 +347,11 @@ class Ledger:
             for slot, (rounds, made) in slots.items()
         }
 
+    def registers(self, op):
+        """Key → what the last block of that operation in ledger order says. For a history in which all count."""
+        blocks = sorted(self.blocks.values(), key=lambda block: (block["depth"], block["id"]))
+        return {block["says"][0]: block["says"][1] for block in blocks if block["op"] == op}
+
     def chains(self):
         chains = {}
         for block in self.blocks.values():
@@ -392,6 +420,11 @@ def check_ledger(vectors):
         for slot in vectors["view"]["slots"]
     }
     assert ledger.slots() == said, "the slots"
+    bounds, view = ledger.registers("bounded"), vectors["view"]
+    assert view["bounds"] == {name: bounds[name] for name in ("hello", "old")}, "the bounds"
+    assert view["bounds_of_all"] == bounds[None][1], "the bounds of all together"
+    assert view["replicas"] == ledger.registers("scaled")["hello"], "the replicas"
+    assert list(ledger.registers("labelled").values()) == [view["labels"]], "the labels"
     for row in vectors["blocks"]:
         for author, session, seq in forks:
             if (row["author"], row["session"]) == (author.hex(), session.hex()) and row["seq"] >= seq:

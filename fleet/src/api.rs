@@ -35,6 +35,9 @@
 //! | `POST /v1/leases/limit` | [`LeaseLimit`] → [`Written`] |
 //! | `GET /v1/voters` | → [`Voters`] |
 //! | `POST /v1/voters` | [`NameVoters`] → [`Written`] |
+//! | `GET /v1/scale` | → [`Scale`] |
+//! | `POST /v1/scale` | [`ScaleBounds`] → [`Written`] |
+//! | `POST /v1/members/labels` | [`MemberLabels`] → [`Written`] |
 //! | `GET /v1/recovery` | → [`Recovery`] |
 //! | `POST /v1/recovery` | [`Recover`] → [`Recovered`] |
 //!
@@ -168,6 +171,8 @@ pub struct NodeRow {
     pub label: String,
     /// Its roles.
     pub roles: Vec<String>,
+    /// Its labels for the placement of functions.
+    pub labels: Vec<String>,
     /// `this`, `connected`, `unreachable` or `revoked`.
     pub state: String,
     /// Round trip in microseconds, where connected.
@@ -905,6 +910,124 @@ pub struct VoterRow {
 pub struct NameVoters {
     /// Keys of active members, hex: 1 to 64, each once.
     pub devices: Vec<String>,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// How many replicas scaled functions have, and why, as the node that is asked sees it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Scale {
+    /// Use of all its cores, percent; none: not measured yet.
+    pub cpu_percent: Option<u32>,
+    /// Use of its memory, percent; none: not measured yet.
+    pub memory_percent: Option<u32>,
+    /// The most replicas of all scaled functions together; none: as many as their bounds allow.
+    pub fleet_max: Option<u32>,
+    /// Scaled functions, by name.
+    pub functions: Vec<ScaleRow>,
+    /// What the node decided to do since it started, the last first, at most 64.
+    pub decisions: Vec<ScaleDecision>,
+}
+
+/// What a decision about replicas is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleInputs {
+    /// Replicas, at least.
+    pub min: u32,
+    /// Replicas, at most.
+    pub max: u32,
+    /// Replicas by the ledger.
+    pub replicas: u32,
+    /// Of those: ready.
+    pub ready: u32,
+    /// Members that may serve it and are not known to be gone.
+    pub candidates: u32,
+    /// Of those: without a replica and with nothing waiting.
+    pub free: u32,
+    /// Calls that wait, over the fleet.
+    pub backlog: u64,
+    /// Calls that run, over the fleet.
+    pub running: u64,
+    /// Calls that one replica runs side by side.
+    pub per_replica: u32,
+    /// Calls that may wait for each replica.
+    pub target_backlog: u32,
+    /// Seconds for which there must be too many replicas before one goes.
+    pub idle_s: u64,
+    /// Replicas of all other scaled functions.
+    pub others: u32,
+    /// The node's place among those that may serve it, from 0.
+    pub rank: u32,
+    /// Calls that wait on the node.
+    pub backlog_here: u64,
+}
+
+/// One scaled function now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ScaleRow {
+    /// The function.
+    pub name: String,
+    /// Whether an operator gave its bounds, in place of its manifest.
+    pub bounded: bool,
+    /// Whether the node is among those that decide about it.
+    pub decides: bool,
+    /// What is measured.
+    pub inputs: ScaleInputs,
+    /// What would be done now: `concurrency`, `replica-here`, `replica-on-peer`, `claim-machine`, `retire-replica`,
+    /// `drain-machine`, or `none`.
+    pub act: String,
+    /// Replicas after that, or now.
+    pub to: u32,
+    /// The rule, in a word.
+    pub rule: String,
+    /// The rule, in a sentence.
+    pub says: String,
+}
+
+/// A decision that something was to be done.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ScaleDecision {
+    /// The function.
+    pub name: String,
+    /// Milliseconds since then.
+    pub age_ms: u64,
+    /// What it was made of.
+    pub inputs: ScaleInputs,
+    /// What was done; see [`ScaleRow::act`].
+    pub act: String,
+    /// Replicas after that.
+    pub to: u32,
+    /// The rule, in a word.
+    pub rule: String,
+    /// The rule, in a sentence.
+    pub says: String,
+    /// Why it could not be done; empty where it was.
+    pub failed: String,
+}
+
+/// Says how many replicas a function may have.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ScaleBounds {
+    /// The function; none: all scaled functions together, with a `max` alone.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Replicas, at least; with `max`.
+    #[serde(default)]
+    pub min: Option<u32>,
+    /// Replicas, at most; none: what the manifest says, or without a limit for all together.
+    #[serde(default)]
+    pub max: Option<u32>,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Says which labels a member bears, for the placement of functions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemberLabels {
+    /// The device's key, hex.
+    pub device: String,
+    /// All its labels: `KEY` or `KEY=VALUE`.
+    pub labels: Vec<String>,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,
 }

@@ -13,5 +13,6 @@ pub mod driver;
 pub mod manifest;
 pub mod node;
 pub mod placement;
+pub mod policy;
 pub mod sim;
 pub mod store;

@@ -1,5 +1,9 @@
 //! A function's manifest: what travels beside its component, as a blob of canonical JSON.
 
+use osiris_ledger::{
+    limits::{PLACE_LABELS_MAX, REPLICAS_MAX},
+    op::is_place_label,
+};
 use serde::{Deserialize, Serialize};
 
 /// How many members serve a function.
@@ -89,6 +93,66 @@ pub struct LimitKeys {
     pub queue: Option<u32>,
 }
 
+/// How a function is scaled: between how many members serve it, and when more or fewer do. What an operator says
+/// with `osiris scale` stands above `min` and `max`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleKeys {
+    /// Replicas, at least; 0: none while nobody calls it. Default 1.
+    #[serde(default = "one")]
+    pub min: u32,
+    /// Replicas, at most.
+    pub max: u32,
+    /// Calls that may wait for each replica before one more is added. Default [`SCALE_BACKLOG`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u32>,
+    /// Seconds for which there must be too many replicas before one goes. Default [`SCALE_IDLE_S`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<u64>,
+}
+
+/// Calls that may wait for each replica of a scaled function, where its manifest does not say.
+pub const SCALE_BACKLOG: u32 = 4;
+/// Seconds for which there must be too many replicas before one goes, where the manifest does not say.
+pub const SCALE_IDLE_S: u64 = 60;
+
+fn one() -> u32 {
+    1
+}
+
+/// Which members may serve a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceKeys {
+    /// Labels that a member must bear, all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// The key of a label by whose values replicas are spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
+}
+
+impl PlaceKeys {
+    /// Whether any member may serve it, whatever it bears.
+    #[must_use]
+    pub fn is_anywhere(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a member that bears these labels, ascending, may serve it.
+    #[must_use]
+    pub fn fits(&self, labels: &[String]) -> bool {
+        self.labels.iter().all(|label| labels.binary_search(label).is_ok())
+    }
+
+    /// The value by which a member with these labels is told apart, where replicas are spread.
+    #[must_use]
+    pub fn zone<'a>(&self, labels: &'a [String]) -> Option<&'a str> {
+        let key = self.spread.as_deref()?;
+        labels.iter().find_map(|label| label.split_once('=').filter(|(name, _)| *name == key)).map(|(_, v)| v)
+    }
+}
+
 /// The manifest of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +168,12 @@ pub struct Manifest {
     /// Its limits.
     #[serde(default)]
     pub limits: LimitKeys,
+    /// How it is scaled; none: it is not, and `replicas` says how many members serve it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleKeys>,
+    /// Which members may serve it.
+    #[serde(default, skip_serializing_if = "PlaceKeys::is_anywhere")]
+    pub place: PlaceKeys,
 }
 
 /// A manifest that cannot be used.
@@ -128,6 +198,14 @@ pub enum ManifestError {
         /// The largest allowed.
         max: u64,
     },
+    /// A label that none can be, or too many of them.
+    #[error("the manifest's `{key}` {why}")]
+    Label {
+        /// The key.
+        key: &'static str,
+        /// What is wrong, to follow the key.
+        why: String,
+    },
     /// More than [`osiris_ledger::limits::MANIFEST_BYTES_MAX`].
     #[error("the manifest has {0} bytes; at most 65536 are allowed")]
     TooLarge(u64),
@@ -137,7 +215,14 @@ impl Manifest {
     /// A manifest with defaults.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), version: None, replicas: Replicas::All, limits: LimitKeys::default() }
+        Self {
+            name: name.to_owned(),
+            version: None,
+            replicas: Replicas::All,
+            limits: LimitKeys::default(),
+            scale: None,
+            place: PlaceKeys::default(),
+        }
     }
 
     /// Checks every field.
@@ -153,7 +238,34 @@ impl Manifest {
         check("limits.memory_mib", self.limits.memory_mib, 1, 4096)?;
         check("limits.timeout_ms", self.limits.timeout_ms, 1, 600_000)?;
         check("limits.concurrency", self.limits.concurrency.map(u64::from), 1, 10_000)?;
-        check("limits.queue", self.limits.queue.map(u64::from), 0, 100_000)
+        check("limits.queue", self.limits.queue.map(u64::from), 0, 100_000)?;
+        if let Some(scale) = &self.scale {
+            check("scale.max", Some(scale.max.into()), 1, REPLICAS_MAX.into())?;
+            check("scale.min", Some(scale.min.into()), 0, scale.max.into())?;
+            check("scale.backlog", scale.backlog.map(u64::from), 0, 100_000)?;
+            check("scale.idle_s", scale.idle_s, 1, 86_400)?;
+        }
+        self.validate_place()
+    }
+
+    fn validate_place(&self) -> Result<(), ManifestError> {
+        let PlaceKeys { labels, spread } = &self.place;
+        let wrong = |key, why: String| Err(ManifestError::Label { key, why });
+        if labels.len() > PLACE_LABELS_MAX {
+            return wrong(
+                "place.labels",
+                format!("names {} labels; at most {PLACE_LABELS_MAX}", labels.len()),
+            );
+        }
+        if let Some(label) = labels.iter().find(|label| !is_place_label(label)) {
+            return wrong("place.labels", format!("has `{label}`, which is no label: KEY or KEY=VALUE"));
+        }
+        match spread {
+            Some(key) if key.contains('=') || !is_place_label(key) => {
+                wrong("place.spread", format!("is `{key}`, which is no label's key"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The bytes that travel: JSON with fields in a fixed order.

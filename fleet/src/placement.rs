@@ -1,5 +1,7 @@
 //! Which members serve a revision.
 
+use std::collections::BTreeMap;
+
 use osiris_ledger::{Author, BlockId};
 
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each member has a score for each revision;
@@ -14,8 +16,23 @@ pub fn ranked(revision: &BlockId, members: impl IntoIterator<Item = Author>) -> 
 /// The members that serve a revision of which so many replicas are wanted: of those that `alive` accepts, the first
 /// in rank.
 #[must_use]
-pub fn placed(ranked: &[Author], count: u32, alive: impl Fn(&Author) -> bool) -> Vec<Author> {
-    ranked.iter().filter(|member| alive(member)).take(count as usize).copied().collect()
+pub fn placed(ranked: &[Author], count: usize, alive: impl Fn(&Author) -> bool) -> Vec<Author> {
+    ranked.iter().filter(|member| alive(member)).take(count).copied().collect()
+}
+
+/// The same members, so ordered that the first of every zone come first, then the second of every zone, and so on:
+/// replicas are spread over zones as evenly as their members allow. Who is in no zone is in one of its own kind.
+#[must_use]
+pub fn spread<'a>(ranked: &[Author], zone: impl Fn(&Author) -> Option<&'a str>) -> Vec<Author> {
+    let mut seen: BTreeMap<Option<&str>, u32> = BTreeMap::new();
+    let mut placed: Vec<_> = Vec::with_capacity(ranked.len());
+    for member in ranked {
+        let place = seen.entry(zone(member)).or_default();
+        placed.push((*place, *member));
+        *place += 1;
+    }
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, member)| member).collect()
 }
 
 fn score(revision: &BlockId, member: &Author) -> [u8; 32] {
@@ -47,6 +64,28 @@ mod tests {
             assert!(!after.contains(&lost));
             let kept = before.iter().filter(|member| after.contains(member)).count();
             assert_eq!(kept, if before.contains(&lost) { 2 } else { 3 });
+        }
+    }
+
+    #[test]
+    fn replicas_are_spread_over_zones_and_a_zone_that_is_lost_costs_only_its_own() {
+        let all = members(9);
+        // Six in one zone, two in another, one in none.
+        let zone = |member: &Author| match member.0[0] {
+            1..=6 => Some("a"),
+            7..=8 => Some("b"),
+            _ => None,
+        };
+        for r in 0..50 {
+            let order = ranked(&BlockId([r; 32]), all.clone());
+            let first: std::collections::BTreeSet<_> = spread(&order, zone)[..3].iter().map(zone).collect();
+            assert_eq!(first.len(), 3, "one of each");
+            let five = &spread(&order, zone)[..5];
+            let most = five.iter().filter(|member| zone(member) == Some("a")).count();
+            assert_eq!(most, 2);
+            let left: Vec<_> = order.iter().filter(|member| zone(member) != Some("b")).copied().collect();
+            let kept = |members: &[Author]| members.iter().filter(|member| five.contains(member)).count();
+            assert!(kept(&spread(&left, zone)[..5]) >= 3);
         }
     }
 

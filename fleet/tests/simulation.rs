@@ -89,3 +89,25 @@ fn a_healthy_fleet_makes_machines_and_no_slot_has_two_holders() {
     }
     assert!(lost > 0, "nobody ever wanted what another won");
 }
+
+#[test]
+fn replicas_of_a_healthy_fleet_follow_calls_that_come_and_go() {
+    let mut sums = std::collections::BTreeMap::<String, u64>::new();
+    for nodes in 4..=6 {
+        let healthy = Options::healthy(u64::from(nodes), nodes);
+        // People deploy for the first moments only: a new revision begins with a replica each time.
+        let options = Options { load: 12, safety_ms: 300_000, work_every_ms: 20_000, ..healthy };
+        let report = passed(&options);
+        for branch in ["scaled up", "scaled down", "scaled to none", "woken"] {
+            assert!(report.branches.get(branch).is_some_and(|count| *count > 0), "{branch}: {report:?}");
+        }
+        for (what, sum) in report.load {
+            *sums.entry(what).or_default() += sum;
+        }
+    }
+    eprintln!("{sums:?}");
+    let of = |what: &str| sums.get(what).copied().unwrap_or(0);
+    let (had, needed) = (of("replicas, seconds"), of("replicas of an oracle, seconds"));
+    // Not a figure to be proud of, but a bound: neither everything all the time nor far too little.
+    assert!(had < 3 * needed && 2 * had > needed, "{sums:?}");
+}

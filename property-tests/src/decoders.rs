@@ -104,6 +104,10 @@ pub fn small_fleet() -> Ledger {
     let mut write = |payload| writer.append(&mut ledger, Now::default(), payload).expect("allowed").id();
     write(Payload::Invited(invited));
     write(Payload::Deployed(deployed));
+    let (name, range) = (Some("hello".to_owned()), Some(op::Range { min: 0, max: 3 }));
+    write(Payload::Bounded(op::Bounded { name, range }));
+    write(Payload::Scaled(op::Scaled { name: "hello".to_owned(), replicas: 2 }));
+    write(Payload::Labelled(op::Labelled { device: key, labels: vec!["zone=a".to_owned()] }));
     write(Payload::Spawning(op::Spawning { machines: 1, minority: true }));
     let claim = write(Payload::Claimed(op::Claimed { slot: 0, round: 1, after: None }));
     let activation = write(Payload::Activated(op::Activated { claim }));

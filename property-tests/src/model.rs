@@ -40,6 +40,8 @@ pub enum Action {
     Claim { slot: u8 },
     Lease,
     Spawning { machines: u32 },
+    Scale { name: u8, replicas: u32 },
+    Label { device: u8, labels: u8 },
 }
 
 /// One step of a history.
@@ -428,6 +430,25 @@ impl History {
             Action::Lease => self.lease(at, choice)?,
             Action::Spawning { machines } => {
                 Payload::Spawning(op::Spawning { machines, minority: choice.is_multiple_of(2) })
+            }
+            Action::Scale { name, replicas } => {
+                let name = format!("f{}", name % 3);
+                match mix(choice, 60) % 4 {
+                    0 => {
+                        let range = op::Range { min: replicas, max: replicas + 2 };
+                        let range = Some(range).filter(|_| choice.is_multiple_of(3));
+                        Payload::Bounded(op::Bounded { name: Some(name), range })
+                    }
+                    1 => {
+                        let range = Some(op::Range { min: 0, max: replicas + 1 });
+                        Payload::Bounded(op::Bounded { name: None, range })
+                    }
+                    _ => Payload::Scaled(op::Scaled { name, replicas }),
+                }
+            }
+            Action::Label { device, labels } => {
+                let labels = (0..3).filter(|n| labels >> n & 1 == 1).map(|n| format!("zone={n}")).collect();
+                Payload::Labelled(op::Labelled { device: author(device % DEVICES), labels })
             }
         };
         Some((payload, None))

@@ -42,6 +42,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any::<u8>().prop_map(|name| Action::Remove { name }),
         4 => Just(Action::Serve),
         1 => Just(Action::Stop),
+        2 => (any::<u8>(), 0..5_u32).prop_map(|(name, replicas)| Action::Scale { name, replicas }),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(device, labels)| Action::Label { device, labels }),
     ]
 }
 

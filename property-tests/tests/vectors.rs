@@ -72,6 +72,19 @@ fn history() -> Ledger {
     let voters = append(&mut ledger, &mut founder, voters).id();
     let sealed = Payload::Sealed(op::Sealed { voters, page: BlobHash([7; 32]), size: 100 });
     append(&mut ledger, &mut founder, sealed);
+    let range = |min, max| Some(op::Range { min, max });
+    let bounded =
+        |name: Option<&str>, range| Payload::Bounded(op::Bounded { name: name.map(str::to_owned), range });
+    let scaled = |replicas| Payload::Scaled(op::Scaled { name: "hello".to_owned(), replicas });
+    append(&mut ledger, &mut founder, bounded(Some("hello"), range(0, 4)));
+    append(&mut ledger, &mut founder, bounded(Some("hello"), range(1, 3)));
+    append(&mut ledger, &mut founder, bounded(None, range(0, 8)));
+    append(&mut ledger, &mut founder, bounded(Some("old"), None));
+    append(&mut ledger, &mut node, scaled(2));
+    append(&mut ledger, &mut founder, scaled(3));
+    let labels = vec!["gpu".to_owned(), "zone=a".to_owned()];
+    let labelled = Payload::Labelled(op::Labelled { device: author(NODE), labels });
+    append(&mut ledger, &mut founder, labelled);
     // One machine was made and is gone, another one may be there.
     append(&mut ledger, &mut founder, Payload::Spawning(op::Spawning { machines: 2, minority: false }));
     let mut after = None;
@@ -162,6 +175,10 @@ fn view(ledger: &mut Ledger) -> Value {
     json!({
         "slots": view.slots().values().map(slot).collect::<Vec<_>>(),
         "spawning": json!({ "machines": view.spawning().machines, "minority": view.spawning().minority }),
+        "bounds": json!({ "hello": view.scaling().bounds("hello"), "old": view.scaling().bounds("old") }),
+        "bounds_of_all": view.scaling().fleet_max(),
+        "replicas": view.scaling().replicas("hello").map(|(_, replicas)| replicas),
+        "labels": view.scaling().labels(&author(NODE)),
         "members": view.members().values().map(member).collect::<Vec<_>>(),
         "functions": view.functions().values().map(function).collect::<Vec<_>>(),
         "forks": view.forks().iter().map(fork).collect::<Vec<_>>(),
@@ -240,6 +257,15 @@ fn refused(ledger: &mut Ledger) -> Vec<Value> {
         }),
         ("activated in another session than it was claimed", {
             with(&|draft| draft.payload = Payload::Activated(op::Activated { claim }))
+        }),
+        ("bounds whose least is above the most", {
+            let range = Some(op::Range { min: 3, max: 2 });
+            let bounded = op::Bounded { name: Some("hello".to_owned()), range };
+            with(&|draft| draft.payload = Payload::Bounded(bounded.clone()))
+        }),
+        ("a label with two values", {
+            let labelled = op::Labelled { device: author(NODE), labels: vec!["zone=a=b".to_owned()] };
+            with(&|draft| draft.payload = Payload::Labelled(labelled.clone()))
         }),
         ("an admission without its proof", {
             let offer = ledger.in_order().into_iter().find(|block| block.payload().name() == "invited");
@@ -380,7 +406,7 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
         .collect();
     let blocks = blocks(&ledger);
     let names: std::collections::BTreeSet<_> = blocks.iter().map(|row| row["op"].to_string()).collect();
-    assert_eq!(names.len(), 19, "each operation has a block: {names:?}");
+    assert_eq!(names.len(), 22, "each operation has a block: {names:?}");
     let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
     let held = ledger.len();

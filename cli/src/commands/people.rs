@@ -5,11 +5,11 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use osiris_fleet::api::{NodeRow, Recover, Revoke, RoleChange};
+use osiris_fleet::api::{MemberLabels, NodeRow, Recover, Revoke, RoleChange};
 use zeroize::Zeroizing;
 
 use super::seen;
-use crate::args::{MemberCommand, RecoverArgs, RoleArgs, RoleCommand};
+use crate::args::{MemberCommand, RecoverArgs, RoleArgs, RoleCommand, Wait};
 use crate::backend::{Backend, driver, millis};
 use crate::client::Patience;
 use crate::config::Settings;
@@ -20,16 +20,48 @@ use crate::output::{Out, human};
 /// Bytes of a recovery file that are read: a key and white space around it.
 const RECOVERY_FILE_BYTES_MAX: u64 = 1_024;
 
-/// `osiris member revoke`.
+/// `osiris member`.
 pub(crate) async fn member(command: &MemberCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let MemberCommand::Revoke { member, discard, wait } = command;
+    match command {
+        MemberCommand::Revoke { member, discard, wait } => {
+            revoke(member, *discard, *wait, settings, out).await
+        }
+        MemberCommand::Label { member, labels, wait } => label(member, labels, *wait, settings, out).await,
+    }
+}
+
+async fn label(
+    member: &str,
+    labels: &[String],
+    wait: Wait,
+    settings: &Settings,
+    out: Out,
+) -> Result<Exit, Failure> {
     let mut backend = Backend::open_within(settings, wait.timeout).await?;
     let row = find(&backend.nodes().await?, member)?;
     let offline = backend.is_offline();
     let timeout_ms = millis(wait.timeout);
-    let revoked = backend.revoke(Revoke { device: row.device, discard: *discard, timeout_ms }).await?;
+    let written =
+        backend.label(MemberLabels { device: row.device, labels: labels.to_vec(), timeout_ms }).await?;
+    let bears = if labels.is_empty() { "no label".to_owned() } else { human::list(labels) };
+    out.line(&written, &format!("{} bears {bears} from now on", row.label))?;
+    Ok(seen(&written, offline, out))
+}
+
+async fn revoke(
+    member: &str,
+    discard: bool,
+    wait: Wait,
+    settings: &Settings,
+    out: Out,
+) -> Result<Exit, Failure> {
+    let mut backend = Backend::open_within(settings, wait.timeout).await?;
+    let row = find(&backend.nodes().await?, member)?;
+    let offline = backend.is_offline();
+    let timeout_ms = millis(wait.timeout);
+    let revoked = backend.revoke(Revoke { device: row.device, discard, timeout_ms }).await?;
     out.line(&revoked, &format!("revoked {} ({})", revoked.label, human::short(&revoked.device)))?;
-    if *discard {
+    if discard {
         out.note(
             "All that it wrote is void: its deploys and removals, its invitations, and who came by them.",
         );

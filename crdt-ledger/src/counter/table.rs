@@ -1,6 +1,9 @@
 //! The merged table of rows.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +219,14 @@ impl Counters {
             }
         }
         totals
+    }
+
+    /// Owners of rows in which something waits, as of now.
+    #[must_use]
+    pub fn busy(&self, now: Mono, fresh: Duration) -> BTreeSet<Author> {
+        let fresh = self.rows.iter().filter(|(_, held)| now.since(held.changed) <= fresh);
+        let busy = fresh.filter(|(_, held)| held.row.functions().iter().any(|cell| cell.backlog() > 0));
+        busy.map(|(owner, _)| *owner).collect()
     }
 
     /// Each function on each node, by name and node.

@@ -5,7 +5,7 @@
 //! the call.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,6 +22,7 @@ use super::routes::{Entry, Route, Routes};
 mod local;
 mod message;
 mod relay;
+mod wake;
 
 /// Which device ran the function, hex.
 pub const NODE_HEADER: HeaderName = HeaderName::from_static("x-osiris-node");
@@ -79,8 +80,12 @@ pub struct Dispatcher {
     routes: Arc<ArcSwap<Routes>>,
     relay: ArcSwapOption<Box<dyn Relay>>,
     busy: relay::Busy,
+    bell: OnceLock<Bell>,
     device: HeaderValue,
 }
+
+/// Told the name of a function that is called and has no replica. It does not block.
+type Bell = Box<dyn Fn(&str) + Send + Sync>;
 
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,6 +102,7 @@ impl Dispatcher {
             routes,
             relay: ArcSwapOption::empty(),
             busy: relay::Busy::default(),
+            bell: OnceLock::new(),
             // Hexadecimal digits are always a header value.
             device: HeaderValue::try_from(device.to_string()).unwrap_or(HeaderValue::from_static("0")),
         }
@@ -106,6 +112,11 @@ impl Dispatcher {
     /// second.
     pub fn connect(&self, relay: impl Relay) {
         self.relay.store(Some(Arc::new(Box::new(relay))));
+    }
+
+    /// From now on calls of a function that is scaled to no replica wait for one, and somebody is told its name.
+    pub fn wake_by(&self, bell: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.bell.set(Box::new(bell));
     }
 
     /// No more calls are passed on; those under way go on. Frees the handle of the mesh.
@@ -125,6 +136,9 @@ impl Dispatcher {
     /// As the call would be answered: 404, 405 or 503.
     pub fn admit(&self, function: &str, method: &Method) -> Result<u64, ApiError> {
         let routes = self.routes.load();
+        if let Some(Entry::Asleep(_)) = routes.find(function) {
+            return Ok(CALL_BODY_BYTES_MAX as u64);
+        }
         let route = live(&routes, function)?;
         check_method(route, method)?;
         Ok(match &route.local {
@@ -136,6 +150,9 @@ impl Dispatcher {
     /// Calls a function. Whatever happens is in the response.
     pub async fn invoke(&self, mut call: Call<'_>) -> Response<Bytes> {
         message::strip(call.request.headers_mut());
+        if call.hop == Hop::First {
+            call.deadline = self.wake(call.function, call.deadline).await;
+        }
         let route = match live(&self.routes.load(), call.function) {
             Ok(route) => Arc::clone(route),
             Err(error) => return error.into_response(),
@@ -187,7 +204,7 @@ impl Dispatcher {
 fn live<'a>(routes: &'a Routes, function: &str) -> Result<&'a Arc<Route>, ApiError> {
     match routes.find(function) {
         Some(Entry::Live(route)) => Ok(route),
-        Some(Entry::Pending) => Err(ApiError::unavailable(format!(
+        Some(Entry::Pending | Entry::Asleep(_)) => Err(ApiError::unavailable(format!(
             "The function `{function}` is deployed and no node has it ready yet; try again in a moment."
         ))
         .with_next(format!("osiris describe {function}"))),

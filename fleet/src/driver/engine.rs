@@ -115,6 +115,11 @@ impl Engine {
         (engine, NodeHandle { requests: to_handle })
     }
 
+    /// How tasks tell the core what they found out.
+    pub(crate) fn inputs(&self) -> mpsc::Sender<Input> {
+        self.to_core.clone()
+    }
+
     /// Tells the core what the library holds, and that effects can be performed.
     pub(crate) async fn start(&mut self) {
         for (hash, _) in self.library.list() {

@@ -113,10 +113,16 @@ impl Hosting {
         routes.loads().values().fold((0, 0), |sum, load| (sum.0 + load.0, sum.1 + load.1))
     }
 
-    /// What each function that is ready here does, by name.
+    /// What each function does that is ready here, or called here and not ready anywhere, by name.
     pub(crate) fn figures(&self) -> Vec<(String, Figures)> {
         let routes = self.routes.load_full();
-        let figures = routes.loads().into_iter().map(|(name, (backlog, in_flight))| {
+        let mut loads = routes.loads();
+        let waiting: Vec<_> =
+            self.metrics.all().into_iter().filter(|(_, calls)| calls.waiting() > 0).collect();
+        for (name, calls) in &waiting {
+            loads.entry(name.as_str()).or_default().0 += calls.waiting();
+        }
+        let figures = loads.into_iter().map(|(name, (backlog, in_flight))| {
             let (done, failed) = self.metrics.function(name).done_and_failed();
             (name.to_owned(), Figures { backlog, in_flight, done, failed })
         });

@@ -49,6 +49,13 @@ pub const RTT_UNKNOWN: Duration = Duration::from_secs(10);
 pub const CALL_DEADLINE: Duration =
     Duration::from_millis(osiris_protocol::limits::CALL_DEADLINE_MS_MAX as u64);
 
+/// Longest wait of a call for the first replica of a function that is scaled to none. Its caller may give it less.
+pub const WAKE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between two looks of such a call at the routes.
+pub const WAKE_LOOK: Duration = Duration::from_millis(10);
+/// Calls of one function that may wait so on one node.
+pub const WAKE_CALLS_MAX: u64 = 256;
+
 /// Shortest token that is accepted, characters.
 pub const TOKEN_CHARS_MIN: usize = 16;
 /// Longest token that is accepted, characters.

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use osiris_runtime::{FunctionLoad, Load, Monitor, PAGE_FUNCTIONS_MAX, PageWriter, Window};
-use tokio::time::MissedTickBehavior;
+use osiris_runtime::{FunctionLoad, Load, Monitor, PAGE_FUNCTIONS_MAX, PageWriter, Sample, Window};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::hosting::Hosting;
+use crate::node::{Input, scale::MachineLoad};
 
 /// Time between two samples. One takes about a millisecond.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,14 +28,14 @@ pub fn load_page_path(data: &Path) -> PathBuf {
     memory.join(format!("osiris-{user}")).join(format!("{}.load", &name[..16]))
 }
 
-/// Samples and publishes until it is dropped. Without a page the node runs on: nobody depends on it.
-pub(super) async fn publish(data: PathBuf, hosting: Arc<Hosting>) {
+/// Samples, publishes and tells the core until it is dropped. Without a page the node runs on: nobody depends on it.
+pub(super) async fn publish(data: PathBuf, hosting: Arc<Hosting>, to_core: mpsc::Sender<Input>) {
     let path = load_page_path(&data);
     let mut page = match PageWriter::create(&path) {
-        Ok(page) => page,
+        Ok(page) => Some(page),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "there is no load page; `osiris top` shows nothing");
-            return;
+            None
         }
     };
     let began = Instant::now();
@@ -56,9 +57,20 @@ pub(super) async fn publish(data: PathBuf, hosting: Arc<Hosting>) {
                 return;
             }
         };
+        // A core that is behind hears of the next sample.
+        let _ = to_core.try_send(Input::Machine(machine_load(&sample)));
         let load = window.push(began.elapsed(), sample);
-        page.write(&with_functions(load, &hosting));
+        if let Some(page) = &mut page {
+            page.write(&with_functions(load, &hosting));
+        }
     }
+}
+
+/// What decides about replicas, in whole percent.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a percentage")]
+fn machine_load(sample: &Sample) -> MachineLoad {
+    let memory = sample.memory_used.saturating_mul(100).checked_div(sample.memory_total).unwrap_or(0);
+    MachineLoad { cpu: sample.cpu_percent.clamp(0.0, 100.0) as u32, memory: memory.min(100) as u32 }
 }
 
 fn with_functions(mut load: Load, hosting: &Hosting) -> Load {

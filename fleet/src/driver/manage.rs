@@ -194,6 +194,18 @@ impl Manage for Management {
         Box::pin(self.desk.name_voters(name))
     }
 
+    fn scale(&self) -> Answer<'_, api::Scale> {
+        Box::pin(self.desk.scale())
+    }
+
+    fn bound(&self, bounds: api::ScaleBounds) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.bound(bounds))
+    }
+
+    fn label(&self, labels: api::MemberLabels) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.label(labels))
+    }
+
     fn recovery(&self) -> Answer<'_, api::Recovery> {
         Box::pin(self.desk.recovery())
     }

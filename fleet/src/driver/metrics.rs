@@ -144,6 +144,8 @@ pub struct CallFigures {
     ended: [AtomicU64; CallEnd::ALL.len()],
     relayed: [AtomicU64; RelayEnd::ALL.len()],
     duration: Histogram,
+    /// Calls that wait for a first replica.
+    waiting: AtomicU64,
 }
 
 impl CallFigures {
@@ -171,6 +173,18 @@ impl CallFigures {
         (done, CallEnd::ALL.iter().map(|end| self.ended(*end)).sum::<u64>().saturating_sub(done))
     }
 
+    /// Calls that wait here for a first replica.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// One more call waits for a first replica, unless so many do already.
+    pub(super) fn wait(&self, most: u64) -> Option<WaitsForReplica<'_>> {
+        let waits = WaitsForReplica(self);
+        (self.waiting.fetch_add(1, Relaxed) < most).then_some(waits)
+    }
+
     /// Calls that were passed on and ended this way.
     #[must_use]
     pub fn relayed(&self, end: RelayEnd) -> u64 {
@@ -186,6 +200,15 @@ impl CallFigures {
     /// Counts a call that has no duration: it was not started, or its caller did not wait.
     pub(super) fn note_unrun(&self, end: CallEnd) {
         self.ended[end as usize].fetch_add(1, Relaxed);
+    }
+}
+
+/// A call that waits for a first replica, until it is dropped.
+pub(super) struct WaitsForReplica<'a>(&'a CallFigures);
+
+impl Drop for WaitsForReplica<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

@@ -24,6 +24,7 @@ mod people;
 pub mod routes;
 mod rows;
 mod run;
+mod scale;
 pub mod serve;
 mod services;
 mod store;

@@ -314,6 +314,32 @@ impl Offline {
         self.at_desk(|desk| async move { desk.name_voters(name).await }).await
     }
 
+    /// Replicas of scaled functions, as far as a process knows that runs none.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn scale(&mut self) -> Result<api::Scale> {
+        self.at_desk(|desk| async move { desk.scale().await }).await
+    }
+
+    /// Says how many replicas a function may have.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn bound(&mut self, bounds: api::ScaleBounds) -> Result<api::Written> {
+        let bounds = api::ScaleBounds { timeout_ms: 0, ..bounds };
+        self.at_desk(|desk| async move { desk.bound(bounds).await }).await
+    }
+
+    /// Says which labels a member bears.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn label(&mut self, labels: api::MemberLabels) -> Result<api::Written> {
+        let labels = api::MemberLabels { timeout_ms: 0, ..labels };
+        self.at_desk(|desk| async move { desk.label(labels).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors

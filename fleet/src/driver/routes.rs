@@ -65,6 +65,8 @@ pub enum Entry {
     Live(Arc<Route>),
     /// The function is deployed and no member has a revision ready.
     Pending,
+    /// The same of a function that is scaled: one is on its way, or comes when the function is called.
+    Asleep(Arc<CallFigures>),
 }
 
 #[allow(clippy::disallowed_types, reason = "looked up by name on every call, never iterated")]
@@ -100,6 +102,7 @@ impl Routes {
             let live = function.live.as_ref();
             let entry = match live {
                 Some(live) => Entry::Live(route(live, local.get(&live.id).cloned())),
+                None if view.scaling().replicas(name).is_some() => Entry::Asleep(Arc::clone(&figures)),
                 None => Entry::Pending,
             };
             for revision in &function.revisions {

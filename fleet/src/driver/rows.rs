@@ -49,6 +49,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                 device: member.device.to_string(),
                 label: member.label.clone(),
                 roles: role_names(member.roles),
+                labels: view.scaling().labels(&member.device).to_vec(),
                 state: state.to_owned(),
                 rtt_us: peer
                     .and_then(|peer| peer.rtt)
@@ -323,6 +324,21 @@ fn says(view: &View, payload: &Payload) -> String {
         Payload::Spawning(op) => {
             let without = if op.minority { ", also without a majority of the voters" } else { "" };
             format!("allows the fleet {} machine(s) of its own{without}", op.machines)
+        }
+        Payload::Bounded(op) => {
+            let what = op.name.as_deref().unwrap_or("all scaled functions together");
+            match &op.range {
+                Some(range) if op.name.is_some() => {
+                    format!("keeps {what} between {} and {} replica(s)", range.min, range.max)
+                }
+                Some(range) => format!("keeps {what} at no more than {} replica(s)", range.max),
+                None => format!("leaves the bounds of {what} to the manifest"),
+            }
+        }
+        Payload::Scaled(op) => format!("scales {} to {} replica(s)", op.name, op.replicas),
+        Payload::Labelled(op) => {
+            let labels = if op.labels.is_empty() { "nothing" } else { &op.labels.join(", ") };
+            format!("labels {} with {labels}", label(view, &op.device))
         }
     }
 }

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     api::codes,
-    node::{Config, Node, PageRules, Retain},
+    node::{Config, Input, Node, PageRules, Retain},
 };
 
 /// What a node is run with.
@@ -281,7 +281,10 @@ pub(crate) async fn run_opened(
         Hosting::new(desk.me, runtime, desk.library.clone(), view, routes, Arc::clone(&desk.metrics));
     let hosting = Arc::new(hosting);
     let _ = desk.hosting.set(Arc::clone(&hosting));
-    let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting)));
+    let inputs = process.engine.inputs();
+    let bell = inputs.clone();
+    dispatcher.wake_by(move |function| drop(bell.try_send(Input::Called(function.to_owned()))));
+    let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting), inputs));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
     process.engine.node.allow_machines(options.machines);

@@ -10,7 +10,10 @@
 //! Nothing of it is durable: a row says what its owner's process does now. After a restart the owner meets its
 //! last row at a peer and goes on above it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use osiris_ledger::{
     Author, BlockId, FleetId, Mono, Now,
@@ -105,6 +108,16 @@ impl Telemetry {
         self.table.retain(is_member);
     }
 
+    /// Each function over the fleet.
+    pub(super) fn totals(&self, now: Now) -> BTreeMap<String, FunctionTotals> {
+        self.table.totals(now.mono, ROW_FRESH)
+    }
+
+    /// Members on which something waits.
+    pub(super) fn busy(&self, now: Now) -> BTreeSet<Author> {
+        self.table.busy(now.mono, ROW_FRESH)
+    }
+
     fn notes(&self) -> Frame {
         Frame::Rows(RowsFrame::Notes(self.table.notes()))
     }
@@ -113,6 +126,7 @@ impl Telemetry {
 impl Node {
     /// The process says what its functions do.
     pub(super) fn observe(&mut self, figures: &[(String, Figures)]) {
+        self.scale.observed(figures);
         self.telemetry.own.observe(figures.iter().map(|(name, figures)| (name.as_str(), *figures)));
     }
 

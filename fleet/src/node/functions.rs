@@ -15,10 +15,7 @@ use osiris_ledger::{Author, BlobHash, BlockId, Function, Mono, Now, Payload, Rev
 use osiris_mesh::PeerId;
 
 use super::{Effect, Node, candidates::Candidates};
-use crate::{
-    manifest::{Manifest, Replicas},
-    placement,
-};
+use crate::manifest::Manifest;
 
 /// First and longest pause before a failed fetch is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -47,7 +44,7 @@ pub(super) struct Functions {
     reading: BTreeSet<BlobHash>,
     fetching: BTreeMap<BlobHash, Fetching>,
     local: BTreeMap<BlockId, Local>,
-    candidates: Candidates,
+    pub(super) candidates: Candidates,
     last_look: Option<Mono>,
 }
 
@@ -87,6 +84,11 @@ impl Functions {
 
     pub(super) fn prepare_failed(&mut self, revision: BlockId, why: String) {
         self.local.insert(revision, Local::Failed(why));
+    }
+
+    /// A manifest that was read, where it is one.
+    pub(super) fn manifest(&self, hash: &BlobHash) -> Option<&Manifest> {
+        self.manifests.get(hash)?.as_ref().ok()
     }
 
     /// When the core last looked at what should be ready.
@@ -159,7 +161,7 @@ impl Node {
             let view = Arc::clone(&self.view);
             for function in view.functions().values() {
                 for revision in wanted_revisions(function) {
-                    if self.is_wanted(now, revision) {
+                    if self.is_wanted(now, function, revision) {
                         wanted.insert(revision.id);
                         self.advance(now, revision);
                     }
@@ -171,20 +173,21 @@ impl Node {
 
     /// Whether a revision is to be ready here. Without its manifest every member is a candidate for
     /// reading the manifest, so the manifest comes first.
-    fn is_wanted(&mut self, now: Now, revision: &Revision) -> bool {
-        let replicas = match self.functions.manifests.get(&revision.manifest) {
-            Some(Ok(manifest)) => manifest.replicas,
+    fn is_wanted(&mut self, now: Now, function: &Function, revision: &Revision) -> bool {
+        let (count, place) = match self.functions.manifests.get(&revision.manifest) {
+            Some(Ok(manifest)) => (self.wanted_count(function, manifest), manifest.place.clone()),
             Some(Err(_)) => return false,
             None => {
                 self.want_manifest(now, revision);
                 return false;
             }
         };
-        let candidates = &mut self.functions.candidates;
-        candidates.follow(&self.view);
-        let Replicas::Count(count) = replicas else { return candidates.contains(&self.me) };
-        let ranked = candidates.ranked(&revision.id);
-        let placed = placement::placed(&ranked, count, |member| self.is_alive(now, member));
+        let Some(count) = count else {
+            self.functions.candidates.follow(&self.view);
+            let fits = place.fits(self.view.scaling().labels(&self.me));
+            return fits && self.functions.candidates.contains(&self.me);
+        };
+        let placed = self.candidates(now, revision, &place, count as usize);
         if placed.contains(&self.me) {
             return true;
         }
@@ -254,7 +257,7 @@ impl Node {
                 let prepare = Effect::Prepare {
                     revision: revision.id,
                     component: revision.component,
-                    manifest: manifest.clone(),
+                    manifest: Box::new(manifest.clone()),
                 };
                 self.functions.local.insert(revision.id, Local::Preparing);
                 self.effects.push_back(prepare);

@@ -54,6 +54,8 @@ impl Node {
         let revision = match payload {
             Payload::Deployed(op) => return Some(&op.name),
             Payload::Removed(op) => return Some(&op.name),
+            Payload::Bounded(op) => return op.name.as_ref(),
+            Payload::Scaled(op) => return Some(&op.name),
             Payload::Serving(op) => op.revision,
             Payload::Stopped(op) => op.revision,
             _ => return None,

@@ -15,6 +15,7 @@ use osiris_protocol::join::RefusalCode;
 use super::{
     Ended, FleetCounters, Retain,
     lease::{LeaseFacts, Want},
+    scale::{MachineLoad, ScaleFacts},
 };
 use crate::{api::codes, manifest::Manifest};
 
@@ -46,6 +47,10 @@ pub enum Input {
     Observed(Vec<(String, Figures)>),
     /// One more machine is wanted, or somebody to look after those of a slot.
     Want(Want),
+    /// How busy this machine is.
+    Machine(MachineLoad),
+    /// A function that has no replica was called here, and the invocation waits for one.
+    Called(String),
     /// This machine was suspended since the last input: its monotonic clock did not count that time. Comes before
     /// anything else that is handled after it.
     Suspended,
@@ -198,6 +203,24 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+    /// Say how many replicas a function, or all scaled ones together, may have.
+    Bound {
+        /// The function; none: all together.
+        name: Option<String>,
+        /// The bounds; none: what manifests say.
+        range: Option<op::Range>,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
+    /// Say which labels a device bears.
+    Label {
+        /// The device.
+        device: Author,
+        /// All its labels, ascending.
+        labels: Vec<String>,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
     /// Say that a machine is about to be made, by a lease that this node holds. Nothing may be made before the
     /// answer.
     Intend {
@@ -327,6 +350,8 @@ pub enum Query {
     Grants,
     /// [`LeaseFacts`].
     Leases,
+    /// [`ScaleFacts`].
+    Scale,
 }
 
 /// What the core holds in memory that peers can make grow.
@@ -430,6 +455,8 @@ pub enum Reply {
     Counters(FleetCounters),
     /// [`Query::Leases`].
     Leases(Box<LeaseFacts>),
+    /// [`Query::Scale`].
+    Scale(Box<ScaleFacts>),
     /// [`Request::Recovery`].
     Recovery {
         /// Public half of the fleet's recovery key.
@@ -580,7 +607,7 @@ pub enum Effect {
         /// Its component, which the library holds.
         component: BlobHash,
         /// Its manifest.
-        manifest: Manifest,
+        manifest: Box<Manifest>,
     },
     /// Let a revision's invocations end and forget it.
     Retire(BlockId),

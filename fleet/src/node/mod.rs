@@ -27,6 +27,7 @@ mod request;
 mod roster;
 #[cfg(test)]
 mod sample;
+pub mod scale;
 mod twin;
 mod users;
 
@@ -64,6 +65,7 @@ use pages::Pages;
 pub use pages::{LOOK_EVERY, LOOK_LATEST, PageRules, Retain};
 use request::Waiting;
 pub use roster::{is_in_roster, roster};
+use scale::Scale;
 pub use twin::AHEAD_MAX;
 use twin::Twin;
 
@@ -113,6 +115,7 @@ pub struct Node {
     twin: Twin,
     telemetry: Telemetry,
     leases: Leases,
+    scale: Scale,
     idle: Idle,
     seed: u64,
     pages: Pages,
@@ -160,6 +163,7 @@ impl Node {
             twin: Twin::new(now),
             telemetry,
             leases: Leases::new(),
+            scale: Scale::default(),
             idle,
             seed: config.seed,
             pages: Pages::new(config.pages, now),
@@ -252,6 +256,8 @@ impl Node {
             Input::RowHint(bytes) => self.row_hint(now, &bytes),
             Input::Observed(figures) => self.observe(&figures),
             Input::Want(want) => self.want(now, want),
+            Input::Machine(load) => self.scale.machine(load),
+            Input::Called(name) => self.scale.wanted(&name),
             Input::Suspended => self.suspended(now),
             Input::Twin(peer) => {
                 let member = Author(peer.to_bytes());
@@ -280,6 +286,7 @@ impl Node {
         }
         self.look_after_leases(now);
         self.tick(now);
+        self.look_at_scale(now);
         self.reconcile(now);
         self.answer_waiting(now);
         self.look_at_apart(now);
@@ -308,7 +315,8 @@ impl Node {
             let take_over = self.gone_since.values().map(|since| since.plus(TAKE_OVER_AFTER));
             let last_look = self.functions.last_look();
             let take_over = take_over.filter(|at| last_look.is_none_or(|last| *at > last)).min();
-            earliest = [earliest, take_over, self.functions.deadline()].into_iter().flatten().min();
+            let scale = self.scale.deadline();
+            earliest = [earliest, take_over, self.functions.deadline(), scale].into_iter().flatten().min();
         }
         earliest
     }

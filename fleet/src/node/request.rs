@@ -100,6 +100,10 @@ impl Node {
                 self.write(now, token, Payload::Spawning(op), timeout_ms, false)
             }
             Request::NameVoters { devices, timeout_ms } => self.name_voters(now, token, devices, timeout_ms),
+            Request::Bound { name, range, timeout_ms } => self.bound(now, token, name, range, timeout_ms),
+            Request::Label { device, labels, timeout_ms } => {
+                self.label(now, token, op::Labelled { device, labels }, timeout_ms)
+            }
             Request::Intend { lease, machine, timeout_ms } => {
                 self.intend(now, token, lease, machine, timeout_ms)
             }
@@ -422,6 +426,7 @@ impl Node {
                 Reply::Missing(ids.into_iter().filter(|id| !self.ledger.contains_all(&[*id])).collect())
             }
             Query::Leases => Reply::Leases(Box::new(self.lease_facts(now))),
+            Query::Scale => Reply::Scale(Box::new(self.scale_facts(now))),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
                 self.ledger.pages().cloned().collect(),

@@ -29,12 +29,21 @@ pub(super) fn founded(now: Now) -> (Writer, Ledger) {
 
 /// The core of device `key(device)` over a copy of a ledger, in the session of this number.
 pub(super) fn replica(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
+    node(now, ledger, device, session, false)
+}
+
+/// The same of a process that runs functions.
+pub(super) fn server(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
+    node(now, ledger, device, session, true)
+}
+
+fn node(now: Now, ledger: &Ledger, device: u8, session: u8, serves: bool) -> Node {
     let mut replica = Ledger::new(ledger.fleet());
     for block in ledger.in_order() {
         replica.replay(block.entry()).expect("valid");
     }
     let config = Config {
-        serves: false,
+        serves,
         seed: device.into(),
         confirmed: Vec::new(),
         idle_work: false,

@@ -18,6 +18,7 @@ mod hostile;
 mod inflict;
 mod journal;
 mod leases;
+mod load;
 mod mesh;
 mod network;
 mod options;
@@ -77,6 +78,7 @@ pub fn run(options: &Options, listener: Option<Listener<'_>>) -> Result<Report, 
         left_out: report::left_out(options),
         faults: world.faults.named(),
         branches: world.branches.named(),
+        load: world.load.sums.iter().map(|(what, sum)| ((*what).to_owned(), *sum)).collect(),
         event_log_hash: world.log.hash(),
     })
 }

@@ -78,6 +78,9 @@ pub struct Options {
     /// Members, of a thousand, that retain summaries of what sealed pages list.
     #[serde(default)]
     pub current: u32,
+    /// Calls of one function that want to run at its busiest time. Zero: nobody calls, and none is scaled.
+    #[serde(default)]
+    pub load: u32,
 }
 
 /// Summaries that fill a page, and how far below the deepest block they lie: so small that short runs have some.
@@ -117,6 +120,7 @@ impl Options {
             wants_every_ms: 0,
             minority: false,
             current: 0,
+            load: 0,
         }
     }
 
@@ -148,6 +152,9 @@ impl Options {
         // And none is won where everybody dies all the time.
         let rarer = if wants_every_ms > 0 { 5 } else { 1 };
         let minority = random.chance(400);
+        // A function goes to none and comes back within two or three minutes.
+        let load = if small && random.chance(250) { random.between(6, 16) } else { 0 };
+        let safety_ms = if load > 0 { safety_ms + 120_000 } else { safety_ms };
         Self {
             hostile,
             safety_ms: if small { safety_ms } else { 20_000 },
@@ -174,6 +181,7 @@ impl Options {
             minority,
             // Drawn apart from the others, which would change with it.
             current: Random::new(seed, 7).pick(&[0, 0, 500, 500, 1_000]).unwrap_or(0),
+            load: u32::try_from(load).unwrap_or(0),
             ..Self::healthy(seed, nodes)
         }
     }

@@ -7,7 +7,7 @@ use osiris_ledger::{
 };
 
 use crate::{
-    manifest::{Manifest, Replicas},
+    manifest::{Manifest, Replicas, ScaleKeys},
     node::Request,
 };
 
@@ -25,11 +25,13 @@ pub(super) struct Release {
 }
 
 impl Release {
-    /// The `number`th release of a run.
-    pub(super) fn new(name: String, number: u64, replicas: Replicas) -> Self {
+    /// The `number`th release of a run. It is scaled where the most replicas are given.
+    pub(super) fn new(name: String, number: u64, replicas: Replicas, max: Option<u32>) -> Self {
         let mut manifest = Manifest::named(&name);
         manifest.version = Some(number.to_string());
         manifest.replicas = replicas;
+        let min = u32::from(number.is_multiple_of(3));
+        manifest.scale = max.map(|max| ScaleKeys { min, max, backlog: Some(2), idle_s: Some(5) });
         let bytes = manifest.to_bytes().expect("a valid manifest");
         let component = BlobHash(*blake3::hash(format!("component {number}").as_bytes()).as_bytes());
         Self { manifest_hash: BlobHash(*blake3::hash(&bytes).as_bytes()), manifest, component }

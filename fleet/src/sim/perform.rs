@@ -70,6 +70,7 @@ impl World<'_> {
         self.claim_taken_in(node, own, block);
         if own {
             self.last_written = now;
+            self.count_written(node, block);
             if let Some(revision) = payload::serves(block.payload()) {
                 self.note_takeover(node, revision);
             }
@@ -84,12 +85,16 @@ impl World<'_> {
         let mut revisions = view.functions().values().flat_map(|function| &function.revisions);
         let Some(held) = revisions.find(|held| held.id == revision) else { return };
         let Some(manifest) = self.manifests.get(&held.manifest) else { return };
+        // Where a scaled function is depends on its count.
         let Replicas::Count(count) = manifest.replicas else { return };
+        if manifest.scale.is_some() {
+            return;
+        }
         let members = view.members().values();
         let members =
             members.filter(|m| m.active && m.roles.has(osiris_ledger::Role::Node)).map(|m| m.device);
         let ranked = placement::ranked(&revision, members);
-        let first = placement::placed(&ranked, count, |_| true);
+        let first = placement::placed(&ranked, count as usize, |_| true);
         if !first.contains(&device.author) {
             self.branches.count("takeover");
         }

@@ -12,7 +12,7 @@ use crate::node::{
     Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token, lease::LeaseFacts,
 };
 
-use super::{leases::MACHINES, queue::NodeId, workload::Asked};
+use super::{leases::MACHINES, load, queue::NodeId, workload::Asked};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -86,6 +86,7 @@ impl Running {
         let config = Config { serves, seed, confirmed, idle_work, pages };
         let mut node = Node::new(clock, &config, ledger, writer);
         node.allow_machines(MACHINES);
+        node.set_terms(load::terms());
         Self {
             run,
             node,

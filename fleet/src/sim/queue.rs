@@ -43,6 +43,8 @@ pub(super) enum What {
     Work,
     /// A spawner wants a machine.
     Want,
+    /// Functions are called.
+    Load,
     /// A hostile member does something.
     Hostile(NodeId),
     /// A fault, and its end.

@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 18] = [
+pub const RARE: [&str; 22] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -29,6 +29,10 @@ pub const RARE: [&str; 18] = [
     "page sealed",
     "blocks dropped",
     "joined from pages",
+    "scaled up",
+    "scaled down",
+    "scaled to none",
+    "woken",
 ];
 
 /// Every kind of fault and of hostile deed. A campaign fails if one of them was never inflicted.
@@ -101,6 +105,9 @@ pub struct Report {
     pub faults: BTreeMap<String, u64>,
     /// Branches reached, by name.
     pub branches: BTreeMap<String, u64>,
+    /// What was called and served, in sums over the run; empty where nobody calls.
+    #[serde(default)]
+    pub load: BTreeMap<String, u64>,
     /// blake3 over the event log: one line an event.
     pub event_log_hash: String,
 }

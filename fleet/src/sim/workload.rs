@@ -7,7 +7,7 @@ use crate::manifest::Replicas;
 use super::{payload::Release, queue::NodeId, random::Random};
 
 /// Function names in use.
-const NAMES: u64 = 5;
+pub(super) const NAMES: u64 = 5;
 
 /// A request that waits for its answer, and what it was for.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Ticket {
 /// Something that somebody wants.
 #[derive(Debug)]
 pub(super) enum Wish {
-    Deploy(Release),
+    Deploy(Box<Release>),
     Remove(String),
     /// More strangers than uses compete for a place.
     Invite {
@@ -72,11 +72,13 @@ pub(super) struct People {
     random: Random,
     releases: u64,
     large: bool,
+    /// Whether some functions are scaled.
+    scales: bool,
 }
 
 impl People {
-    pub(super) fn new(seed: u64, large: bool) -> Self {
-        Self { random: Random::new(seed, 4), releases: 0, large }
+    pub(super) fn new(seed: u64, large: bool, scales: bool) -> Self {
+        Self { random: Random::new(seed, 4), releases: 0, large, scales }
     }
 
     /// The next wish.
@@ -90,7 +92,9 @@ impl People {
                 let count = u32::try_from(self.random.between(1, 3)).expect("a small number");
                 let all = !self.large && self.random.chance(300);
                 let replicas = if all { Replicas::All } else { Replicas::Count(count) };
-                Wish::Deploy(Release::new(name, self.releases, replicas))
+                let max = (self.scales && self.random.chance(700))
+                    .then(|| u32::try_from(self.random.between(1, 4)).expect("a small number"));
+                Wish::Deploy(Box::new(Release::new(name, self.releases, replicas, max)))
             }
             55..70 => Wish::Remove(name(&mut self.random)),
             70..86 => {

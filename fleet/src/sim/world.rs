@@ -19,6 +19,7 @@ use super::{
     hostile::Hostile,
     journal::Journal,
     leases::{MACHINES, Outside},
+    load::Load,
     network::{Network, on},
     options::{Options, SAMPLE},
     payload::{self, Initial, public, roles_of},
@@ -117,6 +118,7 @@ pub(super) struct World<'a> {
     /// Faults and work have ended.
     pub(super) healed: bool,
     pub(super) leases: Outside,
+    pub(super) load: Load,
 }
 
 impl<'a> World<'a> {
@@ -148,7 +150,7 @@ impl<'a> World<'a> {
             clerk,
             manifests: BTreeMap::new(),
             pages: BTreeMap::new(),
-            people: People::new(options.seed, !options.owns_everything()),
+            people: People::new(options.seed, !options.owns_everything(), options.load > 0),
             hostiles: BTreeMap::new(),
             check: Checker::default(),
             log: EventLog::new(listener),
@@ -161,6 +163,7 @@ impl<'a> World<'a> {
             all: None,
             healed: false,
             leases: Outside::default(),
+            load: Load::new(options.seed),
             random,
         };
         for (number, key) in (0..count).zip(keys) {
@@ -236,6 +239,9 @@ impl<'a> World<'a> {
         if self.options.wants_every_ms > 0 {
             self.queue.at(2_000, What::Want);
         }
+        if self.options.load > 0 {
+            self.queue.at(3_000, What::Load);
+        }
         self.queue.at(self.options.safety_ms, What::Look);
         let end = self.options.safety_ms + self.options.liveness_ms;
         while let Some((at, what)) = self.queue.next() {
@@ -294,6 +300,7 @@ impl<'a> World<'a> {
             What::Join(stranger) => self.join(stranger),
             What::Work => self.work(),
             What::Want => self.want(),
+            What::Load => self.load(),
             What::Hostile(node) => self.hostile(node),
             What::Fault(fault) => self.fault(fault),
             What::Look => {}

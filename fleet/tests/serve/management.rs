@@ -63,6 +63,14 @@ async fn every_route_reaches_its_method() {
         ("POST", "/v1/leases/limit", r#"{"machines":3,"timeout_ms":5}"#, "limit leases 3 false"),
         ("GET", "/v1/voters", "", "voters"),
         ("POST", "/v1/voters", r#"{"devices":["ab"],"timeout_ms":5}"#, "name voters [\"ab\"]"),
+        ("GET", "/v1/scale", "", "scale"),
+        ("POST", "/v1/scale", r#"{"name":"a","max":3,"timeout_ms":5}"#, "bound Some(\"a\") None Some(3)"),
+        (
+            "POST",
+            "/v1/members/labels",
+            r#"{"device":"ab","labels":["gpu"],"timeout_ms":5}"#,
+            "label ab [\"gpu\"]",
+        ),
         ("GET", "/v1/recovery", "", "recovery"),
         (
             "POST",
@@ -158,6 +166,7 @@ async fn the_document_describes_what_is_served() {
                     Some("Invite") => r#"{"uses":1,"roles":[],"note":"","timeout_ms":1}"#,
                     Some("Revoke") => r#"{"device":"ab","timeout_ms":1}"#,
                     Some("RoleChange") => r#"{"device":"ab","roles":[],"timeout_ms":1}"#,
+                    Some("MemberLabels") => r#"{"device":"ab","labels":[],"timeout_ms":1}"#,
                     Some("Log") => r#"{"limit":1}"#,
                     Some("AddUser") => r#"{"name":"isis","key":"","roles":[],"devices":1,"timeout_ms":1}"#,
                     Some("ChangeUser" | "RevokeUser") => r#"{"id":"ab","timeout_ms":1}"#,
@@ -176,5 +185,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 53);
+    assert_eq!(walked, 56);
 }

@@ -233,6 +233,16 @@ impl Manage for Desk {
     fn name_voters(&self, name: NameVoters) -> Answer<'_, Written> {
         self.answer(format!("name voters {:?}", name.devices), Written::default())
     }
+    fn scale(&self) -> Answer<'_, Scale> {
+        self.answer("scale", Scale::default())
+    }
+    fn bound(&self, bounds: ScaleBounds) -> Answer<'_, Written> {
+        let ScaleBounds { name, min, max, .. } = bounds;
+        self.answer(format!("bound {name:?} {min:?} {max:?}"), Written::default())
+    }
+    fn label(&self, labels: MemberLabels) -> Answer<'_, Written> {
+        self.answer(format!("label {} {:?}", labels.device, labels.labels), Written::default())
+    }
     fn recovery(&self) -> Answer<'_, Recovery> {
         self.answer("recovery", Recovery::default())
     }

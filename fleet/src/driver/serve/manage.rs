@@ -12,9 +12,10 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, NameVoters, NodeRow,
-    Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status,
-    Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, MemberLabels, NameVoters,
+    NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Scale,
+    ScaleBounds, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified,
+    Voters, Whoami,
     Written,
 };
 
@@ -99,6 +100,12 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn voters(&self) -> Answer<'_, Voters>;
     /// `POST /v1/voters`.
     fn name_voters(&self, name: NameVoters) -> Answer<'_, Written>;
+    /// `GET /v1/scale`.
+    fn scale(&self) -> Answer<'_, Scale>;
+    /// `POST /v1/scale`.
+    fn bound(&self, bounds: ScaleBounds) -> Answer<'_, Written>;
+    /// `POST /v1/members/labels`.
+    fn label(&self, labels: MemberLabels) -> Answer<'_, Written>;
     /// `GET /v1/recovery`.
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.

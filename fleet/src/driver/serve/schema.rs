@@ -79,6 +79,7 @@ const TYPES: &[Type] = &[
             f("device", Text),
             f("label", Text),
             f("roles", Texts),
+            f("labels", Texts),
             f("state", Text),
             Field("rtt_us", Number, Null),
             f("addresses", Texts),
@@ -176,8 +177,21 @@ const TYPES: &[Type] = &[
             Field("version", Text, Optional),
             Field("replicas", Replicas, Optional),
             Field("limits", One("LimitKeys"), Optional),
+            Field("scale", One("ScaleKeys"), Optional),
+            Field("place", One("PlaceKeys"), Optional),
         ],
     ),
+    (
+        "ScaleKeys",
+        true,
+        &[
+            Field("min", Number, Optional),
+            f("max", Number),
+            Field("backlog", Number, Optional),
+            Field("idle_s", Number, Optional),
+        ],
+    ),
+    ("PlaceKeys", true, &[Field("labels", Texts, Optional), Field("spread", Text, Optional)]),
     (
         "Deploy",
         true,
@@ -470,6 +484,76 @@ const TYPES: &[Type] = &[
     ),
     ("VoterRow", false, &[f("device", Text), f("label", Text), f("able", Flag), f("sealed", Number)]),
     ("NameVoters", true, &[f("devices", Texts), f("timeout_ms", Number)]),
+    (
+        "Scale",
+        false,
+        &[
+            Field("cpu_percent", Number, Null),
+            Field("memory_percent", Number, Null),
+            Field("fleet_max", Number, Null),
+            f("functions", Many("ScaleRow")),
+            f("decisions", Many("ScaleDecision")),
+        ],
+    ),
+    (
+        "ScaleInputs",
+        false,
+        &[
+            f("min", Number),
+            f("max", Number),
+            f("replicas", Number),
+            f("ready", Number),
+            f("candidates", Number),
+            f("free", Number),
+            f("backlog", Number),
+            f("running", Number),
+            f("per_replica", Number),
+            f("target_backlog", Number),
+            f("idle_s", Number),
+            f("others", Number),
+            f("rank", Number),
+            f("backlog_here", Number),
+        ],
+    ),
+    (
+        "ScaleRow",
+        false,
+        &[
+            f("name", Text),
+            f("bounded", Flag),
+            f("decides", Flag),
+            f("inputs", One("ScaleInputs")),
+            f("act", Text),
+            f("to", Number),
+            f("rule", Text),
+            f("says", Text),
+        ],
+    ),
+    (
+        "ScaleDecision",
+        false,
+        &[
+            f("name", Text),
+            f("age_ms", Number),
+            f("inputs", One("ScaleInputs")),
+            f("act", Text),
+            f("to", Number),
+            f("rule", Text),
+            f("says", Text),
+            f("failed", Text),
+        ],
+    ),
+    (
+        "ScaleBounds",
+        true,
+        &[
+            Field("name", Text, Null),
+            Field("min", Number, Null),
+            Field("max", Number, Null),
+            f("timeout_ms", Number),
+        ],
+    ),
+    ("MemberLabels", true, &[f("device", Text), f("labels", Texts), f("timeout_ms", Number)]),
     ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
     (
         "Recover",
@@ -546,12 +630,14 @@ mod tests {
 
     use super::*;
     use crate::api;
-    use crate::manifest::{LimitKeys, Manifest};
+    use crate::manifest::{LimitKeys, Manifest, PlaceKeys, ScaleKeys};
 
     fn full_manifest() -> Manifest {
         let limits =
             LimitKeys { memory_mib: Some(1), timeout_ms: Some(1), concurrency: Some(1), queue: Some(1) };
-        Manifest { version: Some("1".to_owned()), limits, ..Manifest::named("a") }
+        let scale = Some(ScaleKeys { min: 0, max: 1, backlog: Some(1), idle_s: Some(1) });
+        let place = PlaceKeys { labels: vec!["gpu".to_owned()], spread: Some("zone".to_owned()) };
+        Manifest { version: Some("1".to_owned()), limits, scale, place, ..Manifest::named("a") }
     }
 
     fn check(name: &str, sample: impl Serialize) {
@@ -593,6 +679,8 @@ mod tests {
         check("BlobStored", api::BlobStored { hash: String::new(), size: 0, world: None });
         check("LimitKeys", full_manifest().limits);
         check("Manifest", full_manifest());
+        check("ScaleKeys", full_manifest().scale);
+        check("PlaceKeys", full_manifest().place);
         let deploy =
             api::Deploy { component: String::new(), manifest: full_manifest(), timeout_ms: 0, wait: false };
         check("Deploy", deploy);
@@ -631,9 +719,15 @@ mod tests {
         check("Voters", api::Voters::default());
         check("VoterRow", api::VoterRow::default());
         check("NameVoters", api::NameVoters::default());
+        check("Scale", api::Scale::default());
+        check("ScaleInputs", api::ScaleInputs::default());
+        check("ScaleRow", api::ScaleRow::default());
+        check("ScaleDecision", api::ScaleDecision::default());
+        check("ScaleBounds", api::ScaleBounds::default());
+        check("MemberLabels", api::MemberLabels::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 50, "a type has no check here");
+        assert_eq!(TYPES.len(), 58, "a type has no check here");
     }
 }

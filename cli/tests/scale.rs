@@ -1,0 +1,69 @@
+//! `osiris scale` and `osiris member label`, without a node.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn osiris(home: &TempDir, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_osiris"));
+    command.args(arguments).env_clear().current_dir(home.path());
+    command.env("HOME", home.path()).env("OSIRIS_DATA", home.path().join("data"));
+    command.env("OSIRIS_MESH", "127.0.0.1:0").output().expect("the binary runs")
+}
+
+fn done(home: &TempDir, arguments: &[&str]) -> (String, String) {
+    let Output { status, stdout, stderr } = osiris(home, arguments);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    let (out, err) = (text(stdout), text(stderr));
+    assert!(status.success(), "{arguments:?}: {out}{err}");
+    (out, err)
+}
+
+fn code(home: &TempDir, arguments: &[&str]) -> Option<i32> {
+    osiris(home, arguments).status.code()
+}
+
+fn json(home: &TempDir, arguments: &[&str]) -> serde_json::Value {
+    let (out, _) = done(home, arguments);
+    serde_json::from_str(&out).expect("JSON")
+}
+
+#[test]
+fn bounds_and_labels_are_written_and_shown() {
+    let home = tempfile::tempdir().expect("a folder");
+    done(&home, &["init", "--name", "home", "--label", "test"]);
+    let (_, said) = done(&home, &["scale", "explain"]);
+    assert!(said.contains("nothing is measured"), "{said}");
+    assert_eq!(code(&home, &["scale", "hello", "--min", "1", "--max", "3"]), Some(3), "there is none");
+    std::fs::write(home.path().join("f.wasm"), osiris_examples::SUMMARY).expect("written");
+    done(&home, &["deploy", "f.wasm", "--name", "hello"]);
+
+    let (out, _) = done(&home, &["scale", "hello", "--min", "0", "--max", "3"]);
+    assert!(out.contains("hello has 0 to 3 replicas from now on"), "{out}");
+    done(&home, &["scale", "--all", "--max", "9"]);
+    let (log, _) = done(&home, &["ledger", "log"]);
+    assert!(log.contains("keeps hello between 0 and 3 replica(s)"), "{log}");
+    assert!(log.contains("keeps all scaled functions together at no more than 9 replica(s)"), "{log}");
+    let said = json(&home, &["scale", "explain", "-o", "json"]);
+    assert_eq!(said["fleet_max"], 9, "{said}");
+    let (out, _) = done(&home, &["scale", "hello", "--reset"]);
+    assert!(out.contains("the manifest of hello says"), "{out}");
+
+    done(&home, &["member", "label", "test", "zone=a", "gpu"]);
+    let nodes = json(&home, &["nodes", "-o", "json"]);
+    assert_eq!(nodes[0]["labels"], serde_json::json!(["gpu", "zone=a"]), "{nodes}");
+    done(&home, &["member", "label", "test"]);
+    assert_eq!(json(&home, &["nodes", "-o", "json"])[0]["labels"], serde_json::json!([]));
+
+    for wrong in [
+        &["scale", "hello"][..],
+        &["scale", "hello", "--min", "2"],
+        &["scale", "hello", "--min", "3", "--max", "2"],
+        &["scale", "--all", "--min", "0", "--max", "2"],
+        &["member", "label", "test", "a b"],
+    ] {
+        let code = code(&home, wrong);
+        assert!(code.is_some_and(|code| code > 0), "{wrong:?}: {code:?}");
+    }
+    assert_eq!(code(&home, &["scale", "none", "--dry-run"]), Some(3));
+}

@@ -1,0 +1,81 @@
+//! How many replicas functions have, and which labels devices bear: registers, each of which the last block in
+//! ledger order that counts decides.
+//!
+//! Who serves a function follows from its count (`docs/scaling.md`). The count is absolute, never a step, so two
+//! members that both saw one replica too few write the same.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    block::{Block, Order},
+    id::Author,
+    op::{Payload, Range},
+};
+
+/// What blocks say of replicas and labels.
+#[derive(Clone, Debug, Default)]
+pub struct Scaling {
+    bounds: Registers<Option<String>, Option<Range>>,
+    replicas: Registers<String, u32>,
+    labels: Registers<Author, Arc<[String]>>,
+}
+
+/// Each key with the last word on it.
+type Registers<K, V> = BTreeMap<K, (Order, V)>;
+
+fn set<K: Ord, V>(registers: &mut Registers<K, V>, key: K, order: Order, value: V) {
+    match registers.get(&key) {
+        Some((known, _)) if *known >= order => {}
+        _ => drop(registers.insert(key, (order, value))),
+    }
+}
+
+impl Scaling {
+    pub(crate) fn apply(&mut self, block: &Block) {
+        let order = block.order();
+        match block.payload() {
+            Payload::Bounded(op) => set(&mut self.bounds, op.name.clone(), order, op.range.clone()),
+            Payload::Scaled(op) => set(&mut self.replicas, op.name.clone(), order, op.replicas),
+            Payload::Labelled(op) => {
+                set(&mut self.labels, op.device, order, op.labels.iter().cloned().collect());
+            }
+            _ => {}
+        }
+    }
+
+    /// The bounds that an operator gave a function; none: its manifest's hold.
+    #[must_use]
+    pub fn bounds(&self, name: &str) -> Option<&Range> {
+        self.bounds.get(&Some(name.to_owned()))?.1.as_ref()
+    }
+
+    /// The most replicas that an operator gave all scaled functions together.
+    #[must_use]
+    pub fn fleet_max(&self) -> Option<u32> {
+        Some(self.bounds.get(&None)?.1.as_ref()?.max)
+    }
+
+    /// The replicas that a function was scaled to last, and the place of that block; none: nobody scaled it yet.
+    #[must_use]
+    pub fn replicas(&self, name: &str) -> Option<(Order, u32)> {
+        self.replicas.get(name).copied()
+    }
+
+    /// The labels that a device bears, ascending.
+    #[must_use]
+    pub fn labels(&self, device: &Author) -> &[String] {
+        self.labels.get(device).map_or(&[], |(_, labels)| labels)
+    }
+}
+
+impl Serialize for Scaling {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn said<K, V>(registers: &Registers<K, V>) -> Vec<(&K, &V)> {
+            registers.iter().map(|(key, (_, value))| (key, value)).collect()
+        }
+        let labels: Vec<_> = self.labels.iter().map(|(device, (_, labels))| (device, &**labels)).collect();
+        (said(&self.bounds), said(&self.replicas), labels).serialize(serializer)
+    }
+}

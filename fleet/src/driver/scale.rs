@@ -1,0 +1,111 @@
+//! The desk, for replicas: their bounds, members' labels, and why there are as many as there are.
+
+use std::time::Duration;
+
+use osiris_ledger::op::Range;
+
+use super::{
+    answer::ApiError,
+    desk::{Desk, unexpected},
+    people,
+};
+use crate::{
+    api,
+    node::{
+        Query, Reply, Request,
+        scale::{Decided, FunctionScale},
+    },
+    policy::{Decision, Inputs},
+};
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+impl Desk {
+    pub(crate) async fn scale(&self) -> Result<api::Scale> {
+        match self.ask(Request::Query(Query::Scale)).await? {
+            Reply::Scale(facts) => Ok(api::Scale {
+                cpu_percent: facts.machine.map(|load| load.cpu),
+                memory_percent: facts.machine.map(|load| load.memory),
+                fleet_max: self.view().scaling().fleet_max(),
+                functions: facts.functions.iter().map(function).collect(),
+                decisions: facts.decided.iter().map(|(age, decided)| decision(*age, decided)).collect(),
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn bound(&self, bounds: api::ScaleBounds) -> Result<api::Written> {
+        let api::ScaleBounds { name, min, max, timeout_ms } = bounds;
+        let range = match (min, max) {
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(ApiError::bad_request("`min` is given without `max`; give both."));
+            }
+            (min, Some(max)) => Some(Range { min: min.unwrap_or(u32::from(name.is_some())), max }),
+        };
+        let reply = self.ask(Request::Bound { name, range, timeout_ms }).await?;
+        self.written(reply)
+    }
+
+    pub(crate) async fn label(&self, labels: api::MemberLabels) -> Result<api::Written> {
+        let device = people::device(&labels.device)?;
+        let (timeout_ms, mut labels) = (labels.timeout_ms, labels.labels);
+        labels.sort_unstable();
+        labels.dedup();
+        let reply = self.ask(Request::Label { device, labels, timeout_ms }).await?;
+        self.written(reply)
+    }
+}
+
+fn function(now: &FunctionScale) -> api::ScaleRow {
+    let (act, to) = outcome(&now.inputs, now.decision);
+    api::ScaleRow {
+        name: now.name.clone(),
+        bounded: now.bounded,
+        decides: now.decides,
+        inputs: inputs(&now.inputs),
+        act,
+        to,
+        rule: now.decision.rule.name().to_owned(),
+        says: now.decision.rule.says().to_owned(),
+    }
+}
+
+fn decision(age: Duration, decided: &Decided) -> api::ScaleDecision {
+    let (act, to) = outcome(&decided.inputs, decided.decision);
+    api::ScaleDecision {
+        name: decided.name.clone(),
+        age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        inputs: inputs(&decided.inputs),
+        act,
+        to,
+        rule: decided.decision.rule.name().to_owned(),
+        says: decided.decision.rule.says().to_owned(),
+        failed: decided.failed.clone().unwrap_or_default(),
+    }
+}
+
+/// What is done, and how many replicas there are after it.
+fn outcome(inputs: &Inputs, decision: Decision) -> (String, u32) {
+    let act = decision.act.map_or("none", |act| act.name());
+    (act.to_owned(), decision.act.and_then(|act| act.count()).unwrap_or(inputs.count))
+}
+
+fn inputs(inputs: &Inputs) -> api::ScaleInputs {
+    api::ScaleInputs {
+        min: inputs.target.min,
+        max: inputs.target.max,
+        replicas: inputs.count,
+        ready: inputs.ready,
+        candidates: inputs.candidates,
+        free: inputs.free,
+        backlog: inputs.backlog,
+        running: inputs.running,
+        per_replica: inputs.per_replica,
+        target_backlog: inputs.target.backlog,
+        idle_s: inputs.target.idle.as_secs(),
+        others: inputs.others,
+        rank: inputs.rank,
+        backlog_here: inputs.here.backlog,
+    }
+}

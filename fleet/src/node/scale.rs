@@ -1,0 +1,369 @@
+//! How many replicas functions have: what this node measures, what it decides by [`crate::policy`], and what it
+//! writes of it.
+//!
+//! The count of a function is a register of the ledger. Who may serve a function looks about once a second; the
+//! lower its rank, the longer it waits for the others. What two write at once is absolute and settled by ledger
+//! order, so nothing is added twice. See `docs/scaling.md`.
+
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use osiris_ledger::{
+    Author, Function, Mono, Now, Payload, Revision,
+    counter::{Figures, FunctionTotals},
+    op,
+};
+
+use super::{Node, Refusal, Reply, Token, lease::Want};
+use crate::{
+    api::codes,
+    manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
+    placement,
+    policy::{Act, Decision, Here, Inputs, Machines, State, Target, Terms, policy},
+};
+pub use facts::{Decided, FunctionScale, ScaleFacts};
+
+/// Least time between two looks at what functions need.
+pub const SCALE_LOOK: Duration = Duration::from_secs(1);
+/// Members that may decide about one function: those of the lowest ranks.
+pub const DECIDERS_MAX: usize = 8;
+/// Decisions that are kept to be explained.
+pub const DECISIONS_KEPT: usize = 64;
+
+/// How busy this machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineLoad {
+    /// Use of all cores, percent.
+    pub cpu: u32,
+    /// Use of the memory, percent.
+    pub memory: u32,
+}
+
+/// What this process knows of scaling beside the ledger.
+#[derive(Debug, Default)]
+pub(super) struct Scale {
+    pub(super) terms: Terms,
+    states: BTreeMap<String, State>,
+    decisions: VecDeque<Decided>,
+    /// What the functions of this process did last.
+    here: BTreeMap<String, Figures>,
+    machine: Option<MachineLoad>,
+    /// What was called here since the last look and has no replica.
+    called: BTreeSet<String>,
+    looked: Option<Mono>,
+    /// Whether time alone may bring a decision.
+    moving: bool,
+    /// Whether something happened since the last look, too soon after it to look again.
+    behind: bool,
+    /// When a machine was wished for last.
+    wished: Option<Mono>,
+    /// Slots whose machines have nothing to do.
+    spare: BTreeSet<u32>,
+}
+
+/// A function that is scaled, as the ledger and its manifest say.
+#[derive(Clone, Debug)]
+struct Scaled {
+    function: Arc<Function>,
+    newest: Arc<Revision>,
+    target: Target,
+    count: u32,
+    /// Members that may serve it and are alive, the first of which serve it.
+    candidates: Vec<Author>,
+}
+
+impl Scale {
+    pub(super) fn observed(&mut self, figures: &[(String, Figures)]) {
+        self.here = figures.iter().cloned().collect();
+    }
+
+    pub(super) fn machine(&mut self, load: MachineLoad) {
+        self.machine = Some(load);
+    }
+
+    /// An invocation came in of a function that has no replica.
+    pub(super) fn wanted(&mut self, name: &str) {
+        self.called.insert(name.to_owned());
+        self.looked = None;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        let looked = self.looked.filter(|_| self.moving || self.behind)?;
+        Some(looked.plus(SCALE_LOOK))
+    }
+
+    /// Slots whose machines have nothing to do: who holds one of them may retire it.
+    pub(super) fn spare(&self) -> &BTreeSet<u32> {
+        &self.spare
+    }
+}
+
+impl Node {
+    /// Sets the thresholds by which this node decides about replicas.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.scale.terms = terms;
+    }
+
+    /// Slots whose machines had nothing to do when this node looked last. Whoever holds the lease of one may drain
+    /// and retire its machine.
+    #[must_use]
+    pub fn spare_machines(&self) -> &BTreeSet<u32> {
+        self.scale.spare()
+    }
+
+    /// Between how many replicas a function is to be, and by what; none: it is not scaled.
+    fn target(&self, name: &str, manifest: &Manifest) -> Option<Target> {
+        let keys = manifest.scale.as_ref();
+        let said = self.view.scaling().bounds(name).map(|range| (range.min, range.max));
+        let (min, max) = said.or(keys.map(|keys| (keys.min, keys.max)))?;
+        let backlog = keys.and_then(|keys| keys.backlog).unwrap_or(SCALE_BACKLOG);
+        let idle = keys.and_then(|keys| keys.idle_s).unwrap_or(SCALE_IDLE_S);
+        Some(Target { min, max, backlog, idle: Duration::from_secs(idle) })
+    }
+
+    /// Replicas that a function is to have; none: every member that may serve it.
+    pub(super) fn wanted_count(&self, function: &Function, manifest: &Manifest) -> Option<u32> {
+        let Some(target) = self.target(&function.name, manifest) else {
+            return match manifest.replicas {
+                Replicas::All => None,
+                Replicas::Count(count) => Some(count),
+            };
+        };
+        let start = match manifest.replicas {
+            Replicas::All => target.min.max(1),
+            Replicas::Count(count) => count,
+        };
+        let count = match self.view.scaling().replicas(&function.name) {
+            None => start,
+            // A revision that was deployed after the last replica went has one until nobody calls it again.
+            Some((order, 0)) if function.newest.as_ref().is_some_and(|newest| newest.order > order) => start,
+            Some((_, count)) => count,
+        };
+        Some(count.clamp(target.min, target.max))
+    }
+
+    /// The first `most` of the members that may serve a revision and are alive, the one that serves it first in front.
+    pub(super) fn candidates(
+        &mut self,
+        now: Now,
+        revision: &Revision,
+        place: &PlaceKeys,
+        most: usize,
+    ) -> Vec<Author> {
+        let known = &mut self.functions.candidates;
+        known.follow(&self.view);
+        let ranked = known.ranked(&revision.id);
+        let view = &self.view;
+        let may_serve =
+            |member: &Author| place.fits(view.scaling().labels(member)) && self.is_alive(now, member);
+        if place.spread.is_none() {
+            return placement::placed(&ranked, most, may_serve);
+        }
+        let able = placement::placed(&ranked, usize::MAX, may_serve);
+        let mut spread = placement::spread(&able, |member| place.zone(view.scaling().labels(member)));
+        spread.truncate(most);
+        spread
+    }
+
+    /// Functions that are scaled and whose newest manifest is known here, by name.
+    fn scaled(&mut self, now: Now) -> Vec<Scaled> {
+        let view = Arc::clone(&self.view);
+        let mut scaled = Vec::new();
+        for function in view.functions().values() {
+            let Some(newest) = &function.newest else { continue };
+            let Some(manifest) = self.functions.manifest(&newest.manifest) else { continue };
+            let Some(target) = self.target(&function.name, manifest) else { continue };
+            let count = self.wanted_count(function, manifest).unwrap_or(target.min);
+            let place = manifest.place.clone();
+            let candidates = self.candidates(now, newest, &place, usize::MAX);
+            let (function, newest) = (Arc::clone(function), Arc::clone(newest));
+            scaled.push(Scaled { function, newest, target, count, candidates });
+        }
+        scaled
+    }
+
+    /// Looks at every scaled function, and does what the policy says. At most once in [`SCALE_LOOK`].
+    pub(super) fn look_at_scale(&mut self, now: Now) {
+        if !self.looks_after_functions() || self.draining || !self.view.is_member(&self.me) {
+            (self.scale.moving, self.scale.behind) = (false, false);
+            return;
+        }
+        if self.scale.looked.is_some_and(|looked| now.mono.since(looked) < SCALE_LOOK) {
+            self.scale.behind = !self.scale.states.is_empty();
+            return;
+        }
+        (self.scale.looked, self.scale.moving, self.scale.behind) = (Some(now.mono), false, false);
+        let scaled = self.scaled(now);
+        let names: BTreeSet<_> = scaled.iter().map(|scaled| scaled.function.name.as_str()).collect();
+        self.scale.states.retain(|name, _| names.contains(name.as_str()));
+        if scaled.is_empty() {
+            return;
+        }
+        let totals = self.telemetry.totals(now);
+        for one in &scaled {
+            let rank = one.candidates.iter().position(|member| *member == self.me);
+            let Some(rank) = rank.filter(|rank| *rank < DECIDERS_MAX || one.newest.is_served_by(&self.me))
+            else {
+                continue;
+            };
+            let inputs = self.inputs(now, one, &scaled, &totals, rank);
+            let name = one.function.name.clone();
+            let mut state = self.scale.states.remove(&name).unwrap_or_default();
+            let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
+            self.scale.moving |= state.is_moving(inputs.target.min);
+            self.scale.states.insert(name.clone(), state);
+            self.perform(now, &name, inputs, decision);
+        }
+        self.scale.called.clear();
+    }
+
+    /// What is measured of a function at this moment.
+    fn inputs(
+        &self,
+        now: Now,
+        scaled: &Scaled,
+        all: &[Scaled],
+        totals: &BTreeMap<String, FunctionTotals>,
+        rank: usize,
+    ) -> Inputs {
+        let name = scaled.function.name.as_str();
+        let known = totals.get(name).cloned().unwrap_or_default();
+        let mut own = self.scale.here.get(name).copied().unwrap_or_default();
+        // The next figures say whether it still waits.
+        own.backlog = own.backlog.max(u64::from(self.scale.called.contains(name)));
+        let placed = scaled.candidates.iter().take(scaled.count as usize);
+        let serving = &scaled.newest.serving;
+        let side_by_side: u64 = serving.iter().map(|serving| u64::from(serving.concurrency)).sum();
+        let per_replica = side_by_side.checked_div(serving.len() as u64);
+        let concurrency = scaled.newest.serving_by(&self.me).map(|serving| serving.concurrency);
+        let busy = match known.backlog.max(own.backlog) {
+            0 => BTreeSet::new(),
+            _ => self.telemetry.busy(now),
+        };
+        let without = scaled.candidates.iter().skip(scaled.count as usize);
+        let others = all.iter().filter(|other| other.function.name != name);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Inputs {
+            target: scaled.target,
+            count: scaled.count,
+            ready: count(placed.filter(|member| scaled.newest.is_served_by(member)).count()),
+            candidates: count(scaled.candidates.len()),
+            free: count(without.filter(|member| !busy.contains(member)).count()),
+            others: others.fold(0, |sum, other| sum.saturating_add(other.count)),
+            fleet_max: self.view.scaling().fleet_max(),
+            // This node's row may not be written yet.
+            backlog: known.backlog.max(own.backlog),
+            running: known.in_flight.max(own.in_flight),
+            ended: known.done.saturating_add(known.failed),
+            per_replica: per_replica.and_then(|each| u32::try_from(each).ok()).unwrap_or(1).max(1),
+            rank: count(rank),
+            here: Here {
+                serves: concurrency.is_some(),
+                next: rank == scaled.count as usize,
+                backlog: own.backlog,
+                concurrency: concurrency.unwrap_or(0),
+                // How many run side by side is the manifest's to say, and does not move yet.
+                concurrency_max: concurrency.unwrap_or(0),
+                cpu: self.scale.machine.map(|load| load.cpu),
+                memory: self.scale.machine.map(|load| load.memory),
+            },
+            machines: self.machines_for(now, name, own.backlog > 0),
+        }
+    }
+
+    /// Machines of the fleet's own, as far as a decision about a function needs them.
+    fn machines_for(&self, now: Now, name: &str, waits_here: bool) -> Machines {
+        let slots = self.view.slots().values();
+        let made = slots.clone().find(|slot| {
+            slot.machines.iter().any(|machine| machine.functions.iter().any(|function| function == name))
+        });
+        let may_claim = waits_here && self.is_spawner(&Self::peer(&self.me)) && {
+            let facts = self.lease_facts(now);
+            let there: usize = slots.map(|slot| slot.machines.len()).sum();
+            let most = self.view.spawning().machines.min(facts.machines_here);
+            facts.own.is_empty() && there < most as usize
+        };
+        Machines { may_claim, wished: self.scale.wished, made: made.map(|slot| slot.number) }
+    }
+
+    /// Does what was decided, and keeps it to be explained.
+    fn perform(&mut self, now: Now, name: &str, inputs: Inputs, decision: Decision) {
+        if let Some(slot) = inputs.machines.made
+            && !matches!(decision.act, Some(Act::DrainMachine(_)))
+        {
+            self.scale.spare.remove(&slot);
+        }
+        let Some(act) = decision.act else { return };
+        let done = match act {
+            Act::ReplicaHere(replicas) | Act::ReplicaOnPeer(replicas) | Act::RetireReplica(replicas) => {
+                let scaled = op::Scaled { name: name.to_owned(), replicas };
+                self.append(now, Payload::Scaled(scaled)).map(drop).map_err(|refusal| refusal.message)
+            }
+            Act::ClaimMachine => {
+                self.scale.wished = Some(now.mono);
+                self.want(now, Want::Machine);
+                Ok(())
+            }
+            Act::DrainMachine(slot) => {
+                if !self.scale.spare.insert(slot) {
+                    return;
+                }
+                let facts = self.lease_facts(now);
+                let may = facts.machines_here > 0 && self.is_spawner(&Self::peer(&self.me));
+                if may && !facts.own.contains_key(&slot) {
+                    self.want(now, Want::Slot(slot));
+                }
+                Ok(())
+            }
+            // Does not happen while `concurrency_max` is what there is.
+            Act::Concurrency(_) => return,
+        };
+        if self.scale.decisions.len() == DECISIONS_KEPT {
+            self.scale.decisions.pop_front();
+        }
+        let decided = Decided { at: now.mono, name: name.to_owned(), inputs, decision, failed: done.err() };
+        self.scale.decisions.push_back(decided);
+    }
+}
+
+impl Node {
+    /// Says between how many replicas a function is to be.
+    pub(super) fn bound(
+        &mut self,
+        now: Now,
+        token: Token,
+        name: Option<String>,
+        range: Option<op::Range>,
+        timeout_ms: u64,
+    ) -> Result<Option<Reply>, Refusal> {
+        if let Some(name) = &name
+            && self.view.function(name).is_none_or(|function| function.removed)
+        {
+            let message = format!("There is no function `{name}`.");
+            return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris ls` lists the functions."));
+        }
+        self.write(now, token, Payload::Bounded(op::Bounded { name, range }), timeout_ms, false)
+    }
+
+    /// Says which labels a member bears.
+    pub(super) fn label(
+        &mut self,
+        now: Now,
+        token: Token,
+        labelled: op::Labelled,
+        timeout_ms: u64,
+    ) -> Result<Option<Reply>, Refusal> {
+        if !self.view.is_member(&labelled.device) {
+            let message = format!("There is no member {}.", labelled.device.short());
+            return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris nodes` lists the members."));
+        }
+        self.write(now, token, Payload::Labelled(labelled), timeout_ms, false)
+    }
+}

@@ -1,0 +1,73 @@
+//! What can be said of scaling: the last decisions, and what would be decided now.
+
+use std::time::Duration;
+
+use osiris_ledger::{Mono, Now};
+
+use super::{DECIDERS_MAX, MachineLoad, Node};
+use crate::policy::{Decision, Inputs, Terms, policy};
+
+/// A decision that something was to be done.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// When.
+    pub at: Mono,
+    /// The function.
+    pub name: String,
+    /// What it was made of.
+    pub inputs: Inputs,
+    /// What was decided, and by which rule.
+    pub decision: Decision,
+    /// Why it could not be done.
+    pub failed: Option<String>,
+}
+
+/// A scaled function at this moment.
+#[derive(Clone, Debug)]
+pub struct FunctionScale {
+    /// The function.
+    pub name: String,
+    /// What is measured.
+    pub inputs: Inputs,
+    /// What would be decided now, and by which rule.
+    pub decision: Decision,
+    /// Whether this node is among those that decide about it.
+    pub decides: bool,
+    /// Whether an operator gave it bounds, in place of the manifest's.
+    pub bounded: bool,
+}
+
+/// Scaling as this node knows it, beside the view.
+#[derive(Clone, Debug, Default)]
+pub struct ScaleFacts {
+    /// Every scaled function whose manifest is known here, by name.
+    pub functions: Vec<FunctionScale>,
+    /// What this process decided to do, the last in front, each with its age.
+    pub decided: Vec<(Duration, Decided)>,
+    /// The thresholds.
+    pub terms: Terms,
+    /// How busy this machine is; none: not measured.
+    pub machine: Option<MachineLoad>,
+}
+
+impl Node {
+    /// Scaling as this node knows it. Nothing is changed by asking.
+    pub fn scale_facts(&mut self, now: Now) -> ScaleFacts {
+        let scaled = self.scaled(now);
+        let totals = self.telemetry.totals(now);
+        let mut functions = Vec::new();
+        for one in &scaled {
+            let name = one.function.name.clone();
+            let rank = one.candidates.iter().position(|member| *member == self.me);
+            let decides = rank.is_some_and(|rank| rank < DECIDERS_MAX) && self.looks_after_functions();
+            let inputs = self.inputs(now, one, &scaled, &totals, rank.unwrap_or(one.candidates.len()));
+            let mut state = self.scale.states.get(&name).cloned().unwrap_or_default();
+            let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
+            let bounded = self.view.scaling().bounds(&name).is_some();
+            functions.push(FunctionScale { name, inputs, decision, decides, bounded });
+        }
+        let decided = self.scale.decisions.iter().rev();
+        let decided = decided.map(|decided| (now.mono.since(decided.at), decided.clone())).collect();
+        ScaleFacts { functions, decided, terms: self.scale.terms, machine: self.scale.machine }
+    }
+}

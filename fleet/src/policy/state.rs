@@ -1,0 +1,151 @@
+//! What was seen of a function before: since when it has needed more, or less.
+
+use std::time::Duration;
+
+use osiris_ledger::Mono;
+
+use super::{Inputs, Rule, Terms};
+
+/// How often the time before a replica goes may double.
+const FLAPS_MAX: u32 = 6;
+
+/// What one member has seen of one function. Nothing of it is durable: after a start every time begins anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    seen: Option<Seen>,
+    /// Since when something has been waiting without a break.
+    waiting: Option<Mono>,
+    /// Since when it has needed more, and by which rule now.
+    pressed: Option<(Mono, Rule)>,
+    /// Since when one replica less would do.
+    slack: Option<Mono>,
+    /// Since when nothing waited, ran or ended.
+    quiet: Option<Mono>,
+    /// Changes in opposite directions, one soon after the other.
+    flaps: u32,
+    widened: Option<Mono>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    count: u32,
+    /// When the count changed last, whoever changed it; at first when it was first seen.
+    changed: Mono,
+    /// Whether that was upward; none: it has not changed yet.
+    upward: Option<bool>,
+    ended: u64,
+}
+
+impl State {
+    /// Takes note of what is seen now.
+    pub(super) fn see(&mut self, now: Mono, terms: &Terms, inputs: &Inputs) {
+        let known = self.seen;
+        self.see_count(now, terms, inputs);
+        let active = inputs.backlog > 0
+            || inputs.running > 0
+            || known.is_some_and(|known| known.ended != inputs.ended);
+        since(&mut self.quiet, now, !active);
+        since(&mut self.waiting, now, inputs.backlog > 0);
+        since(&mut self.slack, now, has_slack(terms, inputs));
+        let pressure = self.presses(now, terms, inputs);
+        let begun = self.pressed.map_or(now, |(begun, _)| begun);
+        self.pressed = pressure.map(|rule| (begun, rule));
+    }
+
+    fn see_count(&mut self, now: Mono, terms: &Terms, inputs: &Inputs) {
+        let Inputs { count, ended, .. } = *inputs;
+        match &mut self.seen {
+            None => self.seen = Some(Seen { count, changed: now, upward: None, ended }),
+            Some(seen) => {
+                seen.ended = ended;
+                if seen.count == count {
+                    return;
+                }
+                let upward = count > seen.count;
+                let soon = now.since(seen.changed) <= terms.flap;
+                match (soon, seen.upward.is_some_and(|before| before != upward)) {
+                    (true, true) => self.flaps = (self.flaps + 1).min(FLAPS_MAX),
+                    (true, false) => {}
+                    (false, _) => self.flaps = self.flaps.saturating_sub(1),
+                }
+                *seen = Seen { count, changed: now, upward: Some(upward), ended };
+                // What was too few or too many is to be seen anew.
+                (self.waiting, self.pressed, self.slack) = (None, None, None);
+            }
+        }
+    }
+
+    /// By which rule it needs more now.
+    fn presses(&self, now: Mono, terms: &Terms, inputs: &Inputs) -> Option<Rule> {
+        let target = u64::from(inputs.target.backlog).saturating_mul(inputs.count.into());
+        if inputs.backlog > target {
+            return Some(Rule::Backlog);
+        }
+        if self.waiting(now) >= terms.age {
+            return Some(Rule::Age);
+        }
+        let busy = inputs.here.serves && inputs.here.cpu.is_some_and(|cpu| cpu >= terms.cpu_high);
+        // Busy with something else, one more replica would be one too many at once.
+        (busy && !fits(terms, inputs, inputs.count)).then_some(Rule::Cpu)
+    }
+
+    pub(super) fn widened(&mut self, now: Mono) {
+        self.widened = Some(now);
+    }
+
+    pub(super) fn may_widen(&self, now: Mono, terms: &Terms) -> bool {
+        self.widened.is_none_or(|at| now.since(at) >= terms.window)
+    }
+
+    /// How long something has been waiting without a break.
+    pub(super) fn waiting(&self, now: Mono) -> Duration {
+        self.waiting.map_or(Duration::ZERO, |begun| now.since(begun))
+    }
+
+    pub(super) fn pressure(&self) -> Option<Rule> {
+        self.pressed.map(|(_, rule)| rule)
+    }
+
+    pub(super) fn pressed(&self, now: Mono) -> Duration {
+        self.pressed.map_or(Duration::ZERO, |(begun, _)| now.since(begun))
+    }
+
+    pub(super) fn slack(&self, now: Mono) -> Option<Duration> {
+        self.slack.map(|begun| now.since(begun))
+    }
+
+    pub(super) fn quiet(&self, now: Mono) -> Option<Duration> {
+        self.quiet.map(|begun| now.since(begun))
+    }
+
+    pub(super) fn since_change(&self, now: Mono) -> Duration {
+        self.seen.map_or(Duration::ZERO, |seen| now.since(seen.changed))
+    }
+
+    /// How many times as long as else replicas must be too many before one goes.
+    pub(super) fn patience(&self) -> u32 {
+        1 << self.flaps
+    }
+
+    /// Whether time alone may bring a decision: else nothing is to be looked at before something happens.
+    #[must_use]
+    pub fn is_moving(&self, min: u32) -> bool {
+        self.waiting.is_some() || self.pressed.is_some() || self.seen.is_some_and(|seen| seen.count > min)
+    }
+}
+
+/// Keeps the moment since which something holds.
+fn since(begun: &mut Option<Mono>, now: Mono, holds: bool) {
+    *begun = if holds { begun.or(Some(now)) } else { None };
+}
+
+/// Whether one replica less would do.
+fn has_slack(terms: &Terms, inputs: &Inputs) -> bool {
+    inputs.count > 1 && inputs.backlog == 0 && fits(terms, inputs, inputs.count - 1)
+}
+
+/// Whether so many replicas would be used to no more than the low mark.
+fn fits(terms: &Terms, inputs: &Inputs, replicas: u32) -> bool {
+    let capacity = u64::from(replicas) * u64::from(inputs.per_replica);
+    inputs.running.saturating_mul(100) <= capacity.saturating_mul(terms.use_low.into())
+}
