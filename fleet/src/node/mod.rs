@@ -225,6 +225,10 @@ impl Node {
             Input::RowHint(bytes) => self.row_hint(now, &bytes),
             Input::Observed(figures) => self.observe(&figures),
             Input::Want(want) => self.want(now, want),
+            Input::Provisioned(intent, made) => self.provisioned(now, intent, made),
+            Input::Removed(intent, gone) => self.removed(now, intent, gone),
+            Input::Machines(seen) => self.machines_seen(now, &seen),
+            Input::Stopping => self.stopping(now),
             Input::Suspended => self.suspended(now),
             Input::Twin(peer) => {
                 let member = Author(peer.to_bytes());
@@ -244,6 +248,7 @@ impl Node {
             Input::PrepareFailed(revision, why) => self.functions.prepare_failed(revision, why),
         }
         self.look_after_leases(now);
+        self.look_after_machines(now);
         self.tick(now);
         self.reconcile(now);
         self.answer_waiting(now);

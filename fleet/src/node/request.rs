@@ -99,9 +99,6 @@ impl Node {
                 let op = op::Spawning { machines, minority };
                 self.write(now, token, Payload::Spawning(op), timeout_ms, false)
             }
-            Request::Intend { lease, machine, timeout_ms } => {
-                self.intend(now, token, lease, machine, timeout_ms)
-            }
             Request::Retire { intent, timeout_ms } => self.retire(now, token, intent, timeout_ms),
             Request::Release { slot, timeout_ms } => self.release(now, token, slot, timeout_ms),
             Request::Recover { device, label, generation, certificate, timeout_ms } => {
@@ -345,14 +342,27 @@ impl Node {
         }))
     }
 
-    /// What admits devices by this id: an invitation, or a user.
+    /// What admits devices by this id: an invitation, the intent of a machine that is not gone, or a user.
     fn offer(&self, id: &BlockId) -> Option<Offer> {
         if let Some(invitation) = self.view.invitations().get(id) {
             let (key, device, state) = (invitation.key, invitation.device, invitation.state);
             return Some(Offer { key, device, state, user: false });
         }
+        if let Some(machine) = self.machine_of(id) {
+            let state = match (machine.counts, machine.device) {
+                (false, _) => InvitationState::Withdrawn,
+                (true, Some(_)) => InvitationState::UsedUp,
+                (true, None) => InvitationState::Open,
+            };
+            return Some(Offer { key: machine.key, device: None, state, user: false });
+        }
         let user = self.view.users().get(id)?;
         Some(Offer { key: user.key, device: None, state: user.state, user: true })
+    }
+
+    fn machine_of(&self, intent: &BlockId) -> Option<&osiris_ledger::lease::Machine> {
+        let mut machines = self.view.slots().values().flat_map(|slot| &slot.machines);
+        machines.find(|machine| machine.intent == *intent)
     }
 
     fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {

@@ -8,9 +8,12 @@ use std::{
 use osiris_ledger::{Author, BlockId, Ledger, Member, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
-use crate::node::{Config, Effect, Group, Input, Node, Outbox, Request, Step, Token, lease::LeaseFacts};
+use crate::node::{
+    Config, Effect, Group, Input, Node, Outbox, Request, Step, Token,
+    lease::{LeaseFacts, Provisioning},
+};
 
-use super::{leases::MACHINES, queue::NodeId, workload::Asked};
+use super::{leases::{MACHINES, TARGET}, queue::NodeId, workload::Asked};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -75,6 +78,13 @@ pub(super) struct Start {
     pub(super) told: BTreeSet<PeerId>,
 }
 
+/// Nobody looks for secrets in a simulation.
+fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes
+}
+
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
         let Start { run, key, session, seed, serves, confirmed, idle_work, ledger, told } = start;
@@ -82,6 +92,8 @@ impl Running {
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
         let mut node = Node::new(clock, &Config { serves, seed, confirmed, idle_work }, ledger, writer);
         node.allow_machines(MACHINES);
+        let with = Provisioning { target: TARGET.to_owned(), shared: true, secret: seed_bytes(seed) };
+        node.provision(Some(with));
         Self {
             run,
             node,
