@@ -1,6 +1,7 @@
 //! The command line.
 
 mod lease;
+mod provision;
 mod user;
 
 use std::net::SocketAddr;
@@ -11,7 +12,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use osiris_fleet::manifest::Replicas;
 
 use crate::config::{parse_http, parse_mesh};
-pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
+pub(crate) use lease::{LeaseCommand, LimitArgs, Minority, RetireArgs};
+pub(crate) use provision::{DownArgs as ProvisionDownArgs, PlaceArgs, ProvisionCommand, Target, UpArgs as ProvisionUpArgs};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;
@@ -247,6 +249,9 @@ Examples:
     /// Who may make new machines for the fleet, and which there are
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Make a machine, and take it away: what Terraform modules run
+    #[command(subcommand)]
+    Provision(ProvisionCommand),
     /// Make this device, or another one, an admin above all others with the fleet's recovery key
     #[command(after_help = "\
 Examples:

@@ -13,6 +13,7 @@ mod logs;
 mod members;
 mod node;
 mod people;
+mod provision;
 mod service;
 mod sim;
 mod top;
@@ -92,6 +93,7 @@ async fn run_once(command: &Command, settings: &Settings) -> Result<Exit, Failur
         Command::Role(command) => people::role(command, settings, out).await,
         Command::User(command) => user::run(command, settings, out).await,
         Command::Lease(command) => lease::run(command, settings, out).await,
+        Command::Provision(command) => provision::run(command, settings, out).await,
         Command::Recover(args) => people::recover(args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();

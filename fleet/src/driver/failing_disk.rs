@@ -111,6 +111,7 @@ impl Node {
             token_file: None,
             gossip: false,
             machines: 0,
+            provision: None,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let running = tokio::spawn(run_opened(options, None, opened, move |addresses| {

@@ -381,6 +381,7 @@ mod tests {
             token_file: None,
             gossip: true,
             machines: 0,
+            provision: None,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         tokio::spawn(run(options, move |addresses| {

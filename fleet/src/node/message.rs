@@ -204,6 +204,8 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+    /// What [`Input::Want`] wants, with an answer: leases as they are then, or why it comes to nothing.
+    Want(Want),
     /// Give up a lease that this node holds or waits for.
     Release {
         /// Its slot.

@@ -99,6 +99,7 @@ impl Node {
                 let op = op::Spawning { machines, minority };
                 self.write(now, token, Payload::Spawning(op), timeout_ms, false)
             }
+            Request::Want(want) => self.ask_for(now, want).map(|()| Some(self.query(now, Query::Leases))),
             Request::Retire { intent, timeout_ms } => self.retire(now, token, intent, timeout_ms),
             Request::Release { slot, timeout_ms } => self.release(now, token, slot, timeout_ms),
             Request::Recover { device, label, generation, certificate, timeout_ms } => {

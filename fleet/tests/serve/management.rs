@@ -61,6 +61,7 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/leases", "", "leases"),
         ("POST", "/v1/leases/limit", r#"{"machines":3,"timeout_ms":5}"#, "limit leases 3 false"),
+        ("POST", "/v1/leases/want", r#"{"gone":"ab","vouched":true}"#, "want lease \"ab\" true"),
         ("GET", "/v1/recovery", "", "recovery"),
         (
             "POST",
@@ -173,5 +174,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 51);
+    assert_eq!(walked, 52);
 }

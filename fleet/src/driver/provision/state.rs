@@ -21,10 +21,12 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::driver::{
-    disk::FolderDisk,
-    limits::{HEAD_TIMEOUT, STATE_BYTES_MAX},
-    store::replace,
+use crate::{
+    disk::replace,
+    driver::{
+        disk::FolderDisk,
+        limits::{HEAD_TIMEOUT, STATE_BYTES_MAX},
+    },
 };
 
 /// The file in a machine's folder.

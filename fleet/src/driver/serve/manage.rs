@@ -12,7 +12,7 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, LogRow, NodeRow, Recover,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, NodeRow, Recover,
     Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest,
     Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
 };
@@ -94,6 +94,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn leases(&self) -> Answer<'_, Leases>;
     /// `POST /v1/leases/limit`.
     fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written>;
+    /// `POST /v1/leases/want`.
+    fn want_lease(&self, want: LeaseWant) -> Answer<'_, Leases>;
     /// `GET /v1/recovery`.
     fn recovery(&self) -> Answer<'_, Recovery>;
     /// `POST /v1/recovery`.

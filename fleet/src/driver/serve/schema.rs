@@ -419,6 +419,7 @@ const TYPES: &[Type] = &[
             f("voters_connected", Number),
             f("settle_ms", Number),
             f("expiry_ms", Number),
+            f("target", Text),
             f("says", Text),
             f("slots", Many("SlotRow")),
         ],
@@ -448,8 +449,11 @@ const TYPES: &[Type] = &[
             f("functions", Texts),
             f("counts", Flag),
             f("surplus", Flag),
+            f("device", Text),
+            f("doing", Text),
         ],
     ),
+    ("LeaseWant", true, &[Field("gone", Text, Optional), Field("vouched", Flag, Optional)]),
     (
         "LeaseLimit",
         true,
@@ -613,9 +617,10 @@ mod tests {
         check("SlotRow", api::SlotRow::default());
         check("MachineRow", api::MachineRow::default());
         check("LeaseLimit", api::LeaseLimit::default());
+        check("LeaseWant", api::LeaseWant::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 47, "a type has no check here");
+        assert_eq!(TYPES.len(), 48, "a type has no check here");
     }
 }

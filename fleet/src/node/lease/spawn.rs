@@ -346,7 +346,10 @@ impl Node {
     fn take_away(&mut self, now: Now) {
         let view = std::sync::Arc::clone(&self.view);
         for slot in view.slots().values() {
-            for machine in slot.machines.iter().filter(|machine| self.goes(slot, machine)) {
+            for machine in &slot.machines {
+                if !self.goes(slot, machine) {
+                    continue;
+                }
                 let spawn = Spawn {
                     slot: slot.number,
                     round: machine.round,

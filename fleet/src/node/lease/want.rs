@@ -3,11 +3,13 @@
 use osiris_ledger::{BlockId, Now, Payload, Role, lease::draw, op};
 
 use super::{
-    super::Node,
+    super::{Node, Refusal},
     Own,
     delay::Measure,
     rule::{self, Mine, Phase},
 };
+
+use crate::api::codes;
 
 /// What is wanted of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,11 @@ impl Node {
         if let Err(why) = self.claim(now, want) {
             self.leases.says = Some(why);
         }
+    }
+
+    /// The same for somebody who waits for an answer.
+    pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
+        self.claim(now, want).map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
     }
 
     fn claim(&mut self, now: Now, want: Want) -> Result<(), String> {
