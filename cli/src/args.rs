@@ -12,8 +12,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use osiris_fleet::manifest::Replicas;
 
 use crate::config::{parse_http, parse_mesh};
-pub(crate) use lease::{LeaseCommand, LimitArgs, Minority, RetireArgs};
-pub(crate) use provision::{DownArgs as ProvisionDownArgs, PlaceArgs, ProvisionCommand, Target, UpArgs as ProvisionUpArgs};
+pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
+pub(crate) use provision::{PlaceArgs, ProvisionCommand, Target, UpArgs as ProvisionUpArgs};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;

@@ -11,7 +11,7 @@ use http::Method;
 use osiris_client::ClientError;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
+    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, NodeRow, Recover, Recovered, Recovery, Revoke,
     RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync, Synced, TicketReply, UserKnown, UserRevoked,
     UserRow, Verified, Whoami, Written,
 };

@@ -31,6 +31,18 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
     backend::must_be_member(&settings.data)?;
     let node = settings.node(&args.node)?;
     start_log(args, out)?;
+    let provision = match settings.provision(|name| std::env::var_os(name))? {
+        Some(Ok(provision)) => Some(provision),
+        Some(Err(why)) => {
+            out.warn(&why);
+            None
+        }
+        None if args.machines > 0 => {
+            out.warn("This node makes no machines: config.toml has no [provision].");
+            None
+        }
+        None => None,
+    };
     let options = driver::RunOptions {
         data: settings.data.clone(),
         socket: settings.socket.clone(),
@@ -40,6 +52,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         token_file: node.token_file,
         gossip: true,
         machines: args.machines,
+        provision,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {
