@@ -230,8 +230,8 @@ impl World<'_> {
         })
     }
 
-    /// A driver makes a machine, or takes one away: it takes a while, and fails now and then. A half of the machines
-    /// is there at once, also where the maker dies meanwhile.
+    /// A driver makes a machine, or takes one away: it takes a while, and fails now and then. Most machines
+    /// are there at once, also where the maker dies meanwhile.
     pub(super) fn provision(&mut self, node: NodeId, errand: &Errand) {
         let Spawn { slot, round, intent, .. } = errand.machine;
         self.say(format_args!("provisions {node} {slot}-{round} {} {}", intent.short(), errand.job.word()));
@@ -241,8 +241,8 @@ impl World<'_> {
             Job::Make(_) => {
                 self.promise(node, intent, "spent for");
                 self.leases.ordered.insert(intent, (slot, round));
-                let pause = self.random.between(500, 60_000);
-                if self.random.chance(500) {
+                let pause = self.random.between(500, 20_000);
+                if self.random.chance(700) {
                     self.machine_made(node, intent, (slot, round));
                 }
                 self.later(node, pause, Input::Provisioned(intent, result));
