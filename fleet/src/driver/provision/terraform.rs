@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(shell("echo well", LONG, &stop).await, Ok("well\n".to_owned()));
         let script = r#"
             echo '{"@level":"info","@message":"Plan"}'
-            echo '{"@level":"error","@message":"Error: x","diagnostic":{"summary":"no room","detail":"in the\n house."}}'
+            printf '%s\n' '{"@level":"error","@message":"Error: x","diagnostic":{"summary":"no room","detail":"in the\n house."}}'
             exit 3"#;
         let error = shell(script, LONG, &stop).await.expect_err("it failed");
         assert!(error.ends_with("no room: in the house"), "{error}");
