@@ -312,7 +312,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("main.tf"), "").expect("written");
         let module = folder.path().display();
-        let plain = format!("[provision]\ntarget = \"process\"\nmodule = \"{module}\"\npass = [\"TOKEN\"]\n[provision.variables]\nplace = \"/srv\"");
+        let plain = format!(
+            "[provision]\ntarget = \"process\"\nmodule = \"{module}\"\npass = [\"TOKEN\"]\n[provision.variables]\nplace = \"/srv\""
+        );
         let from = |config: &str, path: &str| {
             let settings = settings(config, &Global::default())?;
             settings.provision(|name| Some(if name == "PATH" { path.into() } else { name.into() }))

@@ -103,14 +103,16 @@ impl Home {
 
     /// Runs the node, which may make two machines.
     fn up(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
+        let log =
+            fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
         let mut command = self.command(&["up", "--machines", "2"]);
         self.node = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts"));
         self.until("the node serves", || self.run(&["lease", "ls"]).status.success() && self.serves());
     }
 
     fn serves(&self) -> bool {
-        let status: Value = serde_json::from_slice(&self.run(&["status", "-o", "json"]).stdout).unwrap_or_default();
+        let status: Value =
+            serde_json::from_slice(&self.run(&["status", "-o", "json"]).stdout).unwrap_or_default();
         status["state"] == "serving"
     }
 
@@ -301,7 +303,9 @@ fn the_whole_way(home: &mut Home) {
     let folder = folder.expect("the machine's folder").expect("an entry").path();
     for file in ["main.tf.json", "terraform.tfstate"] {
         let text = fs::read_to_string(folder.join(file)).expect("a file");
-        let long = text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.starts_with("osiris") && word.len() > 40);
+        let long = text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|word| word.starts_with("osiris") && word.len() > 40);
         assert!(!long, "{file}: {text}");
     }
     // The fleet may have one, which is there.
@@ -338,7 +342,12 @@ fn without_terraform_one_sentence_says_so_and_all_else_works() {
     let home = Home::founded();
     configure(&home);
     let mut command = home.command(&["up", "--machines", "2"]);
-    let mut node = command.env("PATH", "/nowhere").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    let mut node = command
+        .env("PATH", "/nowhere")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
     home.until("the node serves", || home.serves());
     let refused = home.run(&["lease", "want"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("No machines are allowed"), "{refused:?}");

@@ -257,7 +257,8 @@ impl Ledger {
         let of = |said: &IntentSaid| {
             leases.claims.get(&said.claim).is_some_and(|claim| (claim.slot, claim.round) == (slot, round))
         };
-        let mut fits = leases.intents.iter().filter(|(id, said)| of(said) && id.to_string().starts_with(digits));
+        let mut fits =
+            leases.intents.iter().filter(|(id, said)| of(said) && id.to_string().starts_with(digits));
         fits.next().map(|(id, said)| (*id, said.block.author()))
     }
 
@@ -285,7 +286,9 @@ impl Ledger {
             return None;
         }
         let claim = self.leases().claims.get(&said.claim)?;
-        let Payload::Intent(Intent { target, functions, key, .. }) = said.block.payload() else { return None };
+        let Payload::Intent(Intent { target, functions, key, .. }) = said.block.payload() else {
+            return None;
+        };
         let offer = self.standings().offers.get(&id);
         let machine = Machine {
             intent: id,

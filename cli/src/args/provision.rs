@@ -96,7 +96,10 @@ fn parse_place(text: &str) -> Result<PathBuf, String> {
     let up = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
     match text.starts_with('/') && text.len() <= 200 && text.bytes().all(sound) && !up {
         true => Ok(path),
-        false => Err("a place is an absolute path of at most 200 letters, digits and . _ / -, without ..".to_owned()),
+        false => {
+            Err("a place is an absolute path of at most 200 letters, digits and . _ / -, without .."
+                .to_owned())
+        }
     }
 }
 

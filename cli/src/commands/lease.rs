@@ -18,7 +18,9 @@ pub(crate) async fn run(command: &LeaseCommand, settings: &Settings, out: Out) -
         LeaseCommand::Want => {
             let leases: Leases = ask(settings, &LeaseWant::default()).await?;
             let what = match leases.slots.iter().find(|row| row.here && row.state == "claimed") {
-                Some(row) => format!("slot {} is claimed; `osiris lease ls` shows what becomes of it", row.slot),
+                Some(row) => {
+                    format!("slot {} is claimed; `osiris lease ls` shows what becomes of it", row.slot)
+                }
                 None => "asked for; `osiris lease ls` shows what becomes of it".to_owned(),
             };
             out.line(&leases, &what)?;
@@ -158,7 +160,8 @@ mod tests {
             ..MachineRow::default()
         };
         assert_eq!(machine(3, &made), "3-2 (process by roof, is m3-2, made, void, has to go)");
-        let plain = MachineRow { counts: true, surplus: false, device: String::new(), doing: String::new(), ..made };
+        let plain =
+            MachineRow { counts: true, surplus: false, device: String::new(), doing: String::new(), ..made };
         assert_eq!(machine(0, &plain), "0-2 (process by roof)");
     }
 

@@ -335,7 +335,7 @@ pub(crate) async fn run_opened(
             }
         };
         let served = async {
-        server.shutdown(DRAIN_TIMEOUT).await;
+            server.shutdown(DRAIN_TIMEOUT).await;
             if let Some(hosting) = desk.hosting.get() {
                 hosting.drain(DRAIN_TIMEOUT).await;
             }

@@ -35,8 +35,8 @@ use crate::api::codes;
 
 pub use delay::{DELAY_MIN, MEASURES, hops};
 pub use spawn::{
-    Errand, Job, LOOK_AGAIN, MISSING_LOOKS, MachineCounts, Provisioning, REAP_EVERY, RETRY_FIRST, RETRY_MAX, SPEND_PATIENCE,
-    Spawn,
+    Errand, Job, LOOK_AGAIN, MISSING_LOOKS, MachineCounts, Provisioning, REAP_EVERY, RETRY_FIRST, RETRY_MAX,
+    SPEND_PATIENCE, Spawn,
 };
 pub use spend::{LeaseFacts, OwnLease};
 pub use want::Want;

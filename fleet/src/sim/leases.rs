@@ -136,7 +136,8 @@ impl World<'_> {
     pub(super) fn claim_taken_in(&mut self, node: NodeId, own: bool, block: &Block) {
         if own && let Payload::Intent(op) = block.payload() {
             let ledger = self.node(node).map(Node::ledger);
-            let activation = ledger.and_then(|ledger| ledger.get(&op.activation)).map(|block| block.payload());
+            let activation =
+                ledger.and_then(|ledger| ledger.get(&op.activation)).map(|block| block.payload());
             let Some(Payload::Activated(op::Activated { claim })) = activation else { return };
             let by_majority = self.has_majority(node, &claim.clone());
             self.leases.intents.insert(block.id(), by_majority);
@@ -331,7 +332,8 @@ impl World<'_> {
             // Somebody said that it is gone while it was being made: its maker finds it, and takes it away.
             self.look_at_machines(by);
             let (at, wall) = (self.now, self.wall(by));
-            let facts = self.devices[by as usize].running.as_ref().map(|running| running.lease_facts(at, wall));
+            let facts =
+                self.devices[by as usize].running.as_ref().map(|running| running.lease_facts(at, wall));
             if !facts.is_some_and(|facts| facts.machines.contains_key(&intent)) {
                 self.check.violated(
                     now,

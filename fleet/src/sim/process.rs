@@ -13,7 +13,11 @@ use crate::node::{
     lease::{LeaseFacts, Provisioning},
 };
 
-use super::{leases::{MACHINES, TARGET}, queue::NodeId, workload::Asked};
+use super::{
+    leases::{MACHINES, TARGET},
+    queue::NodeId,
+    workload::Asked,
+};
 
 /// What became of an input.
 #[derive(Debug)]

@@ -61,7 +61,10 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
             };
             let (id, changed) = undoing(args, work).await?;
             let what = if changed { "made" } else { "there already" };
-            out.line(&Done { spawn: &args.spawn, changed, id: id.clone() }, &format!("{}: {what} ({id})", args.spawn))?;
+            out.line(
+                &Done { spawn: &args.spawn, changed, id: id.clone() },
+                &format!("{}: {what} ({id})", args.spawn),
+            )?;
         }
         ProvisionCommand::Down(args) => {
             let changed = match args.at.target {
@@ -76,12 +79,7 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
                 Target::Process => process::rows(args)?,
             };
             out.rows(&rows, &["MACHINE", "STATE", "ID", "PLACE"], "no machine is there", |row| {
-                vec![
-                    Cell::new(&row.spawn),
-                    Cell::state(row.state),
-                    Cell::new(&row.id),
-                    Cell::new(&row.place),
-                ]
+                vec![Cell::new(&row.spawn), Cell::state(row.state), Cell::new(&row.id), Cell::new(&row.place)]
             })?;
         }
     }
@@ -89,7 +87,10 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
 }
 
 /// Does the work within its time, and undoes it where it fails or this process is asked to end.
-async fn undoing<T>(args: &ProvisionUpArgs, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+async fn undoing<T>(
+    args: &ProvisionUpArgs,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let unheard = |error: std::io::Error| Failure::failed(format!("Signals cannot be waited for: {error}."));
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
@@ -112,7 +113,8 @@ async fn undoing<T>(args: &ProvisionUpArgs, work: impl Future<Output = Result<T,
     Err(match undone {
         Ok(_) => failure.next("nothing of it is left; try again"),
         Err(second) => {
-            let message = format!("{} What it left could not be taken away: {}", failure.message, second.message);
+            let message =
+                format!("{} What it left could not be taken away: {}", failure.message, second.message);
             Failure::new(failure.exit, message).next("run `osiris provision down` for it")
         }
     })
@@ -121,8 +123,8 @@ async fn undoing<T>(args: &ProvisionUpArgs, work: impl Future<Output = Result<T,
 /// The ticket, which has to be that of this machine's intent.
 fn ticket(spawn: &str) -> Result<String, Failure> {
     let next = "a node that makes machines sets it";
-    let text = std::env::var(TICKET)
-        .map_err(|_| Failure::usage(format!("{TICKET} holds no ticket.")).next(next))?;
+    let text =
+        std::env::var(TICKET).map_err(|_| Failure::usage(format!("{TICKET} holds no ticket.")).next(next))?;
     let ticket: Ticket =
         text.parse().map_err(|error| Failure::usage(format!("{TICKET}: {error}.")).next(next))?;
     match ticket {

@@ -41,8 +41,9 @@ impl Place {
         let folder = folder(args)?;
         let data = folder.join(spawn);
         if data.as_os_str().len() > FOLDER_BYTES_MAX {
-            return Err(Failure::usage(format!("The place {} has too long a path.", folder.display()))
-                .next(format!("give one with which {} has at most {FOLDER_BYTES_MAX} bytes", data.display())));
+            return Err(Failure::usage(format!("The place {} has too long a path.", folder.display())).next(
+                format!("give one with which {} has at most {FOLDER_BYTES_MAX} bytes", data.display()),
+            ));
         }
         let beside = |ending: &str| folder.join(format!("{spawn}.{ending}"));
         Ok(Self { spawn: spawn.to_owned(), data, lock: beside("lock"), log: beside("log") })
@@ -67,8 +68,11 @@ impl Place {
                 return Ok(file);
             }
             if Instant::now() >= until {
-                return Err(Failure::timed_out(format!("Another command works on the machine {}.", self.spawn))
-                    .next("wait for it, or end it"));
+                return Err(Failure::timed_out(format!(
+                    "Another command works on the machine {}.",
+                    self.spawn
+                ))
+                .next("wait for it, or end it"));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -109,7 +113,11 @@ impl Place {
     async fn healthy(&self, mut is_there: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
         while !self.is_healthy().await {
             if !is_there()? {
-                return Err(Failure::failed(format!("The node of {} ended at once: {}.", self.spawn, self.last_words())));
+                return Err(Failure::failed(format!(
+                    "The node of {} ended at once: {}.",
+                    self.spawn,
+                    self.last_words()
+                )));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -139,8 +147,9 @@ impl Place {
             offline.contact(LEAVE_WITHIN / 2, None).await?;
             Ok::<_, Failure>(())
         };
-        if let Ok(Err(failure)) | Err(failure) =
-            tokio::time::timeout(LEAVE_WITHIN, leaving).await.map_err(|_| Failure::timed_out("It took too long."))
+        if let Ok(Err(failure)) | Err(failure) = tokio::time::timeout(LEAVE_WITHIN, leaving)
+            .await
+            .map_err(|_| Failure::timed_out("It took too long."))
         {
             eprintln!("warning: the machine {} did not leave the fleet: {}", self.spawn, failure.message);
         }
@@ -148,7 +157,9 @@ impl Place {
 
     fn remove_files(&self) -> Result<(), Failure> {
         match fs::remove_dir_all(&self.data) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&self.data, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unusable(&self.data, &error));
+            }
             _ => {}
         }
         for file in [&self.log, &self.lock] {
@@ -159,12 +170,15 @@ impl Place {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("{} cannot be used: {error}.", path.display())).next("check its folder and permissions")
+    Failure::failed(format!("{} cannot be used: {error}.", path.display()))
+        .next("check its folder and permissions")
 }
 
 fn folder(args: &PlaceArgs) -> Result<PathBuf, Failure> {
     let place = args.place.clone();
-    place.ok_or_else(|| Failure::usage("Processes need a place.").next("give --place DIR, or set OSIRIS_PLACE"))
+    place.ok_or_else(|| {
+        Failure::usage("Processes need a place.").next("give --place DIR, or set OSIRIS_PLACE")
+    })
 }
 
 /// A process of this user with a label.
@@ -176,11 +190,13 @@ struct Labelled {
 
 fn labelled() -> Result<Vec<Labelled>, Failure> {
     let user = rustix::process::geteuid().as_raw();
-    let entries = fs::read_dir("/proc")
-        .map_err(|error| Failure::failed(format!("/proc cannot be read: {error}.")).next("this target needs Linux"))?;
+    let entries = fs::read_dir("/proc").map_err(|error| {
+        Failure::failed(format!("/proc cannot be read: {error}.")).next("this target needs Linux")
+    })?;
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
             continue;
         };
         // A process may end, or change its user, while it is looked at.
@@ -238,8 +254,10 @@ fn start(place: &Place, http: SocketAddr, mesh: Option<SocketAddr>) -> Result<u3
     if let Some(mesh) = mesh {
         command.env("OSIRIS_MESH", mesh.to_string());
     }
-    let started = command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0).spawn();
-    let started = started.map_err(|error| Failure::failed(format!("The node cannot be started: {error}.")))?;
+    let started =
+        command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0).spawn();
+    let started =
+        started.map_err(|error| Failure::failed(format!("The node cannot be started: {error}.")))?;
     Ok(started.id())
 }
 

@@ -90,16 +90,21 @@ impl ProvisionOptions {
     pub fn validate(&self) -> Result<(), DriverError> {
         let mut wrong = Vec::new();
         if check_function_name(&self.target).is_err() {
-            wrong.push(format!("`target` {:?} is not 1 to 63 of a-z, 0-9 and -, a letter first", self.target));
+            wrong
+                .push(format!("`target` {:?} is not 1 to 63 of a-z, 0-9 and -, a letter first", self.target));
         }
         if let Some(kind) = self.kind.as_deref().filter(|kind| !BY_LABEL.contains(kind)) {
             wrong.push(format!("`kind` {kind:?} is none of {}", BY_LABEL.join(", ")));
         }
         let sound = |path: &Path| {
-            path.to_str().is_some_and(|text| !text.contains(['$', '%', '"', '\\']) && !text.contains(char::is_control))
+            path.to_str()
+                .is_some_and(|text| !text.contains(['$', '%', '"', '\\']) && !text.contains(char::is_control))
         };
         if !self.module.is_absolute() || !sound(&self.module) {
-            wrong.push(format!("`module` {} is no absolute path without $, % and quotes", self.module.display()));
+            wrong.push(format!(
+                "`module` {} is no absolute path without $, % and quotes",
+                self.module.display()
+            ));
         } else if !has_module(&self.module) {
             wrong.push(format!("`module` {} is no folder with *.tf files", self.module.display()));
         }
@@ -211,7 +216,8 @@ impl Provisioner {
         let ticket = self.desk.join_ticket(machine.intent, secret, None).await;
         let ticket = Zeroizing::new(ticket.map_err(|error| error.body.message)?);
         let folder = terraform::folder(&self.place, &machine.id());
-        self.write_root(&folder).map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
+        self.write_root(&folder)
+            .map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
         self.terraform(&folder, machine, Some(&ticket), &["apply", "-json", "-auto-approve"]).await
     }
 
@@ -311,9 +317,9 @@ impl Provisioner {
     async fn by_label(&self, kind: &str, what: &str, machine: Option<&Spawn>) -> Result<String, String> {
         let mut environment = self.options.environment.clone();
         let named = self.options.variables.iter();
-        environment.extend(named.map(|(name, value)| {
-            (format!("OSIRIS_{}", name.to_ascii_uppercase()).into(), value.into())
-        }));
+        environment.extend(
+            named.map(|(name, value)| (format!("OSIRIS_{}", name.to_ascii_uppercase()).into(), value.into())),
+        );
         environment.push(("OSIRIS_TARGET".into(), kind.into()));
         environment.push(("OSIRIS_OUTPUT".into(), "json".into()));
         environment.extend(machine.map(|machine| ("OSIRIS_SPAWN_ID".into(), machine.id().into())));

@@ -220,9 +220,14 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
-        {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }
@@ -233,7 +238,8 @@ mod tests {
         let server = StateServer::start(folder.path(), [1; 32]).await.expect("it listens");
         let password = server.password.clone();
         assert_eq!(server.environment()[4], ("TF_HTTP_PASSWORD", password.clone()));
-        let says = async |method: &str, path: &str, body: &str| ask(&server, method, path, &password, body).await;
+        let says =
+            async |method: &str, path: &str, body: &str| ask(&server, method, path, &password, body).await;
         assert!(says("GET", "/state", "").await.starts_with("404"), "there is none yet");
         assert!(ask(&server, "GET", "/state", "another", "").await.starts_with("401"));
         assert!(says("GET", "/etc/passwd", "").await.starts_with("404"));

@@ -12,9 +12,9 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, NodeRow, Recover,
-    Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status, Sync as SyncRequest,
-    Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, NodeRow,
+    Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Status,
+    Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Whoami, Written,
 };
 
 /// A boxed future that can be sent to another thread.

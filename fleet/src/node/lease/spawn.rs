@@ -274,9 +274,10 @@ impl Node {
 
     /// Whether something of a slot is still to be taken away.
     fn is_busy(&self, slot: u32) -> bool {
-        let busy = self.leases.machines.work.values().any(|work| {
-            work.machine.slot == slot && matches!(work.state, State::Removing | State::Goes(_))
-        });
+        let busy =
+            self.leases.machines.work.values().any(|work| {
+                work.machine.slot == slot && matches!(work.state, State::Removing | State::Goes(_))
+            });
         let said = self.view.slots().get(&slot);
         busy || said.is_some_and(|slot| slot.machines.iter().any(|machine| self.goes(slot, machine)))
     }
@@ -398,7 +399,9 @@ impl Node {
     /// A machine was made, or was not.
     pub(in super::super) fn provisioned(&mut self, now: Now, intent: BlockId, made: Result<(), String>) {
         let machines = &mut self.leases.machines;
-        let Some(work) = machines.work.get_mut(&intent).filter(|work| work.state == State::Making) else { return };
+        let Some(work) = machines.work.get_mut(&intent).filter(|work| work.state == State::Making) else {
+            return;
+        };
         let slot = work.machine.slot;
         match made {
             Ok(()) => {
@@ -431,7 +434,9 @@ impl Node {
     /// A machine is gone, or could not be taken away.
     pub(in super::super) fn removed(&mut self, now: Now, intent: BlockId, gone: Result<(), String>) {
         let machines = &mut self.leases.machines;
-        let Some(work) = machines.work.get_mut(&intent).filter(|work| work.state == State::Removing) else { return };
+        let Some(work) = machines.work.get_mut(&intent).filter(|work| work.state == State::Removing) else {
+            return;
+        };
         if let Err(why) = gone {
             work.tries = work.tries.saturating_add(1);
             work.state = State::Goes(now.mono.plus(pause(work.tries)));
@@ -495,7 +500,10 @@ impl Node {
         let slots = self.view.slots().values();
         let mut known = slots.flat_map(|slot| &slot.machines);
         let Some(machine) = known.find(|machine| machine.intent == intent) else {
-            return Err(format!("There is no machine of the intent {}, or it is gone already.", intent.short()));
+            return Err(format!(
+                "There is no machine of the intent {}, or it is gone already.",
+                intent.short()
+            ));
         };
         let with = self.leases.machines.with.as_ref();
         match with.filter(|with| with.target == machine.target && (with.shared || machine.by == self.me)) {

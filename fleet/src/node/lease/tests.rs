@@ -425,7 +425,10 @@ fn admit(node: &mut Node, ms: u64, errand: &Errand, device: u8) -> Result<Reply,
 fn a_lease_becomes_an_intent_the_intent_a_machine_and_the_lease_ends() {
     let mut node = maker(false);
     let (ms, errand) = errand(&mut node, 1_250);
-    assert_eq!((errand.machine.slot, errand.machine.round, errand.machine.target.as_str()), (0, 1, "process"));
+    assert_eq!(
+        (errand.machine.slot, errand.machine.round, errand.machine.target.as_str()),
+        (0, 1, "process")
+    );
     let id = errand.machine.id();
     assert_eq!(id, format!("m0-1-{}", &errand.machine.intent.to_string()[..16]));
     assert!(holds(&node, ms, 0), "until the machine is there");
@@ -446,7 +449,9 @@ fn a_lease_becomes_an_intent_the_intent_a_machine_and_the_lease_ends() {
     give(&mut node, ms + 6, Input::Removed(errand.machine.intent, Ok(())));
     assert!(machines(&node).is_empty());
     // What is there all the same is taken away once more; what no intent speaks of is left alone.
-    assert!(errands(&mut node, ms + 7, Input::Machines(["m0-1-0123456789abcdef".to_owned()].into())).is_empty());
+    assert!(
+        errands(&mut node, ms + 7, Input::Machines(["m0-1-0123456789abcdef".to_owned()].into())).is_empty()
+    );
     let again = errands(&mut node, ms + 8, seen());
     assert!(matches!(again.as_slice(), [Errand { job: Job::Remove, .. }]), "{again:?}");
 }

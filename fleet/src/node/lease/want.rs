@@ -33,7 +33,8 @@ impl Node {
 
     /// The same for somebody who waits for an answer.
     pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
-        self.claim(now, want).map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
+        self.claim(now, want)
+            .map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
     }
 
     fn claim(&mut self, now: Now, want: Want) -> Result<(), String> {
@@ -82,15 +83,8 @@ impl Node {
             released: false,
         };
         let measure = Measure::new(now.mono, spawners);
-        let own = Own {
-            claim: block.id(),
-            activation: None,
-            mine,
-            measure,
-            takes_over,
-            wants: want,
-            intent: None,
-        };
+        let own =
+            Own { claim: block.id(), activation: None, mine, measure, takes_over, wants: want, intent: None };
         self.leases.own.insert(number, own);
         self.leases.counts.claimed += 1;
         self.leases.says = None;
