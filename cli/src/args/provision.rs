@@ -36,9 +36,12 @@ pub(crate) struct PlaceArgs {
     /// What they are made on
     #[arg(long, env = "OSIRIS_TARGET", value_name = "TARGET", value_enum, default_value = "process")]
     pub(crate) target: Target,
-    /// The folder in which each has a folder of its own
+    /// For processes: the folder in which each has a folder of its own
     #[arg(long, env = "OSIRIS_PLACE", value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = parse_place)]
     pub(crate) place: Option<PathBuf>,
+    /// For containers: the socket of Docker's API
+    #[arg(long, env = "OSIRIS_DOCKER", value_name = "SOCKET", default_value = "/var/run/docker.sock", value_parser = parse_place)]
+    pub(crate) docker: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +57,12 @@ pub(crate) struct UpArgs {
     /// Address or port for function calls over HTTP
     #[arg(long, env = "OSIRIS_HTTP", value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = crate::config::parse_http)]
     pub(crate) http: std::net::SocketAddr,
+    /// For containers: the image, whose entry is the osiris binary, and which has a folder /data of user 65532
+    #[arg(long, env = "OSIRIS_IMAGE", value_name = "IMAGE", default_value = "osiris:latest", value_parser = parse_image)]
+    pub(crate) image: String,
+    /// For containers: the network
+    #[arg(long, env = "OSIRIS_NETWORK", value_name = "NAME", default_value = "bridge", value_parser = parse_image)]
+    pub(crate) network: String,
     /// How long it may take
     #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "2m", value_parser = human::parse_span)]
     pub(crate) timeout: Duration,
@@ -76,6 +85,8 @@ pub(crate) struct DownArgs {
 pub(crate) enum Target {
     /// A process of this machine.
     Process,
+    /// A container of this machine's Docker.
+    Docker,
 }
 
 fn parse_spawn(text: &str) -> Result<String, String> {
@@ -103,6 +114,14 @@ fn parse_place(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+fn parse_image(text: &str) -> Result<String, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
+    match (1..=255).contains(&text.len()) && text.bytes().all(sound) && !text.starts_with(['-', '/']) {
+        true => Ok(text.to_owned()),
+        false => Err("it has 1 to 255 letters, digits and . _ / : @ -".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +137,10 @@ mod tests {
         assert!(parse_place("/srv/machines").is_ok());
         for bad in ["", "srv", "/srv/../etc", "/srv/$(id)", "/a b", "/a\n"] {
             assert!(parse_place(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_image("registry.example/osiris:0.1").is_ok());
+        for bad in ["", "--privileged", "a b", "a?b"] {
+            assert!(parse_image(bad).is_err(), "{bad:?}");
         }
     }
 }

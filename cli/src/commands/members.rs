@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use osiris_protocol::limits::TICKET_CHARS_MAX;
 use osiris_protocol::ticket::Ticket;
@@ -16,6 +17,9 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
+
+/// How long a node tries to join that starts for the first time.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Founded {
@@ -189,6 +193,14 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
     }
     out.note("next: `osiris up` runs the node");
     Ok(Exit::Done)
+}
+
+/// Joins with an invitation, and says nothing: for a node that starts for the first time.
+pub(super) async fn admit(ticket: &str, name: Option<&str>, settings: &Settings) -> Result<(), Failure> {
+    let ticket = ticket_text(ticket)?.trim().to_owned();
+    let (label, mesh) = (label(name), settings.mesh);
+    let options = driver::JoinOptions { ticket, label, user: None, mesh, timeout: JOIN_WITHIN };
+    driver::join(&settings.data, options).await.map(|_| ()).map_err(Into::into)
 }
 
 /// The ticket itself, from the argument, a file or stdin.

@@ -47,7 +47,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
 /// Whether a command changes nothing, and prints nothing before it knows all.
 fn only_reads(command: &Command) -> bool {
     match command {
-        Command::Status
+        Command::Status(_)
         | Command::Nodes
         | Command::Ls
         | Command::Describe(_)
@@ -71,7 +71,7 @@ async fn run_once(command: &Command, settings: &Settings) -> Result<Exit, Failur
         Command::Ticket => members::ticket(settings, out).await,
         Command::Invite(args) => invite::run(args, settings, out).await,
         Command::Up(args) => node::up(args, settings, out).await,
-        Command::Status => node::status(settings, out).await,
+        Command::Status(args) => node::status(args, settings, out).await,
         Command::Sync(wait) => node::sync(*wait, settings, out).await,
         Command::Drain(args) => node::drain(args, settings, out).await,
         Command::Down(args) => node::down(args, settings, out).await,

@@ -7,7 +7,7 @@ use osiris_fleet::api::{Drained, Status};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{DownArgs, DrainArgs, LogFormat, UpArgs, Wait};
+use crate::args::{DownArgs, DrainArgs, LogFormat, StatusArgs, UpArgs, Wait};
 use crate::backend::{self, Backend, NOTHING, driver};
 use crate::client::{Client, Patience, QUICK};
 use crate::config::Settings;
@@ -28,6 +28,9 @@ struct Addresses {
 
 /// `osiris up`.
 pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    if let (Some(ticket), Err(_)) = (&args.join, backend::must_be_member(&settings.data)) {
+        super::members::admit(ticket, args.label.as_deref(), settings).await?;
+    }
     backend::must_be_member(&settings.data)?;
     let node = settings.node(&args.node)?;
     start_log(args, out)?;
@@ -122,7 +125,12 @@ fn start_log(args: &UpArgs, out: Out) -> Result<(), Failure> {
 }
 
 /// `osiris status`.
-pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn status(args: &StatusArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    if args.ready {
+        let client = backend::node(settings).await?;
+        let status: Status = client.get("/v1/status").await?;
+        return Ok(if status.state == "serving" { Exit::Done } else { Exit::Failed });
+    }
     let mut backend = Backend::open_to_read(settings).await?;
     let status = backend.status().await?;
     let others = status.members.saturating_sub(1);

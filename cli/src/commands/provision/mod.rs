@@ -4,6 +4,7 @@
 //! `osiris.spawn` with the machine's name, which holds the beginning of the intent's id; and what `up` makes joins by
 //! that intent, or not at all.
 
+mod docker;
 mod process;
 
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
             let work = async {
                 match args.at.target {
                     Target::Process => process::up(args, &ticket, settings.mesh).await,
+                    Target::Docker => docker::up(args, &ticket).await,
                 }
             };
             let (id, changed) = undoing(args, work).await?;
@@ -69,6 +71,7 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
         ProvisionCommand::Down(args) => {
             let changed = match args.at.target {
                 Target::Process => process::down(&args.at, &args.spawn, args.timeout).await?,
+                Target::Docker => docker::down(&args.at, &args.spawn, args.timeout).await?,
             };
             let what = if changed { "gone" } else { "nothing is there" };
             let done = Done { spawn: &args.spawn, changed, id: String::new() };
@@ -77,6 +80,7 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
         ProvisionCommand::Status(args) => {
             let rows = match args.target {
                 Target::Process => process::rows(args)?,
+                Target::Docker => docker::rows(args).await?,
             };
             out.rows(&rows, &["MACHINE", "STATE", "ID", "PLACE"], "no machine is there", |row| {
                 vec![Cell::new(&row.spawn), Cell::state(row.state), Cell::new(&row.id), Cell::new(&row.place)]
@@ -109,6 +113,7 @@ async fn undoing<T>(
     }
     let undone = match args.at.target {
         Target::Process => process::down(&args.at, &args.spawn, KILL_WITHIN).await,
+        Target::Docker => docker::down(&args.at, &args.spawn, KILL_WITHIN).await,
     };
     Err(match undone {
         Ok(_) => failure.next("nothing of it is left; try again"),
