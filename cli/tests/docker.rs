@@ -100,7 +100,8 @@ fn a_container_joins_is_healthy_can_do_little_and_leaves() {
     let home = Home::founded();
     image(home.dir.path());
     let invited = home.json(&["invite"], "");
-    let (block, ticket) = (invited["block"].as_str().expect("text"), invited["ticket"].as_str().expect("text"));
+    let (block, ticket) =
+        (invited["block"].as_str().expect("text"), invited["ticket"].as_str().expect("text"));
     let spawn = format!("m0-1-{}", &block[..16]);
     let up = ["provision", "up", "--spawn", &spawn];
     let made = home.json(&up, ticket);
@@ -118,7 +119,8 @@ fn a_container_joins_is_healthy_can_do_little_and_leaves() {
     // What has its name without its label is left alone.
     let foreign = format!("m9-1-{}", &block[..16]);
     docker(&["create", "--name", &foreign, IMAGE, "up"]);
-    let refused = home.command(&["provision", "up", "--spawn", &foreign]).env("OSIRIS_TICKET", ticket).output();
+    let refused =
+        home.command(&["provision", "up", "--spawn", &foreign]).env("OSIRIS_TICKET", ticket).output();
     assert_eq!(refused.expect("it runs").status.code(), Some(4));
     assert_eq!(home.json(&["provision", "down", "--spawn", &foreign], "")["changed"], false);
     docker(&["rm", &foreign]);

@@ -79,6 +79,7 @@ impl Folder {
             token_file: None,
             gossip,
             machines: 0,
+            provision: None,
         };
         let (ready, is_ready) = oneshot::channel();
         let running = tokio::spawn(run(options, move |addresses| {

@@ -41,7 +41,12 @@ struct Docker<'a> {
 }
 
 impl Docker<'_> {
-    async fn ask(&self, method: Method, path: &str, body: (&str, Bytes)) -> Result<(StatusCode, Value), Failure> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: (&str, Bytes),
+    ) -> Result<(StatusCode, Value), Failure> {
         self.ask_within(method, path, body, ANSWER_WITHIN).await
     }
 
@@ -221,7 +226,8 @@ pub(super) async fn up(args: &ProvisionUpArgs, ticket: &str) -> Result<(String, 
         None => create(&docker, args, ticket).await?,
     };
     loop {
-        let (_, state) = docker.done(Method::GET, &format!("/containers/{id}/json"), nothing(), &[200]).await?;
+        let (_, state) =
+            docker.done(Method::GET, &format!("/containers/{id}/json"), nothing(), &[200]).await?;
         match (state["State"]["Status"].as_str(), state["State"]["Health"]["Status"].as_str()) {
             (Some("running"), Some("healthy")) => return Ok((id, changed)),
             (Some("running" | "created" | "restarting"), _) => tokio::time::sleep(LOOK * 5).await,
@@ -247,7 +253,10 @@ async fn create(docker: &Docker<'_>, args: &ProvisionUpArgs, ticket: &str) -> Re
         .next("see what it is, and remove it yourself"));
     }
     let Some(id) = made["Id"].as_str().filter(|_| status == StatusCode::CREATED).map(str::to_owned) else {
-        return Err(Failure::failed(format!("The container cannot be made: {}.", said(&made).trim_end_matches('.'))));
+        return Err(Failure::failed(format!(
+            "The container cannot be made: {}.",
+            said(&made).trim_end_matches('.')
+        )));
     };
     let put = ("application/x-tar", archive(TICKET_FILE, ticket.trim().as_bytes()));
     docker.done(Method::PUT, &format!("/containers/{id}/archive?path={DATA}"), put, &[200]).await?;
@@ -259,7 +268,8 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     let docker = Docker { socket: &args.docker };
     let there = docker.labelled(Some(spawn)).await?;
     for row in &there {
-        if row.state == "running" && tokio::time::timeout(LEAVE_WITHIN, docker.leave(&row.id)).await.is_err() {
+        if row.state == "running" && tokio::time::timeout(LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
+        {
             eprintln!("warning: the machine {spawn} did not leave the fleet in time");
         }
         // SIGTERM, and SIGKILL after that time.
