@@ -2,6 +2,7 @@
 
 mod lease;
 mod scale;
+mod provision;
 mod user;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
 pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
+pub(crate) use provision::{PlaceArgs, ProvisionCommand, Target, UpArgs as ProvisionUpArgs};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;
@@ -131,11 +133,12 @@ Examples:
 Examples:
   osiris up
   osiris up --http 0 -o json             any port; one line of JSON with the addresses
+  osiris up --join @ticket.txt           joins a fleet at its first start
   osiris up --advertise 203.0.113.7:7421 --mesh 7421")]
     Up(UpArgs),
     /// Show the node, its replica and whether others have seen its blocks
-    #[command(after_help = "Examples:\n  osiris status\n  osiris status -o json")]
-    Status,
+    #[command(after_help = "Examples:\n  osiris status\n  osiris status -o json\n  osiris status --ready")]
+    Status(StatusArgs),
     /// Stop the node of this device and wait until it is gone
     #[command(after_help = "Examples:\n  osiris down\n  osiris down --timeout 1m")]
     Down(DownArgs),
@@ -282,6 +285,9 @@ Examples:
   osiris scale hello --dry-run           what would be decided now
   osiris scale explain                   what was decided, and why")]
     Scale(ScaleArgs),
+    /// Make a machine, and take it away: what Terraform modules run
+    #[command(subcommand)]
+    Provision(ProvisionCommand),
     /// Make this device, or another one, an admin above all others with the fleet's recovery key
     #[command(after_help = "\
 Examples:
@@ -327,6 +333,12 @@ pub(crate) struct UpArgs {
     /// spawner, and what `osiris lease limit` allows
     #[arg(long, env = "OSIRIS_MACHINES", value_name = "N", default_value_t = 0)]
     pub(crate) machines: u32,
+    /// Be admitted first, where this device belongs to no fleet: the ticket, @FILE with it, or - for stdin
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) join: Option<String>,
+    /// What people call this device, where it joins. Default: its host name
+    #[arg(long, env = "OSIRIS_LABEL", value_parser = parse_label)]
+    pub(crate) label: Option<String>,
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug
     #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL", default_value = "info")]
     pub(crate) log: String,
@@ -341,6 +353,13 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Print nothing; succeed only where the node runs and serves, as a health check asks
+    #[arg(long)]
+    pub(crate) ready: bool,
 }
 
 #[derive(Debug, Args)]

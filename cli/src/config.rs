@@ -2,6 +2,8 @@
 //!
 //! clap already puts flags over the environment, so what arrives here is one layer above the file.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,7 @@ use serde::de::DeserializeOwned;
 use osiris_fleet::node::Retain;
 
 use crate::args::{Global, NodeArgs, RetainWord};
+use crate::backend::driver::ProvisionOptions;
 use crate::exit::Failure;
 use crate::output::Format;
 
@@ -58,6 +61,30 @@ struct File {
     token_file: Option<PathBuf>,
     output: Option<Format>,
     retain: Option<RetainWord>,
+    provision: Option<ProvisionFile>,
+}
+
+/// `[provision]`: what this node makes machines with.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ProvisionFile {
+    /// Name of the target, as the fleet knows it.
+    target: String,
+    /// Which target of `osiris provision` it is. Default: the target's name, where there is one of that name.
+    kind: Option<String>,
+    /// Folder of the Terraform module; beside the configuration file, where it is relative.
+    module: PathBuf,
+    /// Whether this node reaches what other members made by the same target.
+    #[serde(default)]
+    shared: bool,
+    /// Terraform or OpenTofu. Default: the first of both that PATH has.
+    terraform: Option<PathBuf>,
+    /// Names of variables of this process's environment that Terraform is given, credentials for example.
+    #[serde(default)]
+    pass: Vec<String>,
+    /// The module's variables.
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
 }
 
 /// What the environment says about folders.
@@ -141,6 +168,57 @@ impl Settings {
         let retain = flags.retain.or(self.file.retain).map_or(Retain::All, RetainWord::retain);
         Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file, retain })
     }
+}
+
+/// Variables of the environment that every program is given.
+const PASSED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "SSL_CERT_FILE"];
+
+impl Settings {
+    /// What this node makes machines with, or a sentence why it makes none; neither where nothing is configured.
+    pub(crate) fn provision(
+        &self,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Option<Result<ProvisionOptions, String>>, Failure> {
+        let Some(file) = &self.file.provision else { return Ok(None) };
+        let terraform = match &file.terraform {
+            Some(path) => Some(self.data.join(path)).filter(|path| path.is_file()),
+            None => find_program(&["terraform", "tofu"], variable("PATH").as_deref()),
+        };
+        let kind = file.kind.clone().or_else(|| {
+            let known = <crate::args::Target as clap::ValueEnum>::from_str(&file.target, false);
+            known.ok().map(|_| file.target.clone())
+        });
+        let passed = PASSED.into_iter().chain(file.pass.iter().map(String::as_str));
+        let environment = passed.filter_map(|name| Some((name.into(), variable(name)?))).collect();
+        let osiris = std::env::current_exe()
+            .map_err(|error| Failure::failed(format!("This program cannot be found again: {error}.")))?;
+        let missing = terraform.is_none();
+        let options = ProvisionOptions {
+            target: file.target.clone(),
+            kind,
+            module: self.data.join(&file.module),
+            variables: file.variables.clone(),
+            shared: file.shared,
+            environment,
+            terraform: terraform.unwrap_or_default(),
+            osiris,
+        };
+        options.validate()?;
+        Ok(Some(match missing {
+            true => Err("Neither terraform nor tofu is here: this node makes no machines.".to_owned()),
+            false => Ok(options),
+        }))
+    }
+}
+
+/// The first of these programs that a search path has.
+fn find_program(names: &[&str], path: Option<&OsStr>) -> Option<PathBuf> {
+    let folders: Vec<_> = std::env::split_paths(path?).filter(|folder| folder.is_absolute()).collect();
+    let places = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    places.into_iter().find(|place| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(place).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
 }
 
 fn bad_key(path: &Path, key: &str, error: &str) -> Failure {
@@ -255,6 +333,40 @@ mod tests {
         let defaults = settings("", &Global::default()).expect("settings");
         assert_eq!((defaults.output, defaults.mesh), (Format::Table, None));
         assert_eq!(defaults.node(&NodeArgs::default()).expect("node").http, HTTP);
+    }
+
+    #[test]
+    fn what_machines_are_made_with_is_read_and_every_mistake_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("main.tf"), "").expect("written");
+        let module = folder.path().display();
+        let plain = format!(
+            "[provision]\ntarget = \"process\"\nmodule = \"{module}\"\npass = [\"TOKEN\"]\n[provision.variables]\nplace = \"/srv\""
+        );
+        let from = |config: &str, path: &str| {
+            let settings = settings(config, &Global::default())?;
+            settings.provision(|name| Some(if name == "PATH" { path.into() } else { name.into() }))
+        };
+        assert!(from("", "/bin").expect("settings").is_none());
+        let why = from(&plain, "/nowhere").expect("settings").expect("configured").expect_err("no terraform");
+        assert!(why.contains("makes no machines"), "{why}");
+        let program = folder.path().join("tofu");
+        std::fs::write(&program, "").expect("written");
+        let path = folder.path().to_str().expect("UTF-8");
+        let failed = from(&plain, path).expect("settings").expect("configured");
+        assert!(failed.is_err(), "it cannot be run");
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+        let options = from(&plain, path).expect("settings").expect("configured").expect("found");
+        assert_eq!((options.terraform, options.kind.as_deref()), (program, Some("process")));
+        assert!(options.environment.contains(&("TOKEN".into(), "TOKEN".into())), "{:?}", options.environment);
+        for (config, words) in [
+            ("[provision]\ntarget = \"process\"", "module"),
+            ("[provision]\ntarget = \"No\"\nmodule = \"m\"", "`target`"),
+            ("[provision]\ntarget = \"a\"\nmodule = \"m\"\nmodules = 1", "unknown field `modules`"),
+        ] {
+            let failure = from(config, "/bin").expect_err(config);
+            assert!(failure.message.contains(words), "{config}: {}", failure.message);
+        }
     }
 
     #[test]

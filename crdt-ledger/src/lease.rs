@@ -92,6 +92,10 @@ pub struct Machine {
     pub target: String,
     /// Functions that it is for.
     pub functions: Vec<String>,
+    /// Public half of the key that admits it.
+    pub key: Author,
+    /// The device that was admitted as this machine. Whether it still is a member the members say.
+    pub device: Option<Author>,
     /// Whether the intent counts. Where it does not, its author was revoked or forked its chain.
     pub counts: bool,
     /// Whether it has to go: its intent does not count, or another of the slot stays. That is the one of the
@@ -245,6 +249,19 @@ impl Ledger {
         leases.slots.iter().map(slot).collect()
     }
 
+    /// The intent of a slot and round whose id begins with these hexadecimal digits, and its author; also where its
+    /// machine is gone.
+    #[must_use]
+    pub fn intent_of(&self, (slot, round): (u32, u64), digits: &str) -> Option<(BlockId, Author)> {
+        let leases = self.leases();
+        let of = |said: &IntentSaid| {
+            leases.claims.get(&said.claim).is_some_and(|claim| (claim.slot, claim.round) == (slot, round))
+        };
+        let mut fits =
+            leases.intents.iter().filter(|(id, said)| of(said) && id.to_string().starts_with(digits));
+        fits.next().map(|(id, said)| (*id, said.block.author()))
+    }
+
     /// Those of one round's claims that count, the lowest draw first.
     fn claims_of(&self, ids: &BTreeSet<BlockId>) -> Vec<Claim> {
         let any_counts = |ids: &BTreeSet<BlockId>| ids.iter().any(|id| self.counts(id));
@@ -269,7 +286,10 @@ impl Ledger {
             return None;
         }
         let claim = self.leases().claims.get(&said.claim)?;
-        let Payload::Intent(Intent { target, functions, .. }) = said.block.payload() else { return None };
+        let Payload::Intent(Intent { target, functions, key, .. }) = said.block.payload() else {
+            return None;
+        };
+        let offer = self.standings().offers.get(&id);
         let machine = Machine {
             intent: id,
             claim: said.claim,
@@ -277,6 +297,8 @@ impl Ledger {
             by: said.block.author(),
             target: target.clone(),
             functions: functions.clone(),
+            key: *key,
+            device: offer.and_then(|offer| offer.admitted.first().copied()),
             counts: self.counts(&id),
             surplus: false,
         };

@@ -335,8 +335,7 @@ impl Ledger {
         };
         let needed = if leaves { Role::Node } else { block.payload().needs() };
         let roles = self.check_grant(Held::Full(block), needed)?;
-        let covers = block.payload().offer().is_none_or(|offer| roles.covers(offer.roles));
-        if covers { Ok(()) } else { Err(Reject::Role) }
+        if block.payload().may_be_offered_by(roles) { Ok(()) } else { Err(Reject::Role) }
     }
 
     fn check_references(&self, block: &Block) -> Result<(), Reject> {

@@ -303,7 +303,7 @@ pub fn recovery_certificate(
     sign(key, &recovery_message(fleet, generation, device))
 }
 
-/// What admits devices: an invitation or a user.
+/// What admits devices: an invitation, a user, or the intent of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
     pub(crate) key: Author,
@@ -411,8 +411,15 @@ impl Payload {
                 Some(Offer { key: op.key, uses: op.uses, roles: op.roles, device: op.device })
             }
             Self::User(op) => Some(Offer { key: op.key, uses: op.devices, roles: op.roles, device: None }),
+            Self::Intent(op) => Some(Offer { key: op.key, uses: 1, roles: Roles::NODE, device: None }),
             _ => None,
         }
+    }
+
+    /// Whether a grant with these roles may offer what this operation offers. Who may make a machine may have it
+    /// admitted, as a node and no more.
+    pub(crate) fn may_be_offered_by(&self, roles: Roles) -> bool {
+        matches!(self, Self::Intent(_)) || self.offer().is_none_or(|offer| roles.covers(offer.roles))
     }
 
     /// The blocks this operation is about. They must be known and lie below it in depth.

@@ -239,9 +239,7 @@ impl Writer {
             return Ok(*grant);
         }
         let role = payload.needs();
-        let able = |roles: &crate::Roles| {
-            roles.has(role) && payload.offer().is_none_or(|offer| roles.covers(offer.roles))
-        };
+        let able = |roles: &crate::Roles| roles.has(role) && payload.may_be_offered_by(*roles);
         let grant = held.iter().find(|(_, _, roles, ..)| able(roles)).map(|(id, ..)| *id);
         let grant = grant.ok_or(AppendError::Denied(role))?;
         if outranks(ledger, &grant, payload) { Ok(grant) } else { Err(AppendError::Rank) }

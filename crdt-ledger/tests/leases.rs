@@ -43,7 +43,7 @@ fn activated(claim: BlockId) -> Payload {
 
 fn intent(activation: BlockId) -> Payload {
     let functions = vec!["chart".to_owned(), "hello".to_owned()];
-    Payload::Intent(op::Intent { activation, target: "process".to_owned(), functions })
+    Payload::Intent(op::Intent { activation, target: "process".to_owned(), functions, key: author(60) })
 }
 
 fn released(claim: BlockId) -> Payload {
@@ -224,6 +224,43 @@ fn what_is_said_of_a_lease_names_the_right_block_of_the_right_session() {
 }
 
 #[test]
+fn an_intent_admits_its_machine_alone_as_a_node_and_no_more() {
+    const TICKET_OF_IT: u8 = 5;
+    let Fleet { mut ledger, mut founder, .. } = fleet();
+    // A device to which spawner alone was given gives node by an intent, and by nothing else.
+    let grant = enrol(&mut ledger, &mut founder, 7, 22, &[Role::Spawner]);
+    enrol(&mut ledger, &mut founder, 8, 22, &[Role::Node]);
+    let mut maker = Writer::new(key(22), session(22));
+    let claim = append(&mut ledger, &mut maker, claimed(0, 1, None)).id();
+    let activation = append(&mut ledger, &mut maker, activated(claim)).id();
+    let invited = support::invited(TICKET_OF_IT, 1, &[Role::Node], None);
+    assert_eq!(answer(&ledger, 22, grant, 22, invited), Some(Reject::Role));
+    let functions = Vec::new();
+    let (target, ticket) = ("process".to_owned(), author(support::TICKET + TICKET_OF_IT));
+    let intent = op::Intent { activation, target, functions, key: ticket };
+    let intent = append(&mut ledger, &mut maker, Payload::Intent(intent)).id();
+    let machine = |view: &View| view.slots()[&0].machines[0].clone();
+    assert_eq!((machine(&ledger.publish()).key, machine(&ledger.publish()).device), (ticket, None));
+    let fleet = ledger.fleet();
+    let joins = |device| Payload::Admitted(support::admitted(&fleet, &intent, TICKET_OF_IT, device));
+    let wrong = Payload::Admitted(support::admitted(&fleet, &intent, TICKET_OF_IT + 1, 30));
+    assert_eq!(answer(&ledger, 22, grant, 22, wrong), Some(Reject::Role), "spawner redeems nothing");
+    for device in [30, 31] {
+        append(&mut ledger, &mut founder, joins(device));
+    }
+    let view = ledger.publish();
+    assert_eq!(machine(&view).device, Some(author(30)));
+    let member = &view.members()[&author(30)];
+    assert!(member.active && member.roles == osiris_ledger::Roles::NODE, "{member:?}");
+    assert!(!view.members().contains_key(&author(31)), "one intent is one machine");
+    // With the maker falls what it made.
+    append(&mut ledger, &mut founder, revoked(&[grant], &[]));
+    let view = ledger.publish();
+    assert!(!view.is_member(&author(30)), "its invitation is void");
+    assert!(!machine(&view).counts && machine(&view).device.is_none());
+}
+
+#[test]
 fn fields_out_of_range_are_refused() {
     let Fleet { mut ledger, grants, mut spawners, .. } = fleet();
     let claim = append(&mut ledger, &mut spawners[0], claimed(0, 1, None)).id();
@@ -241,7 +278,7 @@ fn fields_out_of_range_are_refused() {
     is_field(spawning(limits::SLOTS_MAX + 1, false));
     let with = |target: &str, functions: &[&str]| {
         let functions = functions.iter().map(|name| (*name).to_owned()).collect();
-        Payload::Intent(op::Intent { activation, target: target.to_owned(), functions })
+        Payload::Intent(op::Intent { activation, target: target.to_owned(), functions, key: author(60) })
     };
     is_field(with("", &[]));
     is_field(with("../etc", &[]));
@@ -259,7 +296,7 @@ fn the_longest_intent_fits_a_block() {
     let activation = append(&mut ledger, &mut spawners[0], activated(claim)).id();
     let long = |n: usize| format!("f{n:02}{}", "x".repeat(limits::NAME_CHARS_MAX - 3));
     let functions = (0..limits::INTENT_FUNCTIONS_MAX).map(long).collect();
-    let intent = op::Intent { activation, target: long(0), functions };
+    let intent = op::Intent { activation, target: long(0), functions, key: author(60) };
     append(&mut ledger, &mut spawners[0], Payload::Intent(intent));
 }
 

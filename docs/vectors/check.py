@@ -184,7 +184,9 @@ class Ledger:
             if slot >= 1_000 or round == 0 or (round == 1) != (after is None):
                 raise Refused("Field")
         if block["op"] == "intent":
-            _, target, names = says
+            _, target, names, key = says
+            if is_weak(key):
+                raise Refused("Field")
             if not all(map(is_name, [target, *names])) or len(names) > 16 or names != sorted(set(names)):
                 raise Refused("Field")
         if block["op"] == "spawning" and says[0] > 1_000:
@@ -231,12 +233,14 @@ class Ledger:
         }.get(op, list)()
 
     def offer(self, block):
-        """Key, roles and device of an invitation or a user."""
+        """Key, roles and device of an invitation, a user or a machine's intent."""
         says = block["says"]
         if block["op"] == "invited":
             return says[0], says[2], says[3]
         if block["op"] == "user":
             return says[1], says[2], None
+        if block["op"] == "intent":
+            return says[3], 1, None
         raise Refused("ReferenceKind")
 
     def admit(self, entry):
@@ -294,7 +298,7 @@ class Ledger:
             self.grants[block["id"]] = (device, ALL_ROLES)
         else:
             wanted = {
-                "withdrawn": lambda: named[0]["op"] in ("invited", "user")
+                "withdrawn": lambda: named[0]["op"] in ("invited", "user", "intent")
                 and all(held["op"] == "admitted" and held["says"][0] == says[0] for held in named[1:]),
                 "revoked": lambda: self.revokes_one_device(says),
                 "deployed": lambda: all(self.is_about(held, says[0]) for held in named),

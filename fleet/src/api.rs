@@ -38,6 +38,7 @@
 //! | `GET /v1/scale` | → [`Scale`] |
 //! | `POST /v1/scale` | [`ScaleBounds`] → [`Written`] |
 //! | `POST /v1/members/labels` | [`MemberLabels`] → [`Written`] |
+//! | `POST /v1/leases/want` | [`LeaseWant`] → [`Leases`] |
 //! | `GET /v1/recovery` | → [`Recovery`] |
 //! | `POST /v1/recovery` | [`Recover`] → [`Recovered`] |
 //!
@@ -819,6 +820,8 @@ pub struct Leases {
     pub settle_ms: u64,
     /// After how long without a renewal a claim may be taken over, in milliseconds.
     pub expiry_ms: u64,
+    /// Name of the target that the node that is asked makes machines with; empty where it makes none.
+    pub target: String,
     /// Why the last claim of the node that is asked came to nothing, in a sentence; empty where none did.
     pub says: String,
     /// The slots that were ever claimed.
@@ -863,6 +866,21 @@ pub struct MachineRow {
     pub counts: bool,
     /// Whether it has to go.
     pub surplus: bool,
+    /// The device that was admitted as this machine (label or key); empty while none was.
+    pub device: String,
+    /// What the node that is asked does about it, in a word; empty where that is nothing.
+    pub doing: String,
+}
+
+/// Asks for a machine, or for one to be gone.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LeaseWant {
+    /// The intent of the machine that is to be gone, hex; empty: one more machine is wanted.
+    #[serde(default)]
+    pub gone: String,
+    /// Whether whoever asks vouches that it is gone already: the ledger is told, and nothing is taken away.
+    #[serde(default)]
+    pub vouched: bool,
 }
 
 /// Says how many machines the fleet may make.

@@ -101,6 +101,7 @@ pub fn small_fleet() -> Ledger {
         manifest_size: 20,
         replaces: Vec::new(),
     };
+    let machine = Author(SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes());
     let mut write = |payload| writer.append(&mut ledger, Now::default(), payload).expect("allowed").id();
     write(Payload::Invited(invited));
     write(Payload::Deployed(deployed));
@@ -112,7 +113,7 @@ pub fn small_fleet() -> Ledger {
     let claim = write(Payload::Claimed(op::Claimed { slot: 0, round: 1, after: None }));
     let activation = write(Payload::Activated(op::Activated { claim }));
     let (target, functions) = ("process".to_owned(), vec!["hello".to_owned()]);
-    let intent = write(Payload::Intent(op::Intent { activation, target, functions }));
+    let intent = write(Payload::Intent(op::Intent { activation, target, functions, key: machine }));
     write(Payload::Released(op::Released { claim }));
     write(Payload::Retired(op::Retired { intent }));
     ledger.publish();

@@ -23,17 +23,20 @@ use support::{
 
 const PHONE: u8 = 7;
 const RESCUED: u8 = 8;
-const SEEDS: [(&str, u8); 11] = [
+const MACHINE: u8 = 9;
+const SEEDS: [(&str, u8); 13] = [
     ("founder", FOUNDER),
     ("node", NODE),
     ("operator", OPERATOR),
     ("admin", ADMIN),
     ("phone", PHONE),
     ("rescued", RESCUED),
+    ("machine", MACHINE),
     ("founder's admin key", FOUNDER_ADMIN),
     ("recovery key", RECOVERY),
     ("bearer invitation", TICKET),
     ("user", TICKET + 5),
+    ("machine's invitation", TICKET + 6),
     ("stranger", 77),
 ];
 
@@ -94,8 +97,14 @@ fn history() -> Ledger {
         let activated = Payload::Activated(op::Activated { claim });
         let activation = append(&mut ledger, &mut founder, activated).id();
         let functions = vec!["hello".to_owned()];
-        let intent = op::Intent { activation, target: "process".to_owned(), functions };
+        // The ticket of a machine is for that machine alone.
+        let (target, ticket) = ("process".to_owned(), author(TICKET + 6));
+        let intent = op::Intent { activation, target, functions, key: ticket };
         let intent = append(&mut ledger, &mut founder, Payload::Intent(intent)).id();
+        if round == 2 {
+            let joins = Payload::Admitted(admitted(&fleet, &intent, 6, MACHINE));
+            append(&mut ledger, &mut founder, joins);
+        }
         append(&mut ledger, &mut founder, Payload::Released(op::Released { claim }));
         if round == 1 {
             append(&mut ledger, &mut founder, Payload::Retired(op::Retired { intent }));

@@ -19,6 +19,28 @@ Examples:
 
 A node makes machines only if it has the role spawner and was started with `osiris up --machines N`, too.")]
     Limit(LimitArgs),
+    /// Ask the node of this device for one more machine, or for none but what is there
+    #[command(after_help = "\
+Examples:
+  osiris lease want
+
+It is claimed, won and made by rules of its own: `osiris lease ls` shows how far it is.")]
+    Want,
+    /// Have a machine drained, ended and taken out of the fleet
+    #[command(after_help = "\
+Examples:
+  osiris lease retire 0-1
+  osiris lease retire 0-1 --gone        it is gone already: the ledger is told so")]
+    Retire(RetireArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetireArgs {
+    /// The machine, by slot and round as `osiris lease ls` names it, or by the beginning of its intent's id
+    pub(crate) machine: String,
+    /// Only tell the ledger that it is gone: by your word, where nobody can look
+    #[arg(long)]
+    pub(crate) gone: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,11 @@
 //! `osiris lease`: who may make new machines, and which there are.
 
-use osiris_fleet::api::{LeaseLimit, Leases, MachineRow, SlotRow};
+use osiris_fleet::api::{LeaseLimit, LeaseWant, Leases, MachineRow, SlotRow};
 
 use super::seen;
 use crate::args::{LeaseCommand, LimitArgs, Minority};
-use crate::backend::{Backend, millis};
+use crate::backend::{self, Backend, millis};
+use crate::client::Patience;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::{self, Cell, Tone};
@@ -14,6 +15,48 @@ pub(crate) async fn run(command: &LeaseCommand, settings: &Settings, out: Out) -
     match command {
         LeaseCommand::Ls => ls(settings, out).await,
         LeaseCommand::Limit(args) => limit(args, settings, out).await,
+        LeaseCommand::Want => {
+            let leases: Leases = ask(settings, &LeaseWant::default()).await?;
+            let what = match leases.slots.iter().find(|row| row.here && row.state == "claimed") {
+                Some(row) => {
+                    format!("slot {} is claimed; `osiris lease ls` shows what becomes of it", row.slot)
+                }
+                None => "asked for; `osiris lease ls` shows what becomes of it".to_owned(),
+            };
+            out.line(&leases, &what)?;
+            Ok(Exit::Done)
+        }
+        LeaseCommand::Retire(args) => {
+            let leases = Backend::open_to_read(settings).await?.leases().await?;
+            let want = LeaseWant { gone: find(&leases, &args.machine)?, vouched: args.gone };
+            let leases: Leases = ask(settings, &want).await?;
+            let what = if args.gone { "the ledger says that it is gone" } else { "it is taken away" };
+            out.line(&leases, &format!("{}: {what}", args.machine))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Only a running node makes machines and takes them away.
+async fn ask(settings: &Settings, want: &LeaseWant) -> Result<Leases, Failure> {
+    let client = backend::node(settings).await?;
+    client.post("/v1/leases/want", want, Patience::question().records("osiris lease ls")).await
+}
+
+/// The intent of the one machine that is meant.
+fn find(leases: &Leases, name: &str) -> Result<String, Failure> {
+    let machines = leases.slots.iter().flat_map(|row| row.machines.iter().map(move |made| (row.slot, made)));
+    let is_start = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let fits = |(slot, made): &(u32, &MachineRow)| {
+        format!("{slot}-{}", made.round) == name || (is_start && made.intent.starts_with(name))
+    };
+    let found: Vec<_> = machines.filter(fits).map(|(_, made)| made.intent.clone()).collect();
+    match found.as_slice() {
+        [intent] => Ok(intent.clone()),
+        [] => Err(Failure::not_found(format!("There is no machine {name}."))
+            .next("`osiris lease ls` lists the machines")),
+        _ => Err(Failure::usage(format!("Several machines are named {name}."))
+            .next("give the beginning of its intent's id; `osiris lease ls -o json` prints it")),
     }
 }
 
@@ -55,10 +98,12 @@ fn cells(row: &SlotRow) -> Vec<Cell> {
 
 /// Its name, what made it, and whether it has to go.
 fn machine(slot: u32, machine: &MachineRow) -> String {
-    let MachineRow { round, by, target, .. } = machine;
+    let MachineRow { round, by, target, device, doing, .. } = machine;
+    let device = if device.is_empty() { String::new() } else { format!(", is {device}") };
+    let doing = if doing.is_empty() { String::new() } else { format!(", {doing}") };
     let void = if machine.counts { "" } else { ", void" };
     let surplus = if machine.surplus { ", has to go" } else { "" };
-    format!("{slot}-{round} ({target} by {by}{void}{surplus})")
+    format!("{slot}-{round} ({target} by {by}{device}{doing}{void}{surplus})")
 }
 
 fn notes(leases: &Leases) -> Vec<String> {
@@ -108,11 +153,27 @@ mod tests {
             round: 2,
             by: "roof".to_owned(),
             target: "process".to_owned(),
+            device: "m3-2".to_owned(),
+            doing: "made".to_owned(),
             counts: false,
             surplus: true,
             ..MachineRow::default()
         };
-        assert_eq!(machine(3, &made), "3-2 (process by roof, void, has to go)");
-        assert_eq!(machine(0, &MachineRow { counts: true, surplus: false, ..made }), "0-2 (process by roof)");
+        assert_eq!(machine(3, &made), "3-2 (process by roof, is m3-2, made, void, has to go)");
+        let plain =
+            MachineRow { counts: true, surplus: false, device: String::new(), doing: String::new(), ..made };
+        assert_eq!(machine(0, &plain), "0-2 (process by roof)");
+    }
+
+    #[test]
+    fn a_machine_is_found_by_its_name_or_its_intent_and_not_by_half() {
+        let made = |intent: &str| MachineRow { round: 1, intent: intent.to_owned(), ..MachineRow::default() };
+        let slot = |slot, machines| SlotRow { slot, machines, ..SlotRow::default() };
+        let slots = vec![slot(0, vec![made("aaaa11"), made("aaaa22")]), slot(1, vec![made("bbbb33")])];
+        let leases = Leases { slots, ..Leases::default() };
+        assert_eq!(find(&leases, "1-1").expect("one"), "bbbb33");
+        assert_eq!(find(&leases, "aaaa2").expect("one"), "aaaa22");
+        assert_eq!(find(&leases, "0-1").expect_err("two sides of a split made it").exit, Exit::Usage);
+        assert_eq!(find(&leases, "2-1").expect_err("none").exit, Exit::NotFound);
     }
 }

@@ -21,6 +21,9 @@ use crate::input;
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
 
+/// How long a node tries to join that starts for the first time.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+
 #[derive(Serialize)]
 struct Founded {
     fleet: String,
@@ -195,6 +198,14 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
     }
     out.note("next: `osiris up` runs the node");
     Ok(Exit::Done)
+}
+
+/// Joins with an invitation, and says nothing: for a node that starts for the first time.
+pub(super) async fn admit(ticket: &str, name: Option<&str>, settings: &Settings) -> Result<(), Failure> {
+    let ticket = ticket_text(ticket, JOIN_WITHIN)?.trim().to_owned();
+    let (label, mesh) = (label(name), settings.mesh);
+    let options = driver::JoinOptions { ticket, label, user: None, mesh, timeout: JOIN_WITHIN };
+    driver::join(&settings.data, options).await.map(|_| ()).map_err(Into::into)
 }
 
 /// The ticket itself, from the argument, a file or stdin.

@@ -14,6 +14,7 @@ mod members;
 mod node;
 mod people;
 mod scale;
+mod provision;
 mod service;
 mod sim;
 mod top;
@@ -48,7 +49,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, F
 /// Whether a command changes nothing, and prints nothing before it knows all.
 fn only_reads(command: &Command) -> bool {
     match command {
-        Command::Status
+        Command::Status(_)
         | Command::Nodes
         | Command::Ls
         | Command::Describe(_)
@@ -72,7 +73,7 @@ async fn run_once(command: &Command, settings: &Settings) -> Result<Exit, Failur
         Command::Ticket => members::ticket(settings, out).await,
         Command::Invite(args) => invite::run(args, settings, out).await,
         Command::Up(args) => node::up(args, settings, out).await,
-        Command::Status => node::status(settings, out).await,
+        Command::Status(args) => node::status(args, settings, out).await,
         Command::Sync(wait) => node::sync(*wait, settings, out).await,
         Command::Drain(args) => node::drain(args, settings, out).await,
         Command::Down(args) => node::down(args, settings, out).await,
@@ -95,6 +96,7 @@ async fn run_once(command: &Command, settings: &Settings) -> Result<Exit, Failur
         Command::User(command) => user::run(command, settings, out).await,
         Command::Lease(command) => lease::run(command, settings, out).await,
         Command::Scale(args) => scale::run(args, settings, out).await,
+        Command::Provision(command) => provision::run(command, settings, out).await,
         Command::Recover(args) => people::recover(args, settings, out).await,
         Command::Completion(args) => {
             let mut script = Vec::new();

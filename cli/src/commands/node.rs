@@ -7,7 +7,7 @@ use osiris_fleet::api::{Drained, Status};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{DownArgs, DrainArgs, LogFormat, UpArgs, Wait};
+use crate::args::{DownArgs, DrainArgs, LogFormat, StatusArgs, UpArgs, Wait};
 use crate::backend::{self, Backend, NOTHING, driver};
 use crate::client::{Client, Patience, QUICK};
 use crate::config::Settings;
@@ -29,9 +29,24 @@ struct Addresses {
 
 /// `osiris up`.
 pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    if let (Some(ticket), Err(_)) = (&args.join, backend::must_be_member(&settings.data)) {
+        super::members::admit(ticket, args.label.as_deref(), settings).await?;
+    }
     backend::must_be_member(&settings.data)?;
     let node = settings.node(&args.node)?;
     start_log(args, out)?;
+    let provision = match settings.provision(|name| std::env::var_os(name))? {
+        Some(Ok(provision)) => Some(provision),
+        Some(Err(why)) => {
+            out.warn(&why);
+            None
+        }
+        None if args.machines > 0 => {
+            out.warn("This node makes no machines: config.toml has no [provision].");
+            None
+        }
+        None => None,
+    };
     let options = driver::RunOptions {
         data: settings.data.clone(),
         socket: settings.socket.clone(),
@@ -42,6 +57,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         gossip: true,
         machines: args.machines,
         retain: node.retain,
+        provision,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {
@@ -111,7 +127,12 @@ fn start_log(args: &UpArgs, out: Out) -> Result<(), Failure> {
 }
 
 /// `osiris status`.
-pub(crate) async fn status(settings: &Settings, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn status(args: &StatusArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    if args.ready {
+        let client = backend::node(settings).await?;
+        let status: Status = client.get("/v1/status").await?;
+        return Ok(if status.state == "serving" { Exit::Done } else { Exit::Failed });
+    }
     let mut backend = Backend::open_to_show(settings).await?;
     let status = backend.status().await?;
     let others = status.members.saturating_sub(1);

@@ -1,7 +1,12 @@
 //! Operations about new machines: who may make one, who does, and what became of it.
 
-use super::{array_struct, is_function_name};
-use crate::{held::Held, id::BlockId, limits, op::Payload};
+use super::{array_struct, is_function_name, usable_key};
+use crate::{
+    held::Held,
+    id::{Author, BlockId},
+    limits,
+    op::Payload,
+};
 use serde::{Deserialize, Serialize};
 
 array_struct! {
@@ -33,6 +38,8 @@ array_struct! {
         target: String,
         /// Functions that the machine is made for, by name; ascending.
         functions: Vec<String>,
+        /// Public half of the key that admits the machine: the intent is its invitation, for one device as a node.
+        key: Author,
     }
 }
 
@@ -85,6 +92,9 @@ impl Intent {
     pub(super) fn check_fields(&self) -> Result<(), &'static str> {
         if !is_function_name(&self.target) {
             return Err("the target's name is not allowed");
+        }
+        if usable_key(&self.key).is_none() {
+            return Err("the machine's key is weak or no key");
         }
         if self.functions.len() > limits::INTENT_FUNCTIONS_MAX {
             return Err("too many functions are named");

@@ -16,6 +16,7 @@ use super::{
     limits::HELD_BYTES_MAX,
     metrics::{HeldNow, Metrics},
     open::Clock,
+    provision::Provisioner,
     serve::NodeState,
     store::JournalThread,
 };
@@ -75,6 +76,7 @@ pub(crate) struct Engine {
     /// What the outside world offers, once it is there.
     pub(crate) mesh: Option<Mesh>,
     pub(crate) hosting: Option<Arc<Hosting>>,
+    pub(crate) provisioner: Option<Arc<Provisioner>>,
     /// What the core was told last of this process's functions.
     observed: Vec<(String, Figures)>,
     /// How long the machine had been suspended when the core was last called.
@@ -109,6 +111,7 @@ impl Engine {
             library,
             mesh: None,
             hosting: None,
+            provisioner: None,
             observed: Vec::new(),
             asleep: Clock::asleep(),
         };
@@ -315,6 +318,10 @@ impl Engine {
                     hosting.publish(view);
                 }
             }
+            Effect::Provision(errand) => match &self.provisioner {
+                Some(provisioner) => provisioner.perform(errand, self.to_core.clone()),
+                None => tracing::warn!("this process makes no machines"),
+            },
             Effect::Fetch { hash, size, from } => self.fetch(hash, size, from),
             Effect::ReadManifest(hash) => self.read_manifest(hash),
             Effect::Prepare { revision, component, manifest } => {
@@ -409,6 +416,17 @@ impl Engine {
                 bytes.and_then(|bytes| Page::decode(&fleet, &bytes).map_err(|error| error.to_string()));
             let _ = to_core.blocking_send(Input::Page(hash, page.map(Arc::new)));
         });
+    }
+
+    /// Makes machines with this from now on, and looks which are there.
+    pub(crate) fn provision(&mut self, provisioner: Arc<Provisioner>) {
+        provisioner.watch(self.to_core.clone());
+        self.provisioner = Some(provisioner);
+    }
+
+    /// Tells the core that the process is about to end.
+    pub(crate) async fn stopping(&mut self) {
+        self.handle(Input::Stopping).await;
     }
 
     /// Tells the core that the library holds something no more.

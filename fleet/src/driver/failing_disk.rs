@@ -113,6 +113,7 @@ impl Node {
             gossip: false,
             machines: 0,
             retain: Retain::All,
+            provision: None,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let running = tokio::spawn(run_opened(options, None, opened, move |addresses| {

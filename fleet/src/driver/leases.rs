@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{View, lease::Slot};
+use osiris_ledger::{BlockId, View, lease::Slot};
 
 use super::{
     answer::ApiError,
@@ -13,7 +13,7 @@ use crate::{
     api,
     node::{
         Query, Reply, Request,
-        lease::{LeaseFacts, rule::Phase},
+        lease::{LeaseFacts, Want, rule::Phase},
     },
 };
 
@@ -25,6 +25,18 @@ impl Desk {
             Reply::Leases(facts) => Ok(leases(&self.view(), &facts)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    pub(crate) async fn want_lease(&self, want: api::LeaseWant) -> Result<api::Leases> {
+        let intent = || want.gone.parse::<BlockId>();
+        let not_an_id = |error| ApiError::bad_request(format!("`{}` is no intent: {error}.", want.gone));
+        let request = match (want.gone.is_empty(), want.vouched) {
+            (true, _) => Request::Want(Want::Machine),
+            (false, false) => Request::Want(Want::Gone(intent().map_err(not_an_id)?)),
+            (false, true) => Request::Retire { intent: intent().map_err(not_an_id)?, timeout_ms: 0 },
+        };
+        self.ask(request).await?;
+        self.leases().await
     }
 
     pub(crate) async fn limit_leases(&self, limit: api::LeaseLimit) -> Result<api::Written> {
@@ -48,6 +60,7 @@ fn leases(view: &View, facts: &LeaseFacts) -> api::Leases {
         voters_connected: connected as u64,
         settle_ms: millis(facts.settle),
         expiry_ms: millis(facts.expiry),
+        target: facts.target.clone().unwrap_or_default(),
         says: facts.says.clone().unwrap_or_default(),
         slots: view.slots().values().map(|held| slot(view, facts, held)).collect(),
     }
@@ -87,6 +100,8 @@ fn slot(view: &View, facts: &LeaseFacts, slot: &Slot) -> api::SlotRow {
                 functions: machine.functions.clone(),
                 counts: machine.counts,
                 surplus: machine.surplus,
+                device: machine.device.map_or_else(String::new, |device| rows::label(view, &device)),
+                doing: facts.machines.get(&machine.intent).copied().unwrap_or_default().to_owned(),
             })
             .collect(),
     }

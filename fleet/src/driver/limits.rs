@@ -84,3 +84,22 @@ pub const FOLDER_PATIENCE: Duration = Duration::from_millis(300);
 pub const MEMBER_LOOK: Duration = Duration::from_secs(2);
 /// Time between two looks at what is to be kept of members' addresses, and removed from the library.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Machines that are made or taken away at once.
+pub const PROVISION_PARALLEL_MAX: usize = 4;
+/// Longest `terraform init`.
+pub const INIT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest `terraform apply` or `destroy`, and longest removal by label.
+pub const APPLY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Longest look at what carries a label.
+pub const LABEL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time between two looks at which machines are there.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest wait after SIGTERM for what makes machines to undo itself, before SIGKILL.
+pub const PROVISION_GRACE: Duration = Duration::from_secs(20);
+/// Bytes of output that are kept of such a program, its last ones; while it writes, twice as many.
+pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
+/// Largest state of one machine that Terraform may keep, bytes.
+pub const STATE_BYTES_MAX: usize = 8 << 20;
+/// Largest value of a module's variable, bytes.
+pub const VARIABLE_BYTES_MAX: usize = 1 << 10;

@@ -182,6 +182,10 @@ impl Manage for Management {
         Box::pin(self.desk.leases())
     }
 
+    fn want_lease(&self, want: api::LeaseWant) -> Answer<'_, api::Leases> {
+        Box::pin(self.desk.want_lease(want))
+    }
+
     fn limit_leases(&self, limit: api::LeaseLimit) -> Answer<'_, api::Written> {
         Box::pin(self.desk.limit_leases(limit))
     }

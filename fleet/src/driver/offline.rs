@@ -432,6 +432,7 @@ mod tests {
             gossip: true,
             machines: 0,
             retain: Retain::All,
+            provision: None,
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         tokio::spawn(run(options, move |addresses| {

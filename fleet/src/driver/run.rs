@@ -29,6 +29,7 @@ use super::{
     manage::Management,
     metrics::Metrics,
     open::{Clock, Opened},
+    provision::{ProvisionOptions, Provisioner},
     routes::Routes,
     serve::{self, NodeState, State, Token, validate_listen},
     services::{MeshSlot, NodeServices, ViewRoster},
@@ -60,6 +61,8 @@ pub struct RunOptions {
     pub retain: Retain,
     /// Machines that the fleet may have made for this node to make another; 0: it makes none.
     pub machines: u32,
+    /// What it makes them with; none: it makes none.
+    pub provision: Option<ProvisionOptions>,
 }
 
 /// Where a running node can be reached.
@@ -287,7 +290,12 @@ pub(crate) async fn run_opened(
     let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting), inputs));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
-    process.engine.node.allow_machines(options.machines);
+    // Without anything to make one with, a lease would come to nothing.
+    if let Some(provision) = &options.provision {
+        process.engine.node.allow_machines(options.machines);
+        process.engine.node.provision(Some(provision.for_core(&process.secret)));
+        process.engine.provision(Provisioner::new(provision.clone(), Arc::clone(&desk)));
+    }
     let mut events = process
         .connect(
             options.mesh,
@@ -329,12 +337,22 @@ pub(crate) async fn run_opened(
     process.run_until(&mut events, stop_asked(stopping)).await?;
     tracing::info!("stopping: no new calls, running ones end");
     desk.state.set(State::Draining);
+    process.engine.stopping().await;
+    let provisioner = process.engine.provisioner.take();
     // The engine goes on while calls end: a call may wait for the core.
     let drained = async {
-        server.shutdown(DRAIN_TIMEOUT).await;
-        if let Some(hosting) = desk.hosting.get() {
-            hosting.drain(DRAIN_TIMEOUT).await;
-        }
+        let provisioned = async {
+            if let Some(provisioner) = provisioner {
+                provisioner.stop().await;
+            }
+        };
+        let served = async {
+            server.shutdown(DRAIN_TIMEOUT).await;
+            if let Some(hosting) = desk.hosting.get() {
+                hosting.drain(DRAIN_TIMEOUT).await;
+            }
+        };
+        tokio::join!(provisioned, served);
     };
     process.engine.run(&mut events, drained).await;
     dispatcher.disconnect();

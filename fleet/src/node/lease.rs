@@ -10,6 +10,7 @@
 
 mod delay;
 pub mod rule;
+mod spawn;
 mod spend;
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,16 @@ use osiris_mesh::PeerId;
 use self::{
     delay::{Delays, Measure},
     rule::{Loss, Mine, Next, Phase, Rival, Terms},
+    spawn::Machines,
 };
 use super::{Node, Refusal, Reply, Token};
 use crate::api::codes;
 
 pub use delay::{DELAY_MIN, MEASURES, hops};
+pub use spawn::{
+    Errand, Job, LOOK_AGAIN, MISSING_LOOKS, MachineCounts, Provisioning, REAP_EVERY, RETRY_FIRST, RETRY_MAX,
+    SPEND_PATIENCE, Spawn,
+};
 pub use spend::{LeaseFacts, OwnLease};
 pub use want::Want;
 
@@ -48,6 +54,10 @@ struct Own {
     measure: Measure,
     /// Whether the slot's last lease expired without a word.
     takes_over: bool,
+    /// What it is for.
+    wants: Want,
+    /// The intent that was written by it.
+    intent: Option<BlockId>,
 }
 
 /// Another member's live claim.
@@ -91,6 +101,7 @@ pub(super) struct Leases {
     counts: LeaseCounts,
     /// Why the last wish or claim came to nothing, in a sentence.
     says: Option<String>,
+    machines: Machines,
 }
 
 impl Leases {
@@ -105,12 +116,19 @@ impl Leases {
             followed: None,
             counts: LeaseCounts::default(),
             says: None,
+            machines: Machines::default(),
         }
     }
 
-    /// When own claims are looked after next.
+    /// When own claims, or machines, are looked after next.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.own.values().map(|own| own.mine.looked.plus(LOOK)).min()
+        let claims = self.own.values().map(|own| own.mine.looked.plus(LOOK));
+        claims.chain(self.machines.deadline()).min()
+    }
+
+    /// Tells the row which claims it renews.
+    fn renew_by(&self, telemetry: &mut super::Telemetry) {
+        telemetry.renew(self.own.values().map(|own| own.claim).collect());
     }
 
     /// Notes whose claims are live, and which own ones nobody looks after.
@@ -248,6 +266,13 @@ impl Node {
         for slot in slots {
             self.lose(now, slot, Loss::Suspended);
         }
+    }
+
+    /// The process ends: nothing is claimed any more, and nobody has to wait until what is held expires.
+    pub(super) fn stopping(&mut self, now: Now) {
+        self.leases.machines = Machines::default();
+        self.leases.machines_max = 0;
+        self.release_all(now);
     }
 
     /// Gives up all leases, in order.

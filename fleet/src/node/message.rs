@@ -14,7 +14,7 @@ use osiris_protocol::join::RefusalCode;
 
 use super::{
     Ended, FleetCounters, Retain,
-    lease::{LeaseFacts, Want},
+    lease::{Errand, LeaseFacts, Want},
     scale::{MachineLoad, ScaleFacts},
 };
 use crate::{api::codes, manifest::Manifest};
@@ -51,6 +51,14 @@ pub enum Input {
     Machine(MachineLoad),
     /// A function that has no replica was called here, and the invocation waits for one.
     Called(String),
+    /// [`Effect::Provision`] has made the machine of this intent, and it is a member; or why not.
+    Provisioned(BlockId, Result<(), String>),
+    /// [`Effect::Provision`] has taken the machine of this intent away; or why not.
+    Removed(BlockId, Result<(), String>),
+    /// Which machines of this node's target are there, by [`super::lease::Spawn::id`].
+    Machines(BTreeSet<String>),
+    /// The process is about to end, in order.
+    Stopping,
     /// This machine was suspended since the last input: its monotonic clock did not count that time. Comes before
     /// anything else that is handled after it.
     Suspended,
@@ -221,23 +229,15 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
-    /// Say that a machine is about to be made, by a lease that this node holds. Nothing may be made before the
-    /// answer.
-    Intend {
-        /// The lease's slot and round.
-        lease: (u32, u64),
-        /// Name of the target, and functions that the machine is for, ascending.
-        machine: (String, Vec<String>),
-        /// Wait so long for another member.
-        timeout_ms: u64,
-    },
-    /// Say that the machine of an intent is gone.
+    /// Say that the machine of an intent is gone, by the word of whoever asks; [`Want::Gone`] takes it away.
     Retire {
         /// The `intent` block.
         intent: BlockId,
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+    /// What [`Input::Want`] wants, with an answer: leases as they are then, or why it comes to nothing.
+    Want(Want),
     /// Give up a lease that this node holds or waits for.
     Release {
         /// Its slot.
@@ -611,6 +611,8 @@ pub enum Effect {
     },
     /// Let a revision's invocations end and forget it.
     Retire(BlockId),
+    /// Make a machine, or take one away.
+    Provision(Errand),
     /// Tell people, in the log.
     Warn(String),
     /// The view changed: roster and routes follow.

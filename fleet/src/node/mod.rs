@@ -258,6 +258,10 @@ impl Node {
             Input::Want(want) => self.want(now, want),
             Input::Machine(load) => self.scale.machine(load),
             Input::Called(name) => self.scale.wanted(&name),
+            Input::Provisioned(intent, made) => self.provisioned(now, intent, made),
+            Input::Removed(intent, gone) => self.removed(now, intent, gone),
+            Input::Machines(seen) => self.machines_seen(now, &seen),
+            Input::Stopping => self.stopping(now),
             Input::Suspended => self.suspended(now),
             Input::Twin(peer) => {
                 let member = Author(peer.to_bytes());
@@ -285,6 +289,7 @@ impl Node {
             Input::PrepareFailed(revision, why) => self.functions.prepare_failed(revision, why),
         }
         self.look_after_leases(now);
+        self.look_after_machines(now);
         self.tick(now);
         self.look_at_scale(now);
         self.reconcile(now);

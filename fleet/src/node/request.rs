@@ -104,9 +104,7 @@ impl Node {
             Request::Label { device, labels, timeout_ms } => {
                 self.label(now, token, op::Labelled { device, labels }, timeout_ms)
             }
-            Request::Intend { lease, machine, timeout_ms } => {
-                self.intend(now, token, lease, machine, timeout_ms)
-            }
+            Request::Want(want) => self.ask_for(now, want).map(|()| Some(self.query(now, Query::Leases))),
             Request::Retire { intent, timeout_ms } => self.retire(now, token, intent, timeout_ms),
             Request::Release { slot, timeout_ms } => self.release(now, token, slot, timeout_ms),
             Request::Recover { device, label, generation, certificate, timeout_ms } => {
@@ -350,14 +348,27 @@ impl Node {
         }))
     }
 
-    /// What admits devices by this id: an invitation, or a user.
+    /// What admits devices by this id: an invitation, the intent of a machine that is not gone, or a user.
     fn offer(&self, id: &BlockId) -> Option<Offer> {
         if let Some(invitation) = self.view.invitations().get(id) {
             let (key, device, state) = (invitation.key, invitation.device, invitation.state);
             return Some(Offer { key, device, state, user: false });
         }
+        if let Some(machine) = self.machine_of(id) {
+            let state = match (machine.counts, machine.device) {
+                (false, _) => InvitationState::Withdrawn,
+                (true, Some(_)) => InvitationState::UsedUp,
+                (true, None) => InvitationState::Open,
+            };
+            return Some(Offer { key: machine.key, device: None, state, user: false });
+        }
         let user = self.view.users().get(id)?;
         Some(Offer { key: user.key, device: None, state: user.state, user: true })
+    }
+
+    fn machine_of(&self, intent: &BlockId) -> Option<&osiris_ledger::lease::Machine> {
+        let mut machines = self.view.slots().values().flat_map(|slot| &slot.machines);
+        machines.find(|machine| machine.intent == *intent)
     }
 
     fn leave(&mut self, now: Now, token: Token, timeout_ms: u64) -> Result<Option<Reply>, Refusal> {

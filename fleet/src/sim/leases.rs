@@ -3,21 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use osiris_ledger::{Block, BlockId, Payload, Role, View};
+use osiris_ledger::{Block, BlockId, Payload, Role, View, op};
 
 use crate::node::{
-    Input, Node, Request,
-    lease::{LeaseCounts, Want, rule},
+    Input, Node,
+    lease::{Errand, Job, LeaseCounts, MachineCounts, Spawn, Want, rule},
 };
 
 use super::{
     queue::{NodeId, What},
-    workload::Asked,
     world::{Standing, World},
 };
 
 /// Machines that the simulated fleet may make, where it may make any.
 pub(super) const MACHINES: u32 = 3;
+/// What they are made with.
+pub(super) const TARGET: &str = "process";
 
 /// A claim, as the simulator saw it made and heard.
 #[derive(Clone, Debug)]
@@ -40,19 +41,20 @@ pub(super) struct Outside {
     holding: BTreeMap<NodeId, BTreeMap<u32, BlockId>>,
     /// Two claims that were held at the same time, until it is known whether they should have been.
     rivals: BTreeSet<(BlockId, BlockId)>,
-    /// Intent → who made the machine, its slot and round.
+    /// Machines that are there, by intent: who made each, its slot and round.
     machines: BTreeMap<BlockId, (NodeId, u32, u64)>,
+    /// Intents, and whether a majority of the voters was in contact when each was written.
+    intents: BTreeMap<BlockId, bool>,
+    /// Slot and round of every machine that a driver was sent for.
+    ordered: BTreeMap<BlockId, (u32, u64)>,
     /// What a process had counted when it was last looked at.
-    counted: BTreeMap<(NodeId, u32), LeaseCounts>,
-    /// Requests about leases that are under way.
-    asking: BTreeSet<NodeId>,
+    counted: BTreeMap<(NodeId, u32), (LeaseCounts, MachineCounts)>,
 }
 
 impl Outside {
     /// A process ended, and with it what it held.
     pub(super) fn ended(&mut self, node: NodeId) {
         self.holding.remove(&node);
-        self.asking.remove(&node);
     }
 
     /// A process starts: what its disk lost it has not heard.
@@ -62,10 +64,6 @@ impl Outside {
                 made.heard.remove(&node);
             }
         }
-    }
-
-    pub(super) fn answered(&mut self, node: NodeId) {
-        self.asking.remove(&node);
     }
 
     /// Whether each of two claims was heard by the other's author within what both took for D.
@@ -96,6 +94,26 @@ impl World<'_> {
             self.say(format_args!("wants {node} {want:?}"));
             self.input(node, Input::Want(want));
         }
+        // Now and then a driver looks what is there, and somebody wants one of them gone.
+        if let Some(node) = self.random.pick(&able) {
+            self.look_at_machines(node);
+            let own = self.leases.machines.iter().filter(|(_, made)| made.0 == node);
+            let own: Vec<_> = own.map(|(intent, _)| *intent).collect();
+            if let Some(intent) = self.random.pick(&own).filter(|_| self.random.chance(300)) {
+                self.input(node, Input::Want(Want::Gone(intent)));
+            }
+        }
+    }
+
+    /// A driver tells its core which machines are there.
+    fn look_at_machines(&mut self, node: NodeId) {
+        let own = self.leases.machines.iter().filter(|(_, made)| made.0 == node);
+        let id = |(intent, (_, slot, round)): (&BlockId, &(NodeId, u32, u64))| {
+            let (target, functions) = (TARGET.to_owned(), Vec::new());
+            Spawn { slot: *slot, round: *round, intent: *intent, target, functions }.id()
+        };
+        let seen = own.map(id).collect();
+        self.input(node, Input::Machines(seen));
     }
 
     fn node(&self, node: NodeId) -> Option<&Node> {
@@ -113,8 +131,18 @@ impl World<'_> {
         slots.filter(|slot| !slot.machines.is_empty()).map(|slot| slot.number).collect()
     }
 
-    /// A core admitted a block: if it is a claim, its author made it or another has heard of it.
+    /// A core admitted a block: if it is a claim, its author made it or another has heard of it. Of an own intent
+    /// it is noted whether it could be written.
     pub(super) fn claim_taken_in(&mut self, node: NodeId, own: bool, block: &Block) {
+        if own && let Payload::Intent(op) = block.payload() {
+            let ledger = self.node(node).map(Node::ledger);
+            let activation =
+                ledger.and_then(|ledger| ledger.get(&op.activation)).map(|block| block.payload());
+            let Some(Payload::Activated(op::Activated { claim })) = activation else { return };
+            let by_majority = self.has_majority(node, &claim.clone());
+            self.leases.intents.insert(block.id(), by_majority);
+            return;
+        }
         let Payload::Claimed(op) = block.payload() else { return };
         let (now, wall, id) = (self.now, self.wall(node), block.id());
         if own {
@@ -146,7 +174,11 @@ impl World<'_> {
             return;
         }
         let facts = running.lease_facts(now, wall);
-        let before = self.leases.counted.insert((node, running.run), facts.counts).unwrap_or_default();
+        let counted = (facts.counts, facts.machine_counts);
+        let (before, made) = self.leases.counted.insert((node, running.run), counted).unwrap_or_default();
+        self.branches.add("machine not made", facts.machine_counts.failed - made.failed);
+        self.branches.add("machine retired", facts.machine_counts.retired - made.retired);
+        self.branches.add("spawn reconciled", facts.machine_counts.reconciled - made.reconciled);
         self.branches.add("lease won", facts.counts.won - before.won);
         self.branches.add("lease lost", facts.counts.lost - before.lost);
         self.branches.add("lease missed", facts.counts.missed - before.missed);
@@ -158,13 +190,6 @@ impl World<'_> {
         for (slot, claim) in held.iter().filter(|(slot, claim)| known.get(slot) != Some(claim)) {
             self.say(format_args!("holds {node} {slot} {}", claim.short()));
             self.note_rivals(node, *slot, *claim);
-        }
-        if !self.leases.asking.contains(&node) {
-            let ready = facts.own.iter().find(|(slot, own)| held.contains_key(slot) && own.spend.is_ok());
-            match ready {
-                Some((slot, own)) => self.make_machine(node, (*slot, own.round), own.claim),
-                None => self.look_after_machines(node, &held),
-            }
         }
     }
 
@@ -206,11 +231,38 @@ impl World<'_> {
         })
     }
 
-    fn make_machine(&mut self, node: NodeId, lease: (u32, u64), claim: BlockId) {
-        let by_majority = self.has_majority(node, &claim);
-        self.leases.asking.insert(node);
-        let request = Request::Intend { lease, machine: ("process".to_owned(), Vec::new()), timeout_ms: 0 };
-        self.ask(node, Asked::Intend { lease, by_majority }, request);
+    /// A driver makes a machine, or takes one away: it takes a while, and fails now and then. Most machines
+    /// are there at once, also where the maker dies meanwhile.
+    pub(super) fn provision(&mut self, node: NodeId, errand: &Errand) {
+        let Spawn { slot, round, intent, .. } = errand.machine;
+        self.say(format_args!("provisions {node} {slot}-{round} {} {}", intent.short(), errand.job.word()));
+        let fails = self.random.chance(150).then(|| "the simulated target failed".to_owned());
+        let result = fails.map_or(Ok(()), Err);
+        match errand.job {
+            Job::Make(_) => {
+                self.promise(node, intent, "spent for");
+                self.leases.ordered.insert(intent, (slot, round));
+                let pause = self.random.between(500, 20_000);
+                if self.random.chance(700) {
+                    self.machine_made(node, intent, (slot, round));
+                }
+                self.later(node, pause, Input::Provisioned(intent, result));
+            }
+            Job::Remove => {
+                if result.is_ok() {
+                    self.leases.machines.remove(&intent);
+                }
+                let pause = self.random.between(100, 10_000);
+                self.later(node, pause, Input::Removed(intent, result));
+            }
+        }
+    }
+
+    /// A driver is about to say that it made a machine.
+    pub(super) fn provisioned(&mut self, node: NodeId, input: &Input) {
+        let Input::Provisioned(intent, Ok(())) = input else { return };
+        let Some(made) = self.leases.ordered.get(intent).copied() else { return };
+        self.machine_made(node, *intent, made);
     }
 
     /// Whether a majority of the voters is connected to a node and has taken in its claim, as seen from outside.
@@ -228,24 +280,31 @@ impl World<'_> {
         rule::is_majority(voters.devices.iter().filter(counts).count(), voters.devices.len())
     }
 
-    /// The intent is durable: the machine is there.
-    pub(super) fn machine_made(
-        &mut self,
-        node: NodeId,
-        intent: BlockId,
-        lease: (u32, u64),
-        by_majority: bool,
-    ) {
-        self.branches.count("machine made");
+    /// The intent is durable: the machine may be there.
+    fn machine_made(&mut self, node: NodeId, intent: BlockId, lease: (u32, u64)) {
         let (now, (slot, round)) = (self.now, lease);
-        if !by_majority && !self.options.minority {
+        if self.leases.machines.insert(intent, (node, slot, round)).is_some() {
+            return;
+        }
+        self.branches.count("machine made");
+        if self.leases.intents.get(&intent) != Some(&true) && !self.options.minority {
             self.check.violated(
                 now,
                 format_args!("node {node} made the machine {slot}-{round} without a majority of the voters"),
             );
         }
-        let twins = self.leases.machines.values().filter(|made| (made.1, made.2) == lease && made.0 != node);
-        for twin in twins.map(|made| made.0).collect::<Vec<_>>() {
+        let same = |(of, made): &(&BlockId, &(NodeId, u32, u64))| **of != intent && (made.1, made.2) == lease;
+        let twins = self.leases.machines.iter().filter(same);
+        let twins: Vec<_> = twins.map(|(intent, made)| (*intent, made.0)).collect();
+        for (other, twin) in twins {
+            // A disk that was put back forgot the round.
+            let excused = [other, intent].iter().any(|intent| self.excused.contains(intent));
+            if twin == node && !excused {
+                self.check.violated(
+                    now,
+                    format_args!("node {node} made two machines of the one name {slot}-{round}"),
+                );
+            }
             self.branches.count("two machines of one name");
             let of = |by: NodeId| {
                 let mut claims = self.leases.claims.iter();
@@ -255,36 +314,7 @@ impl World<'_> {
                 self.leases.rivals.insert((a.min(b), a.max(b)));
             }
         }
-        self.leases.machines.insert(intent, (node, slot, round));
         self.judge_rivals();
-        // Some leases are closed once the machine is there; others last, until they expire with their holder.
-        if self.random.chance(150) {
-            self.ask(node, Asked::Release, Request::Release { slot, timeout_ms: 0 });
-        }
-    }
-
-    /// Whoever holds a slot retires the machines in it; whoever made one that has to go retires that.
-    fn look_after_machines(&mut self, node: NodeId, held: &BTreeMap<u32, BlockId>) {
-        let me = self.devices[node as usize].author;
-        let Some(view) = self.node(node).map(Node::view) else { return };
-        let mut old = None;
-        for slot in view.slots().values() {
-            let mine = held.get(&slot.number);
-            let goes = |machine: &&osiris_ledger::lease::Machine| {
-                let earlier = mine.is_some_and(|claim| machine.claim != *claim);
-                earlier || (machine.surplus && machine.by == me && mine.is_none())
-            };
-            old = old.or(slot.machines.iter().find(goes).map(|machine| machine.intent));
-        }
-        if let Some(intent) = old.filter(|_| self.may_spawn(node)) {
-            self.leases.asking.insert(node);
-            self.ask(node, Asked::Retire { intent }, Request::Retire { intent, timeout_ms: 0 });
-        }
-    }
-
-    pub(super) fn machine_retired(&mut self, intent: &BlockId) {
-        self.branches.count("machine retired");
-        self.leases.machines.remove(intent);
     }
 
     /// In the end every machine that was made is seen by everybody until it is retired, and each slot has one holder.
@@ -296,7 +326,15 @@ impl World<'_> {
         for (intent, (by, slot, round)) in made {
             let stays =
                 matches!(self.devices[by as usize].standing, Standing::Member) && expected.contains(&by);
-            if stays && !seen.contains(&intent) && !self.excused.contains(&intent) {
+            if !stays || seen.contains(&intent) || self.excused.contains(&intent) {
+                continue;
+            }
+            // Somebody said that it is gone while it was being made: its maker finds it, and takes it away.
+            self.look_at_machines(by);
+            let (at, wall) = (self.now, self.wall(by));
+            let facts =
+                self.devices[by as usize].running.as_ref().map(|running| running.lease_facts(at, wall));
+            if !facts.is_some_and(|facts| facts.machines.contains_key(&intent)) {
                 self.check.violated(
                     now,
                     format_args!("the machine {slot}-{round} of node {by} is there, and nobody sees it"),

@@ -97,9 +97,6 @@ impl World<'_> {
         if let (Asked::Ending { device }, Ok(Reply::Ending(frame))) = (&asked, &reply) {
             return self.tell_ending(node, *device, frame.clone());
         }
-        if let Asked::Intend { .. } | Asked::Retire { .. } = asked {
-            self.leases.answered(node);
-        }
         let Ok(Reply::Written { block, .. }) = reply else { return };
         let id = block.id();
         self.promise(node, id, "acknowledged");
@@ -114,10 +111,7 @@ impl World<'_> {
                 self.end(node);
                 self.devices[node as usize].standing = Standing::Gone;
             }
-            Asked::Intend { lease, by_majority } => self.machine_made(node, id, lease, by_majority),
-            Asked::Retire { intent } => self.machine_retired(&intent),
-            Asked::Remove | Asked::Withdraw | Asked::Release | Asked::Admit { .. } | Asked::Ending { .. } => {
-            }
+            Asked::Remove | Asked::Withdraw | Asked::Admit { .. } | Asked::Ending { .. } => {}
         }
     }
 

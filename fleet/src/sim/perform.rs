@@ -213,6 +213,7 @@ impl World<'_> {
                 let manifest = manifest.ok_or_else(|| "there is no such manifest".to_owned());
                 self.later(node, 5, Input::Manifest(hash, manifest));
             }
+            Effect::Provision(errand) => self.provision(node, &errand),
             Effect::Prepare { revision, component, .. } => {
                 let pause = self.random.between(20, 800);
                 let input = match component.0[0] % 100 < BROKEN_PERCENT {

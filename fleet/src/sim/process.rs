@@ -9,10 +9,16 @@ use osiris_ledger::{Author, BlockId, Ledger, Member, Mono, Now, Session, Signing
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
 use crate::node::{
-    Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token, lease::LeaseFacts,
+    Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token,
+    lease::{LeaseFacts, Provisioning},
 };
 
-use super::{leases::MACHINES, load, queue::NodeId, workload::Asked};
+use super::{
+    leases::{MACHINES, TARGET},
+    load,
+    queue::NodeId,
+    workload::Asked,
+};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -78,6 +84,13 @@ pub(super) struct Start {
     pub(super) told: BTreeSet<PeerId>,
 }
 
+/// Nobody looks for secrets in a simulation.
+fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes
+}
+
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
         let Start { run, key, session, seed, serves, confirmed, idle_work, pages, ledger, told } = start;
@@ -87,6 +100,8 @@ impl Running {
         let mut node = Node::new(clock, &config, ledger, writer);
         node.allow_machines(MACHINES);
         node.set_terms(load::terms());
+        let with = Provisioning { target: TARGET.to_owned(), shared: true, secret: seed_bytes(seed) };
+        node.provision(Some(with));
         Self {
             run,
             node,

@@ -22,16 +22,6 @@ pub(super) enum Asked {
         uses: u32,
         strangers: u64,
     },
-    /// A machine is to be made, by this slot and round.
-    Intend {
-        lease: (u32, u64),
-        by_majority: bool,
-    },
-    /// A machine is gone.
-    Retire {
-        intent: BlockId,
-    },
-    Release,
     /// A stranger at this node's door.
     Admit {
         stranger: NodeId,
@@ -118,9 +108,6 @@ impl Asked {
             Self::Withdraw => "withdraw",
             Self::Leave => "leave",
             Self::Invite { .. } => "invite",
-            Self::Intend { .. } => "intend",
-            Self::Retire { .. } => "retire",
-            Self::Release => "release",
             Self::Admit { .. } => "admit",
             Self::Ending { .. } => "ending",
         }

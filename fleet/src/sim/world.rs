@@ -436,6 +436,7 @@ impl<'a> World<'a> {
     /// Hands an input to a node's core, and performs what follows.
     pub(super) fn input(&mut self, node: NodeId, input: Input) {
         let (now, wall) = (self.now, self.wall(node));
+        self.provisioned(node, &input);
         let Some(running) = self.devices[node as usize].running.as_mut() else { return };
         let done = running.handle(now, wall, input);
         self.perform(node, done);

@@ -71,6 +71,7 @@ async fn every_route_reaches_its_method() {
             r#"{"device":"ab","labels":["gpu"],"timeout_ms":5}"#,
             "label ab [\"gpu\"]",
         ),
+        ("POST", "/v1/leases/want", r#"{"gone":"ab","vouched":true}"#, "want lease \"ab\" true"),
         ("GET", "/v1/recovery", "", "recovery"),
         (
             "POST",
@@ -185,5 +186,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 56);
+    assert_eq!(walked, 57);
 }

@@ -224,6 +224,9 @@ impl Manage for Desk {
     fn leases(&self) -> Answer<'_, Leases> {
         self.answer("leases", Leases::default())
     }
+    fn want_lease(&self, want: LeaseWant) -> Answer<'_, Leases> {
+        self.answer(format!("want lease {:?} {}", want.gone, want.vouched), Leases::default())
+    }
     fn limit_leases(&self, limit: LeaseLimit) -> Answer<'_, Written> {
         self.answer(format!("limit leases {} {}", limit.machines, limit.minority), Written::default())
     }

@@ -86,6 +86,7 @@ impl Folder {
             gossip,
             machines: 0,
             retain,
+            provision: None,
         };
         let (ready, is_ready) = oneshot::channel();
         let running = tokio::spawn(run(options, move |addresses| {

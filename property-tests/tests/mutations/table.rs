@@ -124,8 +124,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "no role given that is not held",
         file: "crdt-ledger/src/ledger.rs",
-        find: "if covers { Ok(()) }",
-        replace: "if covers || true { Ok(()) }",
+        find: "if block.payload().may_be_offered_by(roles) {",
+        replace: "if block.payload().may_be_offered_by(roles) || true {",
         test: ledger("attacks", "nobody_grants_what_they_do_not_hold"),
     },
     Mutation {

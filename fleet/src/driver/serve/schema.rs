@@ -435,6 +435,7 @@ const TYPES: &[Type] = &[
             f("voters_connected", Number),
             f("settle_ms", Number),
             f("expiry_ms", Number),
+            f("target", Text),
             f("says", Text),
             f("slots", Many("SlotRow")),
         ],
@@ -464,8 +465,11 @@ const TYPES: &[Type] = &[
             f("functions", Texts),
             f("counts", Flag),
             f("surplus", Flag),
+            f("device", Text),
+            f("doing", Text),
         ],
     ),
+    ("LeaseWant", true, &[Field("gone", Text, Optional), Field("vouched", Flag, Optional)]),
     (
         "LeaseLimit",
         true,
@@ -716,6 +720,7 @@ mod tests {
         check("SlotRow", api::SlotRow::default());
         check("MachineRow", api::MachineRow::default());
         check("LeaseLimit", api::LeaseLimit::default());
+        check("LeaseWant", api::LeaseWant::default());
         check("Voters", api::Voters::default());
         check("VoterRow", api::VoterRow::default());
         check("NameVoters", api::NameVoters::default());
@@ -728,6 +733,6 @@ mod tests {
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 58, "a type has no check here");
+        assert_eq!(TYPES.len(), 59, "a type has no check here");
     }
 }

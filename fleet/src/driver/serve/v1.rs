@@ -76,6 +76,7 @@ pub(super) async fn answer(
         Op::GrantRoles => json(&manage.grant_roles(parse("RoleChange", &body)?).await?),
         Op::RevokeRoles => json(&manage.revoke_roles(parse("RoleChange", &body)?).await?),
         Op::Leases => json(&manage.leases().await?),
+        Op::LeaseWant => json(&manage.want_lease(parse("LeaseWant", &body)?).await?),
         Op::LeaseLimit => json(&manage.limit_leases(parse("LeaseLimit", &body)?).await?),
         Op::Voters => json(&manage.voters().await?),
         Op::NameVoters => json(&manage.name_voters(parse("NameVoters", &body)?).await?),

@@ -1,4 +1,4 @@
-//! What a lease is for: the intent that goes before a machine, and the word that it is gone.
+//! Whether a lease may be spent now, and what is known of leases.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,7 +6,7 @@ use osiris_ledger::{BlockId, Now, Payload, op};
 
 use super::{
     super::{Node, Refusal, Reply, Token},
-    LeaseCounts, Own, no_lease,
+    LeaseCounts, MachineCounts, Own,
     rule::{self, Phase},
 };
 use crate::api::codes;
@@ -32,6 +32,12 @@ pub struct LeaseFacts {
     pub says: Option<String>,
     /// What happened to claims of this process.
     pub counts: LeaseCounts,
+    /// Name of the target that this node makes machines with.
+    pub target: Option<String>,
+    /// What this process does about machines, by intent, in a word.
+    pub machines: BTreeMap<BlockId, &'static str>,
+    /// What happened to machines of this process.
+    pub machine_counts: MachineCounts,
 }
 
 /// An own claim.
@@ -76,11 +82,14 @@ impl Node {
             voters: self.voters_connected(),
             says: self.leases.says.clone(),
             counts: self.leases.counts,
+            target: self.leases.machines.target().map(str::to_owned),
+            machines: self.leases.machines.states(),
+            machine_counts: self.leases.machines.counts(),
         }
     }
 
     /// Whether a machine may be made by this lease now.
-    fn may_spend(&self, slot: u32, own: &Own) -> Result<(), String> {
+    pub(super) fn may_spend(&self, slot: u32, own: &Own) -> Result<(), String> {
         if own.mine.phase != Phase::Held {
             return Err("the claim has not won yet".to_owned());
         }
@@ -132,28 +141,7 @@ impl Node {
         self.view.spawning().machines
     }
 
-    /// Says that a machine is about to be made, by a lease that is held. Nothing may be made before this is
-    /// answered.
-    pub(in super::super) fn intend(
-        &mut self,
-        now: Now,
-        token: Token,
-        (slot, round): (u32, u64),
-        (target, functions): (String, Vec<String>),
-        timeout_ms: u64,
-    ) -> Result<Option<Reply>, Refusal> {
-        let own = self.leases.own.get(&slot).filter(|own| own.mine.round == round);
-        let Some(own) = own else { return Err(no_lease(slot)) };
-        if let Err(why) = self.may_spend(slot, own) {
-            let message = format!("No machine may be made by the lease of slot {slot}: {why}.");
-            return Err(Refusal::new(codes::CONFLICT, message, "`osiris lease ls` shows the slots."));
-        }
-        let Some(activation) = own.activation else { return Err(no_lease(slot)) };
-        let intent = op::Intent { activation, target, functions };
-        self.write(now, token, Payload::Intent(intent), timeout_ms, false)
-    }
-
-    /// Says that the machine of an intent is gone.
+    /// Says that the machine of an intent is gone, by the word of whoever asks.
     pub(in super::super) fn retire(
         &mut self,
         now: Now,

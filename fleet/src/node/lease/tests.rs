@@ -1,4 +1,6 @@
-//! Two spawners and a slot.
+//! Two spawners and a slot, and what becomes of a lease.
+
+use std::collections::BTreeSet;
 
 use osiris_ledger::{
     Ledger, Mono, Now, Payload, Role, Roles, Session, WallMs, Writer, join_proof,
@@ -96,10 +98,31 @@ fn holds(node: &Node, ms: u64, slot: u32) -> bool {
     facts(node, ms).own.get(&slot).is_some_and(|own| own.phase == Phase::Held)
 }
 
-fn intend(node: &mut Node, ms: u64, lease: (u32, u64)) -> Result<Reply, Refusal> {
-    let machine = ("process".to_owned(), vec!["f".to_owned()]);
-    let request = Request::Intend { lease, machine, timeout_ms: 0 };
-    give(node, ms, Input::Request(1, request)).pop().expect("an answer")
+fn provisioning(shared: bool) -> Option<Provisioning> {
+    Some(Provisioning { target: "process".to_owned(), shared, secret: [7; 32] })
+}
+
+/// What a node asks its driver to do about machines.
+fn errands(node: &mut Node, ms: u64, input: Input) -> Vec<Errand> {
+    node.handle(at(ms), input);
+    let effects = std::iter::from_fn(|| node.poll_effect());
+    effects
+        .filter_map(|effect| if let Effect::Provision(errand) = effect { Some(errand) } else { None })
+        .collect()
+}
+
+/// Lets a node spend its lease for a machine, at this moment alone; the intent, or why there is none.
+fn intend(node: &mut Node, ms: u64, lease: (u32, u64)) -> Result<BlockId, String> {
+    node.provision(provisioning(false));
+    let made = errands(node, ms, Input::Start).into_iter().find(|errand| {
+        matches!(errand.job, Job::Make(_)) && (errand.machine.slot, errand.machine.round) == lease
+    });
+    node.provision(None);
+    let own = || facts(node, ms).own.remove(&lease.0).filter(|own| own.round == lease.1);
+    match made {
+        Some(errand) => Ok(errand.machine.intent),
+        None => Err(own().map_or("holds no lease".to_owned(), |own| own.spend.expect_err("it may spend"))),
+    }
 }
 
 /// Which of both has the lower draw in a round of slot 0.
@@ -126,7 +149,7 @@ fn of_two_that_want_a_machine_at_once_one_makes_it() {
     assert!(facts(&nodes[1 - won], 14_500).says.is_some_and(|says| says.contains("another claim")));
     assert_eq!(nodes[0].view().hash(), nodes[1].view().hash());
     // It says so first, and not twice.
-    assert!(matches!(intend(&mut nodes[won], 14_600, (0, 1)), Ok(Reply::Written { .. })));
+    assert!(intend(&mut nodes[won], 14_600, (0, 1)).is_ok());
     assert!(intend(&mut nodes[won], 14_700, (0, 1)).is_err(), "a slot has one machine");
     assert!(intend(&mut nodes[1 - won], 14_800, (0, 1)).is_err(), "who lost makes none");
     pass(&mut nodes, 14_850, 15_100);
@@ -164,9 +187,7 @@ fn the_slot_of_a_holder_that_is_gone_is_taken_over_and_its_machine_retired_first
     let mut nodes = pair(&ledger);
     play(at(1_000), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
     pass(&mut nodes, 1_250, 14_000);
-    let Ok(Reply::Written { block: made, .. }) = intend(&mut nodes[1], 14_000, (0, 1)) else {
-        panic!("made")
-    };
+    let made = intend(&mut nodes[1], 14_000, (0, 1)).expect("made");
     pass(&mut nodes, 14_250, 16_000);
     // The second dies. The first waits until its last renewal is old enough.
     give(&mut nodes[0], 17_000, Input::PeerDown(peer(2)));
@@ -182,23 +203,24 @@ fn the_slot_of_a_holder_that_is_gone_is_taken_over_and_its_machine_retired_first
     alone(&mut nodes[0], free + 1, free + 13_001);
     assert!(holds(&nodes[0], free + 13_001, 0));
     assert_eq!(facts(&nodes[0], free + 13_001).counts.taken_over, 1);
-    let refusal = intend(&mut nodes[0], free + 13_002, (0, 2)).expect_err("the old machine may be there");
-    assert!(refusal.message.contains("retired first"), "{refusal}");
-    let retire = Request::Retire { intent: made.id(), timeout_ms: 0 };
+    let spend = |node: &Node, ms| facts(node, ms).own[&0].spend.clone();
+    let refusal = spend(&nodes[0], free + 13_002).expect_err("the old machine may be there");
+    assert!(refusal.contains("retired first"), "{refusal}");
+    let retire = Request::Retire { intent: made, timeout_ms: 0 };
     assert!(matches!(give(&mut nodes[0], free + 13_100, Input::Request(2, retire)).as_slice(), [Ok(_)]));
-    let again = Request::Retire { intent: made.id(), timeout_ms: 0 };
+    let again = Request::Retire { intent: made, timeout_ms: 0 };
     assert!(matches!(give(&mut nodes[0], free + 13_100, Input::Request(3, again)).as_slice(), [Err(_)]));
-    assert!(intend(&mut nodes[0], free + 13_200, (0, 2)).is_ok());
+    assert!(spend(&nodes[0], free + 13_200).is_ok());
     // The second had only been cut off: long before, it knew that its lease had lapsed.
     give(&mut nodes[1], 17_000, Input::PeerDown(peer(1)));
     give(&mut nodes[1], free + 14_000, Input::Tick);
     assert!(facts(&nodes[1], free + 14_000).own.is_empty());
-    // After the heal both say the same, and the machine that stays is the later one.
+    // After the heal both say the same.
     connect(&mut nodes, at(free + 15_000));
     pass(&mut nodes, free + 15_250, free + 17_000);
     assert_eq!(nodes[0].view().hash(), nodes[1].view().hash());
     let slot = nodes[1].view().slots().get(&0).cloned().expect("claimed");
-    assert_eq!((slot.round, slot.machines.len()), (2, 1));
+    assert_eq!((slot.round, slot.machines.len()), (2, 0));
 }
 
 #[test]
@@ -220,7 +242,7 @@ fn who_stood_still_was_suspended_or_started_anew_has_lost_its_lease() {
     pass(&mut nodes, 1_250, 14_000);
     assert!(holds(&nodes[0], 14_000, 0));
     let refusal = intend(&mut nodes[0], 40_000, (0, 1)).expect_err("it does nothing before it has looked");
-    assert!(refusal.message.contains("holds no lease"), "{refusal}");
+    assert!(refusal.contains("holds no lease"), "{refusal}");
     // A suspended one, by whose monotonic clock no time has passed.
     let mut nodes = claimed(1_000);
     pass(&mut nodes, 1_250, 14_000);
@@ -262,7 +284,7 @@ fn without_a_majority_of_the_voters_nothing_is_claimed_and_nothing_spent() {
     alone(&mut nodes[1], 5_250, 14_000);
     assert!(holds(&nodes[1], 14_000, 0));
     let refusal = intend(&mut nodes[1], 14_100, (0, 1)).expect_err("no voter is connected");
-    assert!(refusal.message.contains("only 0 of 1 voters"), "{refusal}");
+    assert!(refusal.contains("only 0 of 1 voters"), "{refusal}");
     // Connected again, it may: the voter holds the claim.
     give(&mut nodes[0], 14_200, Input::PeerDown(peer(2)));
     connect(&mut nodes, at(14_250));
@@ -371,4 +393,158 @@ fn voters_that_are_named_are_those_that_count() {
         _ => None,
     });
     assert_eq!(answer, Some((2, 3)));
+}
+
+/// A spawner that makes machines, alone; it wants one at 1 s.
+fn maker(shared: bool) -> Node {
+    let mut node = spawner(at(0), &ledger(1, true), 1, 2);
+    node.provision(provisioning(shared));
+    give(&mut node, 0, Input::Start);
+    give(&mut node, 1_000, Input::Want(Want::Machine));
+    node
+}
+
+/// Calls a node as often as it asks for until it has an errand.
+fn errand(node: &mut Node, from: u64) -> (u64, Errand) {
+    for ms in (from..from + 120_000).step_by(250) {
+        if let Some(errand) = errands(node, ms, Input::Tick).pop() {
+            return (ms, errand);
+        }
+    }
+    panic!("nothing to do: {:?}", facts(node, from));
+}
+
+fn machines(node: &Node) -> Vec<osiris_ledger::lease::Machine> {
+    node.view().slots().values().flat_map(|slot| slot.machines.clone()).collect()
+}
+
+/// A device joins with the secret of an errand.
+fn admit(node: &mut Node, ms: u64, errand: &Errand, device: u8) -> Result<Reply, Refusal> {
+    let Job::Make(secret) = &errand.job else { panic!("not a machine to be made") };
+    let (device, invitation) = (author(device), errand.machine.intent);
+    let proof = join_proof(secret, &node.ledger().fleet(), &invitation, &device);
+    let admit = Request::Admit { device, invitation, proof, label: "machine".to_owned() };
+    give(node, ms, Input::Request(9, admit)).pop().expect("an answer")
+}
+
+#[test]
+fn a_lease_becomes_an_intent_the_intent_a_machine_and_the_lease_ends() {
+    let mut node = maker(false);
+    let (ms, errand) = errand(&mut node, 1_250);
+    assert_eq!(
+        (errand.machine.slot, errand.machine.round, errand.machine.target.as_str()),
+        (0, 1, "process")
+    );
+    let id = errand.machine.id();
+    assert_eq!(id, format!("m0-1-{}", &errand.machine.intent.to_string()[..16]));
+    assert!(holds(&node, ms, 0), "until the machine is there");
+    assert!(admit(&mut node, ms + 1, &errand, 40).is_ok());
+    assert_eq!(machines(&node)[0].device, Some(author(40)));
+    assert!(!node.view().members()[&author(40)].roles.has(Role::Spawner));
+    let refusal = admit(&mut node, ms + 2, &errand, 41).expect_err("a second device");
+    assert!(refusal.message.contains("used up"), "{refusal}");
+    give(&mut node, ms + 3, Input::Provisioned(errand.machine.intent, Ok(())));
+    assert!(facts(&node, ms + 3).own.is_empty(), "the machine closes the lease");
+    assert_eq!(facts(&node, ms + 3).machine_counts.made, 1);
+    // While it is there nothing is done. Somebody wants it gone: it is taken away, then the ledger is told.
+    let seen = || Input::Machines([id.clone()].into());
+    assert!(errands(&mut node, ms + 4, seen()).is_empty());
+    let gone = errands(&mut node, ms + 5, Input::Want(Want::Gone(errand.machine.intent)));
+    assert!(matches!(gone.as_slice(), [Errand { job: Job::Remove, machine }] if *machine == errand.machine));
+    assert_eq!(machines(&node).len(), 1, "not before it is gone");
+    give(&mut node, ms + 6, Input::Removed(errand.machine.intent, Ok(())));
+    assert!(machines(&node).is_empty());
+    // What is there all the same is taken away once more; what no intent speaks of is left alone.
+    assert!(
+        errands(&mut node, ms + 7, Input::Machines(["m0-1-0123456789abcdef".to_owned()].into())).is_empty()
+    );
+    let again = errands(&mut node, ms + 8, seen());
+    assert!(matches!(again.as_slice(), [Errand { job: Job::Remove, .. }]), "{again:?}");
+}
+
+#[test]
+fn a_machine_that_was_not_made_is_undone_and_the_next_try_waits() {
+    let mut node = maker(false);
+    let (ms, errand) = errand(&mut node, 1_250);
+    let intent = errand.machine.intent;
+    let undo = errands(&mut node, ms + 1, Input::Provisioned(intent, Err("no room".to_owned())));
+    assert!(matches!(undo.as_slice(), [Errand { job: Job::Remove, .. }]), "{undo:?}");
+    let again = give_up(&mut node, ms + 2, intent);
+    assert!(again >= ms + 15_000, "a failed removal is tried again later: {again}");
+    give(&mut node, again + 1, Input::Removed(intent, Ok(())));
+    assert!(machines(&node).is_empty() && facts(&node, again + 1).own.is_empty());
+    let refused = admit(&mut node, again + 2, &errand, 40).expect_err("its invitation ended with it");
+    assert!(refused.join.is_some());
+    let at = ms + 5_000;
+    let mut node = maker(false);
+    let (_, errand) = self::errand(&mut node, 1_250);
+    errands(&mut node, ms + 1, Input::Provisioned(errand.machine.intent, Err("no room".to_owned())));
+    give(&mut node, ms + 2, Input::Removed(errand.machine.intent, Ok(())));
+    give(&mut node, at, Input::Want(Want::Machine));
+    assert!(facts(&node, at).says.is_some_and(|says| says.contains("next try is in")));
+}
+
+/// The removal fails; when it is asked for again.
+fn give_up(node: &mut Node, ms: u64, intent: BlockId) -> u64 {
+    give(node, ms, Input::Removed(intent, Err("the disk is gone".to_owned())));
+    let (again, errand) = errand(node, ms + 1);
+    assert!(matches!(errand.job, Job::Remove) && errand.machine.intent == intent);
+    again
+}
+
+#[test]
+fn what_a_maker_left_that_died_between_intent_and_machine_is_taken_away() {
+    // By its next process, at once.
+    let mut node = maker(false);
+    let (ms, lost) = errand(&mut node, 1_250);
+    let mut next = spawner(at(ms), &copy(node.ledger()), 1, 9);
+    next.provision(provisioning(false));
+    let undo = errands(&mut next, ms, Input::Start);
+    assert!(matches!(undo.as_slice(), [Errand { job: Job::Remove, machine }] if *machine == lost.machine));
+    give(&mut next, ms + 1, Input::Removed(lost.machine.intent, Ok(())));
+    assert!(machines(&next).is_empty());
+    assert_eq!(facts(&next, ms + 1).machine_counts.reconciled, 1);
+    // Where it was admitted it stays, and a look that does not find it is not enough: a second is.
+    assert!(admit(&mut node, ms + 2, &lost, 40).is_ok());
+    let mut next = spawner(at(ms), &copy(node.ledger()), 1, 9);
+    next.provision(provisioning(false));
+    assert!(errands(&mut next, ms, Input::Start).is_empty());
+    let none = || Input::Machines(BTreeSet::new());
+    assert!(errands(&mut next, ms + 1, none()).is_empty());
+    assert!(matches!(errands(&mut next, ms + 2, none()).as_slice(), [Errand { job: Job::Remove, .. }]));
+}
+
+#[test]
+fn another_member_takes_away_what_a_dead_maker_left_once_it_holds_the_slot() {
+    let mut node = maker(true);
+    let (_, lost) = errand(&mut node, 1_250);
+    let mut other = spawner(at(0), &copy(node.ledger()), 2, 9);
+    other.provision(provisioning(true));
+    assert!(errands(&mut other, 0, Input::Start).is_empty(), "its maker may be at work");
+    let (at, undo) = errand(&mut other, 250);
+    assert!(at >= 41_000, "expiry and settle: {at}");
+    assert!(matches!(undo.job, Job::Remove) && undo.machine == lost.machine);
+    give(&mut other, at + 1, Input::Removed(lost.machine.intent, Ok(())));
+    assert!(machines(&other).is_empty());
+    alone(&mut other, at + 250, at + 1_000);
+    assert!(facts(&other, at + 1_000).own.is_empty(), "it looked after the slot, and is done");
+    // One that cannot reach it leaves it, and its wish is refused.
+    let mut other = spawner(self::at(0), &copy(node.ledger()), 2, 9);
+    other.provision(provisioning(false));
+    alone(&mut other, 0, 100_000);
+    give(&mut other, 100_250, Input::Want(Want::Gone(lost.machine.intent)));
+    assert!(facts(&other, 100_250).says.is_some_and(|says| says.contains("cannot reach")));
+    assert_eq!(machines(&other).len(), 1);
+}
+
+#[test]
+fn who_stops_in_order_gives_up_its_leases() {
+    let mut node = maker(false);
+    alone(&mut node, 1_250, 5_000);
+    assert_eq!(facts(&node, 5_000).own.len(), 1);
+    give(&mut node, 5_250, Input::Stopping);
+    assert!(facts(&node, 5_250).own.is_empty());
+    assert!(node.view().slots()[&0].claims[0].released, "others need not wait until it expires");
+    give(&mut node, 5_500, Input::Want(Want::Machine));
+    assert!(facts(&node, 5_500).own.is_empty());
 }

@@ -1,13 +1,15 @@
 //! A wish for a machine, and the claim that it becomes.
 
-use osiris_ledger::{Now, Payload, Role, lease::draw, op};
+use osiris_ledger::{BlockId, Now, Payload, Role, lease::draw, op};
 
 use super::{
-    super::Node,
+    super::{Node, Refusal},
     Own,
     delay::Measure,
     rule::{self, Mine, Phase},
 };
+
+use crate::api::codes;
 
 /// What is wanted of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum Want {
     Machine,
     /// This slot, to look after the machines that are there.
     Slot(u32),
+    /// The machine of this intent gone.
+    Gone(BlockId),
 }
 
 impl Node {
@@ -27,12 +31,23 @@ impl Node {
         }
     }
 
+    /// The same for somebody who waits for an answer.
+    pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
+        self.claim(now, want)
+            .map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
+    }
+
     fn claim(&mut self, now: Now, want: Want) -> Result<(), String> {
+        if let Want::Gone(intent) = want {
+            return self.dismiss(intent);
+        }
         self.may_claim()?;
         let number = match want {
+            Want::Gone(_) => return Ok(()),
             Want::Slot(number) if number < self.slots_max() => number,
             Want::Slot(number) => return Err(format!("Slot {number} is not among those that are allowed.")),
             Want::Machine => {
+                self.leases.machines.must_wait(now.mono)?;
                 let (there, max) = (self.machines(), self.machines_max());
                 if there >= max {
                     return Err(format!(
@@ -68,7 +83,8 @@ impl Node {
             released: false,
         };
         let measure = Measure::new(now.mono, spawners);
-        let own = Own { claim: block.id(), activation: None, mine, measure, takes_over };
+        let own =
+            Own { claim: block.id(), activation: None, mine, measure, takes_over, wants: want, intent: None };
         self.leases.own.insert(number, own);
         self.leases.counts.claimed += 1;
         self.leases.says = None;

@@ -1,0 +1,146 @@
+//! `osiris provision`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+
+use crate::output::human;
+
+/// What is done about a machine that the fleet makes. Terraform modules run these; what varies goes by the
+/// environment.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvisionCommand {
+    /// Make a machine: join the fleet with the ticket in OSIRIS_TICKET, run its node, wait until it serves
+    #[command(after_help = "\
+Examples:
+  OSIRIS_TICKET=osiris… osiris provision up --spawn m0-1-0123456789abcdef --place /srv/machines
+
+Run again for a machine that runs it does nothing. Where it fails, or is ended by SIGTERM, it undoes what it did.")]
+    Up(UpArgs),
+    /// Take a machine away: it leaves the fleet, ends, and its folder is removed
+    #[command(after_help = "\
+Examples:
+  osiris provision down --spawn m0-1-0123456789abcdef --place /srv/machines
+
+It touches only what carries the label osiris.spawn with this name. Where there is nothing it does nothing.")]
+    Down(DownArgs),
+    /// List the machines of a place by their labels
+    #[command(after_help = "Examples:\n  osiris provision status --place /srv/machines -o json")]
+    Status(PlaceArgs),
+}
+
+/// Where machines are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// What they are made on
+    #[arg(long, env = "OSIRIS_TARGET", value_name = "TARGET", value_enum, default_value = "process")]
+    pub(crate) target: Target,
+    /// For processes: the folder in which each has a folder of its own
+    #[arg(long, env = "OSIRIS_PLACE", value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = parse_place)]
+    pub(crate) place: Option<PathBuf>,
+    /// For containers: the socket of Docker's API
+    #[arg(long, env = "OSIRIS_DOCKER", value_name = "SOCKET", default_value = "/var/run/docker.sock", value_parser = parse_place)]
+    pub(crate) docker: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) at: PlaceArgs,
+    /// Name of the machine, which it carries as its label
+    #[arg(long, env = "OSIRIS_SPAWN_ID", value_name = "ID", value_parser = parse_spawn)]
+    pub(crate) spawn: String,
+    /// What people call the device. Default: the name of the machine
+    #[arg(long, env = "OSIRIS_LABEL", value_parser = super::parse_label)]
+    pub(crate) label: Option<String>,
+    /// Address or port for function calls over HTTP
+    #[arg(long, env = "OSIRIS_HTTP", value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = crate::config::parse_http)]
+    pub(crate) http: std::net::SocketAddr,
+    /// For containers: the image, whose entry is the osiris binary, and which has a folder /data of user 65532
+    #[arg(long, env = "OSIRIS_IMAGE", value_name = "IMAGE", default_value = "osiris:latest", value_parser = parse_image)]
+    pub(crate) image: String,
+    /// For containers: the network
+    #[arg(long, env = "OSIRIS_NETWORK", value_name = "NAME", default_value = "bridge", value_parser = parse_image)]
+    pub(crate) network: String,
+    /// How long it may take
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "2m", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    pub(crate) at: PlaceArgs,
+    /// Name of the machine
+    #[arg(long, env = "OSIRIS_SPAWN_ID", value_name = "ID", value_parser = parse_spawn)]
+    pub(crate) spawn: String,
+    /// How long it has to end, running calls included, before it is killed
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+/// What a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// A process of this machine.
+    Process,
+    /// A container of this machine's Docker.
+    Docker,
+}
+
+fn parse_spawn(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let sound = (2..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && !text.ends_with('-');
+    match sound {
+        true => Ok(text.to_owned()),
+        false => Err("a name has 2 to 63 characters of a-z, 0-9 and -, and starts with a letter".to_owned()),
+    }
+}
+
+fn parse_place(text: &str) -> Result<PathBuf, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+    let path = PathBuf::from(text);
+    let up = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
+    match text.starts_with('/') && text.len() <= 200 && text.bytes().all(sound) && !up {
+        true => Ok(path),
+        false => {
+            Err("a place is an absolute path of at most 200 letters, digits and . _ / -, without .."
+                .to_owned())
+        }
+    }
+}
+
+fn parse_image(text: &str) -> Result<String, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
+    match (1..=255).contains(&text.len()) && text.bytes().all(sound) && !text.starts_with(['-', '/']) {
+        true => Ok(text.to_owned()),
+        false => Err("it has 1 to 255 letters, digits and . _ / : @ -".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_in_paths_labels_and_requests_has_a_narrow_pattern() {
+        for good in ["m0-1-0123456789abcdef", "first", "a1"] {
+            assert!(parse_spawn(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a", "A1", "-a", "a-", "1a", "../x", "a b", "a;b", "$(id)", "a\n", &"a".repeat(64)] {
+            assert!(parse_spawn(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_place("/srv/machines").is_ok());
+        for bad in ["", "srv", "/srv/../etc", "/srv/$(id)", "/a b", "/a\n"] {
+            assert!(parse_place(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_image("registry.example/osiris:0.1").is_ok());
+        for bad in ["", "--privileged", "a b", "a?b"] {
+            assert!(parse_image(bad).is_err(), "{bad:?}");
+        }
+    }
+}

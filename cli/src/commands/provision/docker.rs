@@ -1,0 +1,312 @@
+//! Machines that are containers, by Docker's HTTP API over its Unix socket. Whoever may use that socket is root on its
+//! machine.
+//!
+//! The container joins by itself, with the ticket in a file that is put into it before it starts: the environment and
+//! the arguments of a container can be read by whoever may inspect it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+use super::{LEAVE_WITHIN, LOOK, Row};
+use crate::args::{PlaceArgs, ProvisionUpArgs};
+use crate::exit::{Exit, Failure};
+
+/// The label, which the API takes and gives back.
+const LABEL: &str = "osiris.spawn";
+/// The API of Docker 20.10, which later ones still speak.
+const API: &str = "/v1.41";
+/// Longest wait for one answer, apart from waiting for a container to stop.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Largest answer that is read, bytes.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Folder in the container with the device's data, a volume of the container's own.
+const DATA: &str = "/data";
+/// The binary in the image.
+const PROGRAM: &str = "/osiris";
+/// The user of the image's node.
+const USER: &str = "65532:65532";
+/// Memory that a container may take, bytes, and processes.
+const MEMORY_BYTES: u64 = 1 << 30;
+const PROCESSES: u64 = 256;
+
+struct Docker<'a> {
+    socket: &'a Path,
+}
+
+impl Docker<'_> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: (&str, Bytes),
+    ) -> Result<(StatusCode, Value), Failure> {
+        self.ask_within(method, path, body, ANSWER_WITHIN).await
+    }
+
+    async fn ask_within(
+        &self,
+        method: Method,
+        path: &str,
+        (kind, body): (&str, Bytes),
+        wait: Duration,
+    ) -> Result<(StatusCode, Value), Failure> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::failed(format!("Docker at {} does not answer: {error}.", self.socket.display()))
+                .next("check that it runs, and that this user may use its socket")
+        };
+        let asking = async {
+            let stream = UnixStream::connect(self.socket).await.map_err(|error| wrong(&error))?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| wrong(&error))?;
+            tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(format!("{API}{path}"))
+                .header(header::HOST, "docker")
+                .header(header::CONTENT_TYPE, kind)
+                .body(Full::new(body))
+                .map_err(|error| wrong(&error))?;
+            let answer = sender.send_request(request).await.map_err(|error| wrong(&error))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| wrong(&error))?.to_bytes();
+            Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+        };
+        tokio::time::timeout(wait, asking).await.map_err(|_| wrong(&"it takes too long"))?
+    }
+
+    /// Asks, and takes any status but these for a failure.
+    async fn done(
+        &self,
+        method: Method,
+        path: &str,
+        body: (&str, Bytes),
+        well: &[u16],
+    ) -> Result<(StatusCode, Value), Failure> {
+        let (status, value) = self.ask(method, path, body).await?;
+        if well.contains(&status.as_u16()) {
+            return Ok((status, value));
+        }
+        Err(Failure::failed(format!("Docker refuses: {}.", said(&value).trim_end_matches('.'))))
+    }
+
+    /// Has the device leave the fleet. One that cannot goes all the same.
+    async fn leave(&self, id: &str) {
+        let json = |value: Value| ("application/json", Bytes::from(value.to_string()));
+        let command = json(json!({ "Cmd": [PROGRAM, "leave", "--yes"] }));
+        let (_, made) = match self.ask(Method::POST, &format!("/containers/{id}/exec"), command).await {
+            Ok(made) => made,
+            Err(_) => return,
+        };
+        let Some(exec) = made["Id"].as_str() else { return };
+        let detached = json(json!({ "Detach": true }));
+        if self.ask(Method::POST, &format!("/exec/{exec}/start"), detached).await.is_err() {
+            return;
+        }
+        loop {
+            match self.ask(Method::GET, &format!("/exec/{exec}/json"), nothing()).await {
+                Ok((_, state)) if state["Running"].as_bool() == Some(true) => tokio::time::sleep(LOOK).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// The containers with this label; all labelled ones where no name is given.
+    async fn labelled(&self, spawn: Option<&str>) -> Result<Vec<Row>, Failure> {
+        let label = spawn.map_or_else(|| LABEL.to_owned(), |spawn| format!("{LABEL}={spawn}"));
+        let filters = encoded(&json!({ "label": [label] }).to_string());
+        let path = format!("/containers/json?all=true&filters={filters}");
+        let (_, list) = self.done(Method::GET, &path, nothing(), &[200]).await?;
+        let row = |container: &Value| {
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let running = container["State"].as_str() == Some("running");
+            Some(Row {
+                spawn: text(&container["Labels"][LABEL])?,
+                state: if running { "running" } else { "stopped" },
+                id: text(&container["Id"])?,
+                place: text(&container["Names"][0])?.trim_start_matches('/').to_owned(),
+            })
+        };
+        Ok(list.as_array().into_iter().flatten().filter_map(row).collect())
+    }
+}
+
+fn nothing() -> (&'static str, Bytes) {
+    ("application/json", Bytes::new())
+}
+
+fn said(value: &Value) -> String {
+    value["message"].as_str().unwrap_or("it does not say why").to_owned()
+}
+
+/// RFC 3986, section 2.1.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() {
+            true => encoded.push(char::from(byte)),
+            false => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// A tar archive (POSIX ustar) of one file that only its owner may read.
+fn archive(name: &str, content: &[u8]) -> Bytes {
+    let mut head = vec![0_u8; 512];
+    let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000400\0");
+    // 65532, in octal.
+    put(108, "0177774\0");
+    put(116, "0177774\0");
+    put(124, &format!("{:011o}\0", content.len()));
+    put(136, "00000000000\0");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
+    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    head.extend_from_slice(content);
+    head.resize(head.len().div_ceil(512) * 512 + 1024, 0);
+    head.into()
+}
+
+/// The name of the ticket's file.
+const TICKET_FILE: &str = "ticket";
+
+fn description(args: &ProvisionUpArgs) -> Value {
+    let label = args.label.clone().unwrap_or_else(|| args.spawn.clone());
+    json!({
+        "Image": args.image,
+        "User": USER,
+        "Cmd": ["up", "--join", format!("@{DATA}/{TICKET_FILE}")],
+        "Env": [
+            format!("OSIRIS_SPAWN={}", args.spawn), format!("OSIRIS_DATA={DATA}/node"),
+            format!("OSIRIS_LABEL={label}"), format!("OSIRIS_HTTP={}", args.http),
+        ],
+        // In nanoseconds.
+        "Healthcheck": {
+            "Test": ["CMD", PROGRAM, "status", "--ready"],
+            "Interval": 2_000_000_000_u64, "Timeout": 5_000_000_000_u64, "Retries": 3,
+        },
+        "Labels": { LABEL: args.spawn },
+        "Volumes": { DATA: {} },
+        "HostConfig": {
+            "NetworkMode": args.network,
+            "ReadonlyRootfs": true,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Memory": MEMORY_BYTES,
+            "PidsLimit": PROCESSES,
+            "RestartPolicy": { "Name": "unless-stopped" },
+        },
+    })
+}
+
+pub(super) async fn up(args: &ProvisionUpArgs, ticket: &str) -> Result<(String, bool), Failure> {
+    let docker = Docker { socket: &args.at.docker };
+    let there = docker.labelled(Some(&args.spawn)).await?;
+    let changed = !there.iter().any(|row| row.state == "running");
+    let id = match there.into_iter().next() {
+        Some(row) if !changed => row.id,
+        // One that was made in part, or has ended, is begun again: its ticket may be for another device by now.
+        Some(row) => {
+            remove(&docker, &row.id).await?;
+            create(&docker, args, ticket).await?
+        }
+        None => create(&docker, args, ticket).await?,
+    };
+    loop {
+        let (_, state) =
+            docker.done(Method::GET, &format!("/containers/{id}/json"), nothing(), &[200]).await?;
+        match (state["State"]["Status"].as_str(), state["State"]["Health"]["Status"].as_str()) {
+            (Some("running"), Some("healthy")) => return Ok((id, changed)),
+            (Some("running" | "created" | "restarting"), _) => tokio::time::sleep(LOOK * 5).await,
+            (other, _) => {
+                let other = other.unwrap_or("gone").to_owned();
+                return Err(Failure::failed(format!("The container of {} is {other}.", args.spawn))
+                    .next(format!("`docker logs {}` says more", args.spawn)));
+            }
+        }
+    }
+}
+
+async fn create(docker: &Docker<'_>, args: &ProvisionUpArgs, ticket: &str) -> Result<String, Failure> {
+    let body = ("application/json", Bytes::from(description(args).to_string()));
+    // Two containers cannot have one name: so two commands at once make one.
+    let path = format!("/containers/create?name={}", args.spawn);
+    let (status, made) = docker.ask(Method::POST, &path, body).await?;
+    if status == StatusCode::CONFLICT {
+        return Err(Failure::new(
+            Exit::Denied,
+            format!("There is a container {} that does not carry its label: it is left alone.", args.spawn),
+        )
+        .next("see what it is, and remove it yourself"));
+    }
+    let Some(id) = made["Id"].as_str().filter(|_| status == StatusCode::CREATED).map(str::to_owned) else {
+        return Err(Failure::failed(format!(
+            "The container cannot be made: {}.",
+            said(&made).trim_end_matches('.')
+        )));
+    };
+    let put = ("application/x-tar", archive(TICKET_FILE, ticket.trim().as_bytes()));
+    docker.done(Method::PUT, &format!("/containers/{id}/archive?path={DATA}"), put, &[200]).await?;
+    docker.done(Method::POST, &format!("/containers/{id}/start"), nothing(), &[204, 304]).await?;
+    Ok(id)
+}
+
+pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> Result<bool, Failure> {
+    let docker = Docker { socket: &args.docker };
+    let there = docker.labelled(Some(spawn)).await?;
+    for row in &there {
+        if row.state == "running" && tokio::time::timeout(LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
+        {
+            eprintln!("warning: the machine {spawn} did not leave the fleet in time");
+        }
+        // SIGTERM, and SIGKILL after that time.
+        let path = format!("/containers/{}/stop?t={}", row.id, patience.as_secs());
+        docker.ask_within(Method::POST, &path, nothing(), patience + ANSWER_WITHIN).await?;
+        remove(&docker, &row.id).await?;
+    }
+    Ok(!there.is_empty())
+}
+
+/// With its volume.
+async fn remove(docker: &Docker<'_>, id: &str) -> Result<(), Failure> {
+    let path = format!("/containers/{id}?v=true&force=true");
+    docker.done(Method::DELETE, &path, nothing(), &[204, 404]).await.map(|_| ())
+}
+
+pub(super) async fn rows(args: &PlaceArgs) -> Result<Vec<Row>, Failure> {
+    Docker { socket: &args.docker }.labelled(None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_encoded_whole() {
+        assert_eq!(encoded(r#"{"a":"b c"}"#), "%7B%22a%22%3A%22b%20c%22%7D");
+    }
+
+    #[test]
+    fn the_archive_is_one_that_tar_reads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.tar");
+        std::fs::write(&file, archive("ticket", b"osiris")).expect("written");
+        let listed = std::process::Command::new("tar").arg("-tvf").arg(&file).output().expect("tar");
+        let said = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(listed.status.success() && said.starts_with("-r-------- 65532/65532"), "{said}");
+        assert!(said.trim_end().ends_with("ticket"), "{said}");
+    }
+}

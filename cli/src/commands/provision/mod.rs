@@ -1,0 +1,147 @@
+//! `osiris provision`: what stands behind a Terraform module's provisioners.
+//!
+//! Each of the three may be run twice, and after one that was killed at any moment. What is touched carries the label
+//! `osiris.spawn` with the machine's name, which holds the beginning of the intent's id; and what `up` makes joins by
+//! that intent, or not at all.
+
+mod docker;
+mod process;
+
+use std::time::Duration;
+
+use osiris_protocol::ticket::{JoinTicket, Ticket};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{ProvisionCommand, ProvisionUpArgs, Target};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::table::Cell;
+use crate::output::{Out, human};
+
+/// The variable with the ticket. It is no flag: other users see arguments.
+const TICKET: &str = "OSIRIS_TICKET";
+/// How often a condition is looked at that nothing announces.
+const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait for another command that works on the same machine.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for the fleet to hear that a machine leaves it.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait for a process that was killed.
+const KILL_WITHIN: Duration = Duration::from_secs(10);
+
+/// One machine.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    /// Its name.
+    spawn: String,
+    /// `running`, or `stopped` where its data is there alone.
+    state: &'static str,
+    /// What it is on its target: a process id, or a container's.
+    id: String,
+    /// Where its data is, in the target's own terms.
+    place: String,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    spawn: &'a str,
+    /// Whether anything was done.
+    changed: bool,
+    id: String,
+}
+
+pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    match command {
+        ProvisionCommand::Up(args) => {
+            let ticket = ticket(&args.spawn)?;
+            let work = async {
+                match args.at.target {
+                    Target::Process => process::up(args, &ticket, settings.mesh).await,
+                    Target::Docker => docker::up(args, &ticket).await,
+                }
+            };
+            let (id, changed) = undoing(args, work).await?;
+            let what = if changed { "made" } else { "there already" };
+            out.line(
+                &Done { spawn: &args.spawn, changed, id: id.clone() },
+                &format!("{}: {what} ({id})", args.spawn),
+            )?;
+        }
+        ProvisionCommand::Down(args) => {
+            let changed = match args.at.target {
+                Target::Process => process::down(&args.at, &args.spawn, args.timeout).await?,
+                Target::Docker => docker::down(&args.at, &args.spawn, args.timeout).await?,
+            };
+            let what = if changed { "gone" } else { "nothing is there" };
+            let done = Done { spawn: &args.spawn, changed, id: String::new() };
+            out.line(&done, &format!("{}: {what}", args.spawn))?;
+        }
+        ProvisionCommand::Status(args) => {
+            let rows = match args.target {
+                Target::Process => process::rows(args)?,
+                Target::Docker => docker::rows(args).await?,
+            };
+            out.rows(&rows, &["MACHINE", "STATE", "ID", "PLACE"], "no machine is there", |row| {
+                vec![Cell::new(&row.spawn), Cell::state(row.state), Cell::new(&row.id), Cell::new(&row.place)]
+            })?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Does the work within its time, and undoes it where it fails or this process is asked to end.
+async fn undoing<T>(
+    args: &ProvisionUpArgs,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let unheard = |error: std::io::Error| Failure::failed(format!("Signals cannot be waited for: {error}."));
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let done = tokio::select! {
+        done = work => done,
+        () = tokio::time::sleep(args.timeout) => Err(Failure::timed_out(format!(
+            "The machine {} was not ready within {}.", args.spawn, human::span(args.timeout)
+        ))),
+        _ = terminate.recv() => Err(Failure::failed("Making the machine was ended.")),
+        _ = interrupt.recv() => Err(Failure::failed("Making the machine was ended.")),
+    };
+    let Err(failure) = done else { return done };
+    if failure.exit == Exit::Denied {
+        // It is not ours: nothing of it was touched.
+        return Err(failure);
+    }
+    let undone = match args.at.target {
+        Target::Process => process::down(&args.at, &args.spawn, KILL_WITHIN).await,
+        Target::Docker => docker::down(&args.at, &args.spawn, KILL_WITHIN).await,
+    };
+    Err(match undone {
+        Ok(_) => failure.next("nothing of it is left; try again"),
+        Err(second) => {
+            let message =
+                format!("{} What it left could not be taken away: {}", failure.message, second.message);
+            Failure::new(failure.exit, message).next("run `osiris provision down` for it")
+        }
+    })
+}
+
+/// The ticket, which has to be that of this machine's intent.
+fn ticket(spawn: &str) -> Result<String, Failure> {
+    let next = "a node that makes machines sets it";
+    let text =
+        std::env::var(TICKET).map_err(|_| Failure::usage(format!("{TICKET} holds no ticket.")).next(next))?;
+    let ticket: Ticket =
+        text.parse().map_err(|error| Failure::usage(format!("{TICKET}: {error}.")).next(next))?;
+    match ticket {
+        Ticket::Join(ticket) if is_of(&ticket, spawn) => Ok(text),
+        _ => Err(Failure::usage(format!("{TICKET} is not the ticket of the machine {spawn}."))
+            .next("each machine has a ticket of its own, whose invitation its name begins")),
+    }
+}
+
+/// Whether a name ends with the beginning of the ticket's invitation.
+fn is_of(ticket: &JoinTicket, spawn: &str) -> bool {
+    let digits: String = ticket.invitation.iter().map(|byte| format!("{byte:02x}")).collect();
+    let end = spawn.rsplit('-').next().unwrap_or_default();
+    end.len() == 16 && digits.starts_with(end)
+}

@@ -1,0 +1,309 @@
+//! Machines that are processes of this one. Linux alone: the label is a variable of the process's environment, which
+//! `/proc` shows.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use osiris_fleet::api::Status;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, LOOK, Row};
+use crate::args::{PlaceArgs, ProvisionUpArgs};
+use crate::backend::{NOTHING, driver, must_be_member};
+use crate::client::{Client, Patience};
+use crate::exit::{Exit, Failure};
+
+/// The variable that is the label.
+const LABEL: &str = "OSIRIS_SPAWN";
+const DATA: &str = "OSIRIS_DATA";
+/// Largest environment that is read, bytes. Linux allows a process 2 MiB of arguments and environment by default.
+const ENVIRON_BYTES_MAX: u64 = 4 << 20;
+/// Longest path of a machine's folder: a Unix socket in it must have a path that every system takes.
+const FOLDER_BYTES_MAX: usize = 90;
+
+/// A machine's folder and what stands beside it.
+struct Place {
+    spawn: String,
+    data: PathBuf,
+    lock: PathBuf,
+    log: PathBuf,
+}
+
+impl Place {
+    fn new(args: &PlaceArgs, spawn: &str) -> Result<Self, Failure> {
+        let folder = folder(args)?;
+        let data = folder.join(spawn);
+        if data.as_os_str().len() > FOLDER_BYTES_MAX {
+            return Err(Failure::usage(format!("The place {} has too long a path.", folder.display())).next(
+                format!("give one with which {} has at most {FOLDER_BYTES_MAX} bytes", data.display()),
+            ));
+        }
+        let beside = |ending: &str| folder.join(format!("{spawn}.{ending}"));
+        Ok(Self { spawn: spawn.to_owned(), data, lock: beside("lock"), log: beside("log") })
+    }
+
+    /// One command works on a machine at a time. The lock ends with the process, however it ends.
+    async fn lock(&self) -> Result<File, Failure> {
+        let folder = self.lock.parent().unwrap_or(Path::new("/"));
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| unusable(folder, &error))?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            let mut options = File::options();
+            let file = options.create(true).truncate(false).write(true).mode(0o600).open(&self.lock);
+            let file = file.map_err(|error| unusable(&self.lock, &error))?;
+            // Whoever had it may have removed it: then another file has its name.
+            let is_current = || {
+                let (held, named) = (file.metadata(), fs::metadata(&self.lock));
+                matches!((held, named), (Ok(held), Ok(named)) if held.ino() == named.ino())
+            };
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_current() {
+                return Ok(file);
+            }
+            if Instant::now() >= until {
+                return Err(Failure::timed_out(format!(
+                    "Another command works on the machine {}.",
+                    self.spawn
+                ))
+                .next("wait for it, or end it"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        driver::socket_path(&self.data, None)
+    }
+
+    /// The processes that carry the label. One that runs on another folder is not ours.
+    fn processes(&self) -> Result<Vec<Pid>, Failure> {
+        let labelled = labelled()?.into_iter().filter(|process| process.spawn == self.spawn);
+        let mut own = Vec::new();
+        for process in labelled {
+            if process.data.as_deref() != Some(self.data.as_path()) {
+                return Err(Failure::new(
+                    Exit::Denied,
+                    format!(
+                        "Process {} carries the label of {} and is not its node: it is left alone.",
+                        process.pid.as_raw_nonzero(),
+                        self.spawn
+                    ),
+                )
+                .next("see what it is, and end it yourself"));
+            }
+            own.push(process.pid);
+        }
+        Ok(own)
+    }
+
+    /// Whether its node serves.
+    async fn is_healthy(&self) -> bool {
+        let Ok(Some(client)) = Client::find(&self.socket()).await else { return false };
+        client.get::<Status>("/v1/status").await.is_ok_and(|status| status.state == "serving")
+    }
+
+    /// Waits until the node serves, or has ended.
+    async fn healthy(&self, mut is_there: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+        while !self.is_healthy().await {
+            if !is_there()? {
+                return Err(Failure::failed(format!(
+                    "The node of {} ended at once: {}.",
+                    self.spawn,
+                    self.last_words()
+                )));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let text = osiris_runtime::read_regular(&self.log, 1 << 20).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        last.trim_end_matches('.').to_owned()
+    }
+
+    /// Tells the fleet that the device leaves it, by its node or without one. A machine that cannot say so goes all
+    /// the same, and stays a member until an admin revokes it.
+    async fn leave(&self) {
+        if must_be_member(&self.data).is_err() {
+            return;
+        }
+        let leaving = async {
+            if let Some(client) = Client::find(&self.socket()).await? {
+                let patience = Patience::exactly(LEAVE_WITHIN);
+                return client.post::<serde_json::Value>("/v1/leave", &NOTHING, patience).await.map(|_| ());
+            }
+            let mut offline = driver::Offline::open(&self.data).await?;
+            offline.leave().await?;
+            offline.contact(LEAVE_WITHIN / 2, None).await?;
+            Ok::<_, Failure>(())
+        };
+        if let Ok(Err(failure)) | Err(failure) = tokio::time::timeout(LEAVE_WITHIN, leaving)
+            .await
+            .map_err(|_| Failure::timed_out("It took too long."))
+        {
+            eprintln!("warning: the machine {} did not leave the fleet: {}", self.spawn, failure.message);
+        }
+    }
+
+    fn remove_files(&self) -> Result<(), Failure> {
+        match fs::remove_dir_all(&self.data) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unusable(&self.data, &error));
+            }
+            _ => {}
+        }
+        for file in [&self.log, &self.lock] {
+            let _ = fs::remove_file(file);
+        }
+        Ok(())
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("{} cannot be used: {error}.", path.display()))
+        .next("check its folder and permissions")
+}
+
+fn folder(args: &PlaceArgs) -> Result<PathBuf, Failure> {
+    let place = args.place.clone();
+    place.ok_or_else(|| {
+        Failure::usage("Processes need a place.").next("give --place DIR, or set OSIRIS_PLACE")
+    })
+}
+
+/// A process of this user with a label.
+struct Labelled {
+    pid: Pid,
+    spawn: String,
+    data: Option<PathBuf>,
+}
+
+fn labelled() -> Result<Vec<Labelled>, Failure> {
+    let user = rustix::process::geteuid().as_raw();
+    let entries = fs::read_dir("/proc").map_err(|error| {
+        Failure::failed(format!("/proc cannot be read: {error}.")).next("this target needs Linux")
+    })?;
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        // A process may end, or change its user, while it is looked at.
+        if entry.metadata().is_ok_and(|metadata| metadata.uid() == user) {
+            found.extend(look(pid));
+        }
+    }
+    Ok(found)
+}
+
+fn look(pid: Pid) -> Option<Labelled> {
+    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(ENVIRON_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let value = |name: &str| {
+        let mut variables = text.split('\0');
+        variables.find_map(|variable| variable.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    };
+    Some(Labelled { pid, spawn: value(LABEL)?, data: value(DATA).map(PathBuf::from) })
+}
+
+pub(super) async fn up(
+    args: &ProvisionUpArgs,
+    ticket: &str,
+    mesh: Option<SocketAddr>,
+) -> Result<(String, bool), Failure> {
+    let place = Place::new(&args.at, &args.spawn)?;
+    let _lock = place.lock().await?;
+    if let [first, ..] = place.processes()?.as_slice() {
+        place.healthy(|| Ok(!place.processes()?.is_empty())).await?;
+        return Ok((first.as_raw_nonzero().to_string(), false));
+    }
+    if must_be_member(&place.data).is_err() {
+        let label = args.label.clone().unwrap_or_else(|| args.spawn.clone());
+        let ticket = ticket.trim().to_owned();
+        let options = driver::JoinOptions { ticket, label, user: None, mesh, timeout: args.timeout };
+        driver::join(&place.data, options).await?;
+    }
+    let pid = start(&place, args.http, mesh)?;
+    place.healthy(|| Ok(!place.processes()?.is_empty())).await?;
+    Ok((pid.to_string(), true))
+}
+
+/// Starts its node, with output in a file: whoever runs this waits for all that hold its own output open.
+fn start(place: &Place, http: SocketAddr, mesh: Option<SocketAddr>) -> Result<u32, Failure> {
+    let log = File::options().create(true).append(true).mode(0o600).open(&place.log);
+    let log = log.map_err(|error| unusable(&place.log, &error))?;
+    let errors = log.try_clone().map_err(|error| unusable(&place.log, &error))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("This program cannot be found again: {error}.")))?;
+    let mut command = Command::new(program);
+    command.arg("up").env_clear().env(LABEL, &place.spawn).env(DATA, &place.data);
+    command.env("OSIRIS_HTTP", http.to_string());
+    if let Some(mesh) = mesh {
+        command.env("OSIRIS_MESH", mesh.to_string());
+    }
+    let started =
+        command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0).spawn();
+    let started =
+        started.map_err(|error| Failure::failed(format!("The node cannot be started: {error}.")))?;
+    Ok(started.id())
+}
+
+pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> Result<bool, Failure> {
+    let place = Place::new(args, spawn)?;
+    if place.processes()?.is_empty() && !place.data.exists() && !place.lock.exists() {
+        return Ok(false);
+    }
+    let _lock = place.lock().await?;
+    let there = !place.processes()?.is_empty();
+    let changed = there || place.data.exists();
+    place.leave().await;
+    end(&place, Signal::TERM, patience).await?;
+    end(&place, Signal::KILL, KILL_WITHIN).await?;
+    if !place.processes()?.is_empty() {
+        return Err(Failure::timed_out(format!("The machine {spawn} did not end.")).next("try again"));
+    }
+    place.remove_files()?;
+    Ok(changed)
+}
+
+/// Signals all of it and waits until it is gone, or the time is up.
+async fn end(place: &Place, signal: Signal, patience: Duration) -> Result<(), Failure> {
+    let until = Instant::now() + patience;
+    for pid in place.processes()? {
+        // Between look and signal the number may have become another process's: the handle is looked at again.
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if look(pid).is_some_and(|process| process.spawn == place.spawn) {
+            let _ = pidfd_send_signal(&handle, signal);
+        }
+    }
+    while !place.processes()?.is_empty() && Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// What runs, and what left its data.
+pub(super) fn rows(args: &PlaceArgs) -> Result<Vec<Row>, Failure> {
+    let folder = folder(args)?;
+    let mut rows = Vec::new();
+    for process in labelled()? {
+        let Some(data) = process.data.filter(|data| *data == folder.join(&process.spawn)) else { continue };
+        let id = process.pid.as_raw_nonzero().to_string();
+        rows.push(Row { spawn: process.spawn, state: "running", id, place: data.display().to_string() });
+    }
+    rows.sort_by(|a, b| a.spawn.cmp(&b.spawn));
+    Ok(rows)
+}
