@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 19] = [
+pub const RARE: [&str; 15] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -26,10 +26,6 @@ pub const RARE: [&str; 19] = [
     "lease won",
     "lease lost",
     "lease expired and taken over",
-    "scaled up",
-    "scaled down",
-    "scaled to none",
-    "woken",
 ];
 
 /// Every kind of fault and of hostile deed. A campaign fails if one of them was never inflicted.
