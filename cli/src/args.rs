@@ -1,8 +1,8 @@
 //! The command line.
 
 mod lease;
-mod scale;
 mod provision;
+mod scale;
 mod user;
 
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
-pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
 pub(crate) use provision::{PlaceArgs, ProvisionCommand, Target, UpArgs as ProvisionUpArgs};
+pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;

@@ -12,11 +12,10 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, MemberLabels, NameVoters,
-    NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Scale,
-    ScaleBounds, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified,
-    Voters, Whoami,
-    Written,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, MemberLabels,
+    NameVoters, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged,
+    Scale, ScaleBounds, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow,
+    Verified, Voters, Whoami, Written,
 };
 
 /// A boxed future that can be sent to another thread.
