@@ -198,7 +198,7 @@ impl Options {
 
     /// Whether two voters are named. Where machines are made, the founder has to be enough: they ask the voters.
     pub(super) fn names_voters(&self) -> bool {
-        self.current > 0 && self.wants_every_ms == 0 && self.nodes > 3 && self.seed % 2 == 0
+        self.current > 0 && self.wants_every_ms == 0 && self.nodes > 3 && self.seed.is_multiple_of(2)
     }
 
     /// Whether nodes share a memo of checked entries.
