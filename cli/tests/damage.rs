@@ -338,6 +338,20 @@ fn foreign_files_are_said_to_be_foreign() {
     try_all(&home, cases);
 }
 
+/// A node would take part in nothing, and say that it is ready.
+#[test]
+fn a_node_does_not_start_with_another_devices_key() {
+    let (home, foreign) = (Home::founded(1), Home::founded(0));
+    home.put("device.key", std::fs::read(foreign.file("device.key")).expect("a key"));
+    let (code, _, err) = home.run(&["up"]);
+    assert!(
+        code == 4 && err.contains("No member of the fleet ever had the key") && err.contains("backup"),
+        "{code} {err}"
+    );
+    let (code, out, _) = home.run(&["status"]);
+    assert!(code == 0 && out.contains("No member of the fleet ever had the key"), "{code} {out}");
+}
+
 #[test]
 fn bytes_that_are_missing_or_damaged_are_said_and_that_they_are_lost() {
     let home = Home::founded(2);

@@ -86,6 +86,13 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
                     "add its owner with --public-key \"$(osiris user key show)\", or give another --key",
                 ));
             }
+            // No key is left behind by a command that is refused.
+            let who = backend.whoami().await?;
+            if !who.roles.iter().any(|role| role == Role::Admin.name()) {
+                let message = "This device does not have the role admin, which making a person known needs.";
+                return Err(Failure::new(Exit::Denied, message)
+                    .next(format!("ask an admin, or for the role: osiris role grant {} admin", who.label)));
+            }
             let public = new_key(&args.key, &path, args.wait.timeout)?;
             if args.key.passphrase_file.is_none() {
                 // The time that a person takes to think of a passphrase is not the command's.
@@ -287,9 +294,15 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
 
 fn passphrase_in(path: &Path, within: Duration) -> Result<Zeroizing<String>, Failure> {
     let unread = |error: std::io::Error| Failure::unread("passphrase file", path, &error);
-    let bytes = input::file(path, PASSPHRASE_BYTES_MAX, within).map_err(unread)?;
-    let text = input::text(&bytes).map_err(unread)?;
-    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+    let bytes = input::file(path, PASSPHRASE_BYTES_MAX + 1, within).map_err(unread)?;
+    // The end of a longer file may be in the middle of a character, and is not the passphrase's.
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.len() as u64 > PASSPHRASE_BYTES_MAX {
+        return Err(Failure::usage(format!("A passphrase has at most {PASSPHRASE_BYTES_MAX} bytes."))
+            .next("take several words"));
+    }
+    let line = input::text(line).map_err(unread)?;
+    Ok(Zeroizing::new(line.trim_end_matches('\r').to_owned()))
 }
 
 fn names(roles: &[Role]) -> Vec<String> {

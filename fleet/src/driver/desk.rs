@@ -131,7 +131,14 @@ impl Desk {
             unseen: facts.unseen,
             backlog,
             in_flight,
-            problems: facts.ended.iter().map(Ended::problem).chain(facts.twin).chain(facts.forged).collect(),
+            problems: match &facts.ended {
+                Some(ended) => vec![ended.problem()],
+                None => self.foreign_key().into_iter().collect(),
+            }
+            .into_iter()
+            .chain(facts.twin)
+            .chain(facts.forged)
+            .collect(),
         })
     }
 

@@ -202,6 +202,12 @@ impl Dispatcher {
 }
 
 fn live<'a>(routes: &'a Routes, function: &str) -> Result<&'a Arc<Route>, ApiError> {
+    if routes.has_ended() {
+        return Err(ApiError::denied(
+            "This device is no member of the fleet any more, so it takes no calls.",
+        )
+        .with_next("osiris status"));
+    }
     match routes.find(function) {
         Some(Entry::Live(route)) => Ok(route),
         Some(Entry::Pending | Entry::Asleep(_)) => Err(ApiError::unavailable(format!(

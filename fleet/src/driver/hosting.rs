@@ -39,14 +39,11 @@ impl Hosting {
         routes: Arc<ArcSwap<Routes>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            me,
-            runtime,
-            library,
-            routes,
-            metrics,
-            state: Mutex::new(State { ready: BTreeMap::new(), view }),
-        }
+        let state = Mutex::new(State { ready: BTreeMap::new(), view });
+        let hosting = Self { me, runtime, library, routes, metrics, state };
+        // Before anything is compiled, functions are known and not ready here.
+        hosting.change(|_| {});
+        hosting
     }
 
     /// Compiles a revision and routes calls to it. Returns how many run side by side.

@@ -80,6 +80,8 @@ pub const UNUSED_KEPT: Duration = Duration::from_secs(600);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for a process that is about to let go of the data folder.
 pub const FOLDER_PATIENCE: Duration = Duration::from_millis(300);
+/// Longest wait of a node that starts for commands that are using its folder.
+pub const START_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a device that is given a ticket of its own fleet looks whether it is a member still.
 pub const MEMBER_LOOK: Duration = Duration::from_secs(2);
 /// Time between two looks at what is to be kept of members' addresses, and removed from the library.
@@ -95,6 +97,8 @@ pub const APPLY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub const LABEL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time between two looks at which machines are there.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest wait for the output of a program that has ended.
+pub const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// Longest wait after SIGTERM for what makes machines to undo itself, before SIGKILL.
 pub const PROVISION_GRACE: Duration = Duration::from_secs(20);
 /// Bytes of output that are kept of such a program, its last ones; while it writes, twice as many.

@@ -362,16 +362,26 @@ impl Desk {
         if let Some(ended) = ended {
             return Some(ended.problem());
         }
-        match self.view().members().get(&self.me) {
-            Some(_) => None,
-            // Its admission may be among what the journal lacks, of which is spoken apart.
-            None if self.sweep.is_held_back() => None,
-            None => Some(format!(
-                "No member of the fleet ever had the key in device.key ({}): the file is another device's. Restore the right one from a backup, or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`.",
-                self.me.short()
-            )),
-        }
+        self.foreign_key()
     }
+
+    /// That no member ever had this device's key, where that is so.
+    pub(crate) fn foreign_key(&self) -> Option<String> {
+        // Its admission may be among what the journal lacks, of which is spoken apart.
+        let known = self.sweep.is_held_back() || self.view().members().contains_key(&self.me);
+        (!known).then(|| format!("{} {FOREIGN_KEY_NEXT}", foreign_key(&self.me)))
+    }
+}
+
+/// What to do where [`foreign_key`] is said.
+pub(crate) const FOREIGN_KEY_NEXT: &str = "Restore the right one from a backup, or join again with a new ticket and a new folder: `osiris join TICKET --data DIR`.";
+
+/// Said of a key that no member of the fleet ever had.
+pub(crate) fn foreign_key(me: &osiris_ledger::Author) -> String {
+    format!(
+        "No member of the fleet ever had the key in device.key ({}): the file is another device's.",
+        me.short()
+    )
 }
 
 /// Bytes that this process caused to be written to storage (Linux: `write_bytes` of proc(5)).

@@ -75,6 +75,8 @@ type ByName = std::collections::HashMap<String, Entry>;
 /// Every function that can be called, at one moment.
 #[derive(Debug, Default)]
 pub struct Routes {
+    /// Whether this device's membership has ended: then it takes no calls.
+    ended: bool,
     by_name: ByName,
     /// Live routes in the order of their names.
     live: Vec<Arc<Route>>,
@@ -93,7 +95,7 @@ impl Routes {
         me: &Author,
         metrics: &Metrics,
     ) -> Self {
-        let mut routes = Self::default();
+        let mut routes = Self { ended: view.was_member(me), ..Self::default() };
         let standing = view.functions().iter().filter(|(_, function)| !function.removed);
         for (name, function) in standing.clone() {
             let figures = metrics.function(name);
@@ -117,6 +119,12 @@ impl Routes {
         }
         metrics.retain(standing.map(|(name, _)| name.as_str()));
         routes
+    }
+
+    /// Whether this device's membership has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// What a name stands for; `None` for a function that is unknown or removed.

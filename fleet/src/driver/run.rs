@@ -24,9 +24,9 @@ use super::{
     folder::{Folder, random},
     hosting::Hosting,
     inspect::blocks::Waiting,
-    limits::{DRAIN_TIMEOUT, UPKEEP_INTERVAL},
+    limits::{DRAIN_TIMEOUT, START_PATIENCE, UPKEEP_INTERVAL},
     load,
-    manage::Management,
+    manage::{FOREIGN_KEY_NEXT, Management, foreign_key},
     metrics::Metrics,
     open::{Clock, Opened},
     provision::{ProvisionOptions, Provisioner},
@@ -253,8 +253,26 @@ pub async fn run(options: RunOptions, ready: impl FnOnce(&Addresses)) -> Result<
     let token = token.map_err(|error| DriverError::new(error.code(), error.to_string(), &error.next()))?;
     validate_listen(options.http, token.as_ref())
         .map_err(|error| listen_error(codes::BAD_REQUEST, &error))?;
-    let opened = Opened::open_founded(&options.data)?;
+    let until = Instant::now() + START_PATIENCE;
+    let mut opened = loop {
+        match Opened::open_founded(&options.data) {
+            // A command lets go of the folder in a moment. A node that listens does not.
+            Err(error) if error.is_in_use() && Instant::now() < until && !listens(&options.socket).await => {
+                tokio::time::sleep(LOOK).await;
+            }
+            opened => break opened?,
+        }
+    };
+    let (view, me) = (opened.ledger.publish(), opened.writer.author());
+    // Its admission may be among what the journal lacks.
+    if !opened.lacks && !view.members().contains_key(&me) {
+        return Err(DriverError::new(codes::DENIED, foreign_key(&me), FOREIGN_KEY_NEXT));
+    }
     run_opened(options, token, opened, ready).await
+}
+
+async fn listens(socket: &std::path::Path) -> bool {
+    tokio::net::UnixStream::connect(socket).await.is_ok()
 }
 
 fn listen_error(code: (&'static str, u16), error: &serve::ListenError) -> DriverError {

@@ -47,6 +47,11 @@ impl Checker {
         fresh
     }
 
+    /// Whether an honest device's block was ever durable where it was made.
+    pub(super) fn was_durable(&self, id: &BlockId) -> bool {
+        self.log.get(id).copied().unwrap_or(false)
+    }
+
     /// A hostile member made bytes that are no valid block.
     pub(super) fn forged(&mut self, entry: &[u8], how: &'static str) {
         self.forbidden.insert(Block::id_of(entry), how);

@@ -152,6 +152,11 @@ impl Options {
         // And none is won where everybody dies all the time.
         let rarer = if wants_every_ms > 0 { 5 } else { 1 };
         let minority = random.chance(400);
+        // Drawn apart from the others, which would change with it. A function goes to none and comes back within two
+        // or three minutes.
+        let mut calls = Random::new(seed, 8);
+        let load = if small && calls.chance(250) { calls.between(6, 16) } else { 0 };
+        let safety_ms = if load > 0 { safety_ms + 120_000 } else { safety_ms };
         Self {
             hostile,
             safety_ms: if small { safety_ms } else { 20_000 },
@@ -177,6 +182,7 @@ impl Options {
             wants_every_ms,
             minority,
             // Drawn apart from the others, which would change with it.
+            load: u32::try_from(load).unwrap_or(0),
             current: Random::new(seed, 7).pick(&[0, 0, 500, 500, 1_000]).unwrap_or(0),
             ..Self::healthy(seed, nodes)
         }

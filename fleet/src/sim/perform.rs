@@ -278,7 +278,11 @@ impl World<'_> {
                 let blocks = entries.iter().map(|entry| Block::id_of(entry));
                 let own = |id: &BlockId| {
                     let running = self.devices[node as usize].running.as_ref()?;
-                    running.node.ledger().get(id).filter(|block| block.author() == author).map(|_| *id)
+                    // What was durable here once, was lost by the disk, and came back from others while the journal
+                    // takes no more is theirs: nobody is told that it is durable here.
+                    let returned = running.outbox.has_failed() && self.check.was_durable(id);
+                    let is_own = |block: &&Arc<Block>| block.author() == author && !returned;
+                    running.node.ledger().get(id).filter(is_own).map(|_| *id)
                 };
                 for id in blocks.filter_map(|id| own(&id)).collect::<Vec<_>>() {
                     self.promise(node, id, "let out");

@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 21] = [
+pub const RARE: [&str; 25] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -29,6 +29,10 @@ pub const RARE: [&str; 21] = [
     "page sealed",
     "blocks dropped",
     "joined from pages",
+    "scaled up",
+    "scaled down",
+    "scaled to none",
+    "woken",
     "machine not made",
     "machine retired",
     "spawn reconciled",

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::limits::{OUTPUT_BYTES_MAX, PROVISION_GRACE};
+use crate::driver::limits::{OUTPUT_BYTES_MAX, OUTPUT_GRACE, PROVISION_GRACE};
 
 /// What is run, and with what.
 #[derive(Clone, Debug)]
@@ -66,11 +66,16 @@ impl Run<'_> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended = {
             let work = async {
-                let read = async { tokio::join!(drain(stdout, &mut out), drain(stderr, &mut err)) };
-                // Whoever inherited its output may hold it open for longer than it lives.
+                let mut read =
+                    std::pin::pin!(async { tokio::join!(drain(stdout, &mut out), drain(stderr, &mut err)) });
                 tokio::select! {
-                    status = child.wait() => status,
-                    _ = read => child.wait().await,
+                    status = child.wait() => {
+                        // What it wrote is read, but whoever inherited its output may hold it open for longer
+                        // than it lives.
+                        let _ = tokio::time::timeout(OUTPUT_GRACE, read).await;
+                        status
+                    }
+                    _ = &mut read => child.wait().await,
                 }
             };
             tokio::select! {

@@ -116,6 +116,10 @@ fn node(shared: &Shared, op: Op) -> Result<Response<Bytes>, ApiError> {
         Op::Health => Ok(body::text(StatusCode::OK, TEXT, "ok\n")),
         Op::Ready => match (shared.state.get(), shared.state.get().refusal()) {
             (_, Some(why)) => Err(ApiError::unavailable(why)),
+            _ if shared.dispatcher.routes().has_ended() => {
+                Err(ApiError::unavailable("This device is no member of the fleet any more.")
+                    .with_next("osiris status"))
+            }
             (State::ReadOnly, None) => Ok(body::text(StatusCode::OK, TEXT, "ready, read-only\n")),
             (_, None) => Ok(body::text(StatusCode::OK, TEXT, "ready\n")),
         },
