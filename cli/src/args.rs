@@ -879,7 +879,8 @@ fn parse_label(text: &str) -> Result<String, String> {
     if osiris_fleet::api::is_name(text) {
         return Ok(text.to_owned());
     }
-    Err("a name has 1 to 64 bytes of printable text, without white space at its ends".to_owned())
+    Err("a name has 1 to 64 bytes of printable text, without white space at its ends, and is no key"
+        .to_owned())
 }
 
 fn parse_note(text: &str) -> Result<String, String> {

@@ -312,6 +312,21 @@ fn what_is_written_without_a_node_speaks_of_the_fleet_as_it_is() {
     assert!(!home.has_function("g"));
 }
 
+/// What a member left open when it was revoked lets nobody in, and a key that still does is named.
+#[test]
+fn a_revoked_member_leaves_no_open_invitation() {
+    let (home, _node) = founder();
+    let guest = joined(&home, "guest");
+    home.written(&["role", "grant", "guest", "admin"]);
+    guest.done(&["sync"]);
+    let ticket = guest.written(&["invite"]);
+    let (_, said) = home.ends(&["member", "revoke", "guest", "--timeout", "1s"], &[0, 5]);
+    assert!(said.contains("1 open invitation"), "{said}");
+    let other = Home::new();
+    other.ends(&["join", ticket.trim(), "--label", "other", "--timeout", "5s"], &[1, 3, 4]);
+    assert_eq!(home.json(&["nodes"]).as_array().expect("rows").len(), 2);
+}
+
 #[test]
 fn the_last_member_that_leaves_hears_what_that_means() {
     let home = Home::new();

@@ -52,7 +52,8 @@ pub use osiris_ledger::op::is_label;
 /// takes any label.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    is_label(text) && text.trim() == text
+    let looks_like_a_key = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_label(text) && text.trim() == text && !looks_like_a_key
 }
 use serde::{Deserialize, Serialize};
 
@@ -596,6 +597,11 @@ pub struct Revoked {
     pub members_ended: Vec<String>,
     /// Functions that no revision is left of.
     pub functions_ended: Vec<String>,
+    /// Its open invitations, hex, which were withdrawn with it.
+    pub invitations_withdrawn: Vec<String>,
+    /// Names of users that it made known or that admitted it, and that still admit devices: it may come back by their
+    /// keys until they are revoked, too.
+    pub users_open: Vec<String>,
 }
 
 /// Gives roles to a member or takes them from it.

@@ -74,6 +74,15 @@ async fn revoke(
     if !revoked.functions_ended.is_empty() {
         out.note(&format!("No functions any more: {}", human::list(&revoked.functions_ended)));
     }
+    if !revoked.invitations_withdrawn.is_empty() {
+        let many = human::count(revoked.invitations_withdrawn.len() as u64, "open invitation");
+        out.note(&format!("Withdrawn with it: {many} of its"));
+    }
+    for user in &revoked.users_open {
+        out.note(&format!(
+            "The key of the user {user} still admits devices: `osiris user revoke {user}` ends that"
+        ));
+    }
     Ok(seen(&revoked.written, offline, out))
 }
 
@@ -148,7 +157,9 @@ fn recovery_key(file: Option<&Path>, within: Duration) -> Result<Zeroizing<Strin
 pub(super) fn find(rows: &[NodeRow], name: &str) -> Result<NodeRow, Failure> {
     let key = name.to_ascii_lowercase();
     let is_start = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let fits = |row: &&NodeRow| row.label == name || (is_start && row.device.starts_with(&key));
+    // A whole key names its device alone: a label may look like another one's.
+    let labelled = !is_key(name);
+    let fits = |row: &&NodeRow| (labelled && row.label == name) || (is_start && row.device.starts_with(&key));
     let (past, present): (Vec<_>, Vec<_>) = rows.iter().filter(fits).partition(|row| row.state == "revoked");
     let found = if present.is_empty() { past } else { present };
     match found.as_slice() {
@@ -188,6 +199,11 @@ mod tests {
         assert_eq!(ambiguous.exit, Exit::Usage);
         assert!(ambiguous.message.contains("abcd1111") && ambiguous.message.contains("abcd2222"));
         assert_eq!(find(&rows, "abcd").expect_err("two keys").exit, Exit::Usage);
+        let key = "ab".repeat(32);
+        let alike = [row(&key, "beef0000", "connected")];
+        assert_eq!(find(&alike, &key).expect_err("a label that looks like a key").exit, Exit::NotFound);
+        let both = [row(&key, "beef0000", "connected"), row("roof", &key, "connected")];
+        assert_eq!(find(&both, &key).expect("by its key").label, "roof");
         assert_eq!(find(&rows, "").expect_err("nobody").exit, Exit::NotFound);
         assert_eq!(find(&rows, "b").expect_err("too short a key").exit, Exit::NotFound);
     }

@@ -6,10 +6,14 @@ use std::path::Path;
 use osiris_fleet::sim::{self, Campaign, Options, Recorded, Report};
 
 use crate::args::{SimCampaignArgs, SimCommand, SimReplayArgs, SimRunArgs};
+use crate::client::QUICK;
 use crate::exit::{Exit, Failure};
+use crate::input;
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
 
+/// Largest report that is read.
+const REPORT_BYTES_MAX: u64 = 16 << 20;
 /// Violations that a table lists.
 const SHOWN: usize = 5;
 
@@ -77,10 +81,12 @@ fn replay(args: &SimReplayArgs, out: Out) -> Result<Exit, Failure> {
 }
 
 fn read(file: &Path) -> Result<Recorded, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    let unread = |error: std::io::Error| {
         Failure::unread("report", file, &error).next("name a report that `osiris sim run -o json` wrote")
-    })?;
-    Recorded::read(&text).map_err(|why| Failure::usage(format!("{}: {why}.", file.display())))
+    };
+    let bytes = input::file(file, REPORT_BYTES_MAX, QUICK).map_err(unread)?;
+    Recorded::read(input::text(&bytes).map_err(unread)?)
+        .map_err(|why| Failure::usage(format!("{}: {why}.", file.display())))
 }
 
 fn wrong(why: String) -> Failure {

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     api,
     manifest::Manifest,
-    node::{Ended, Facts, LogQuery, Query, Refusal, Reply, Request},
+    node::{Facts, LogQuery, Query, Refusal, Reply, Request},
 };
 
 /// Answers people's requests.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use osiris_ledger::{
-    Author, BlockId, FleetId, Role, Roles, Signature, SigningKey, View, recovery_certificate,
+    Author, BlockId, FleetId, InvitationState, Role, Roles, Signature, SigningKey, View, recovery_certificate,
 };
 
 use super::{
@@ -29,10 +29,27 @@ impl Desk {
         let after = self.view();
         let ended = members(&before).into_iter().filter(|m| *m != device && !after.is_member(m));
         let functions = functions(&after);
+        // What it left open would let it, or whom it chose, in again.
+        let mut invitations_withdrawn = Vec::new();
+        for invitation in after.invitations().values() {
+            if invitation.by == device
+                && invitation.state == InvitationState::Open
+                && self.withdraw(invitation.id, 0).await.is_ok()
+            {
+                invitations_withdrawn.push(invitation.id.to_string());
+            }
+        }
+        let admitted =
+            before.members().get(&device).map(|member| member.users.as_slice()).unwrap_or_default();
+        let users = after.users().values().filter(|user| {
+            user.state == InvitationState::Open && (user.by == device || admitted.contains(&user.id))
+        });
         Ok(api::Revoked {
             written,
             device: device.to_string(),
             label: rows::label(&before, &device),
+            invitations_withdrawn,
+            users_open: users.map(|user| user.name.clone()).collect(),
             members_ended: ended.map(|member| rows::label(&before, &member)).collect(),
             functions_ended: self::functions(&before).difference(&functions).cloned().collect(),
         })

@@ -323,6 +323,8 @@ const TYPES: &[Type] = &[
             f("label", Text),
             f("members_ended", Texts),
             f("functions_ended", Texts),
+            f("invitations_withdrawn", Texts),
+            f("users_open", Texts),
         ],
     ),
     ("RoleChange", true, &[f("device", Text), f("roles", Texts), f("timeout_ms", Number)]),

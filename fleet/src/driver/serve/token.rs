@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
+use osiris_runtime::open_regular;
 use subtle::ConstantTimeEq;
 
 use crate::api::codes;
@@ -89,7 +90,9 @@ impl Token {
     /// [`TokenError`]: also where others than the owner may use the file.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let unreadable = |source| TokenError::File { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
+        // Who keeps it elsewhere may link to it; a pipe would have the node wait for its other end.
+        let whole = std::fs::canonicalize(path).map_err(unreadable)?;
+        let file = open_regular(File::options().read(true), &whole).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(TokenError::Exposed { path: path.to_owned(), mode });
