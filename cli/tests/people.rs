@@ -316,9 +316,10 @@ fn what_is_written_without_a_node_speaks_of_the_fleet_as_it_is() {
 #[test]
 fn a_revoked_member_leaves_no_open_invitation() {
     let (home, _node) = founder();
-    let guest = joined(&home, "guest");
-    home.written(&["role", "grant", "guest", "admin"]);
-    guest.done(&["sync"]);
+    let guest = Home::new();
+    let key = guest.done(&["whoami"]);
+    let ticket = home.written(&["invite", "--role", "admin", "--device", key.trim()]);
+    guest.done(&["join", ticket.trim(), "--label", "guest"]);
     let ticket = guest.written(&["invite"]);
     let (_, said) = home.ends(&["member", "revoke", "guest", "--timeout", "1s"], &[0, 5]);
     assert!(said.contains("1 open invitation"), "{said}");

@@ -234,7 +234,14 @@ pub(super) async fn up(
         let label = args.label.clone().unwrap_or_else(|| args.spawn.clone());
         let ticket = ticket.trim().to_owned();
         let options = driver::JoinOptions { ticket, label, user: None, mesh, timeout: args.timeout };
-        driver::join(&place.data, options).await?;
+        let was_there = place.data.exists();
+        if let Err(error) = driver::join(&place.data, options).await {
+            // Whose invitation is retired, because its maker was killed and is back, leaves nothing here.
+            if !was_there {
+                place.remove_files()?;
+            }
+            return Err(error.into());
+        }
     }
     let pid = start(&place, args.http, mesh)?;
     place.healthy(|| Ok(!place.processes()?.is_empty())).await?;
