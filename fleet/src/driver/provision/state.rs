@@ -220,15 +220,9 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
+        for (len, coded) in [(0, ""), (1, "Zg=="), (2, "Zm8="), (3, "Zm9v"), (4, "Zm9vYg=="), (6, "Zm9vYmFy")]
+        {
+            assert_eq!(base64(&b"foobar"[..len]), coded);
         }
     }
 
