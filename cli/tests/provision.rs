@@ -309,7 +309,13 @@ fn the_whole_way(home: &mut Home) {
     let folder = fs::read_dir(home.dir.path().join("data/provision")).expect("folders").next();
     let folder = folder.expect("the machine's folder").expect("an entry").path();
     for file in ["main.tf.json", "terraform.tfstate"] {
-        let text = fs::read_to_string(folder.join(file)).expect("a file");
+        let text = match fs::read_to_string(folder.join(file)) {
+            // The stand-in has no state where there is no curl.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file == "terraform.tfstate" => {
+                continue;
+            }
+            text => text.expect("a file"),
+        };
         let long = text
             .split(|c: char| !c.is_ascii_alphanumeric())
             .any(|word| word.starts_with("osiris") && word.len() > 40);
