@@ -412,7 +412,7 @@ pub(crate) enum Role {
     Operator,
     /// Invites, withdraws invitations and revokes members.
     Admin,
-    /// Reads; writes nothing.
+    /// Reads; calls and writes nothing.
     Viewer,
     /// Calls functions; writes nothing.
     Invoker,

@@ -40,7 +40,8 @@ fn run(cli: Cli, settings: Settings) -> Result<Exit, Failure> {
         .build()
         .map_err(|e| Failure::failed(format!("No threads can be started: {e}.")).next("raise ulimit -u"))?;
     let exit = runtime.block_on(commands::run(cli.command, &settings));
-    // What still runs is nobody's concern any more, such as a read of stdin.
-    runtime.shutdown_background();
+    // What still runs ends with the process, such as a read of stdin, or the goodbye to a member that does not
+    // answer. It is not dropped before: iroh would report that as an error of an endpoint.
+    std::mem::forget(runtime);
     exit
 }

@@ -72,6 +72,20 @@ impl Replica {
         Ok(Self { alone: !met, ..again })
     }
 
+    /// The same to read with, after a look at what other members hold, where one can be reached.
+    ///
+    /// # Errors
+    /// As [`Replica::after_contact`].
+    pub(crate) async fn after_meeting(self, settings: &Settings) -> Result<Self, Failure> {
+        let bound = self.bound;
+        drop(self);
+        // What hinders this is said by what comes next.
+        if let Ok(replica) = Self::open(settings, bound, Use::Meet).await {
+            replica.try_contact().await?;
+        }
+        Ok(Self::open(settings, bound, Use::Read).await?)
+    }
+
     /// Tries for a moment to hand on what nobody has seen. That nobody answers is no failure: it is why
     /// commands work without. That the fleet has ended this device's membership is one.
     pub(crate) async fn try_contact(self) -> Result<Option<Synced>, Failure> {

@@ -557,6 +557,8 @@ fn a_folder_that_nothing_can_be_written_to_is_read_and_says_what_cannot_be_done(
         assert!(ran.code == 0 && ran.err.contains("Nothing can be written"), "{ran:?}");
     }
     assert!(run(&["ledger", "log"]).out.contains("deploys kept"));
+    let doctor = run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("cannot be written to"), "{doctor:?}");
     for arguments in [&["deploy", &wasm, "--name", "b"][..], &["remove", "kept"], &["invite"]] {
         let ran = run(arguments);
         assert!(ran.code == 4 && ran.err.contains("may not write") && ran.err.contains("next: "), "{ran:?}");

@@ -124,7 +124,7 @@ fn roles_are_given_and_taken_while_the_member_stays() {
     guest.deploy("a", 0);
     home.written(&["role", "revoke", "guest", "operator"]);
     home.fails(&["role", "revoke", "guest", "operator"], 1, "does not have");
-    home.fails(&["role", "revoke", "guest", "node"], 1, "Every member has the role node");
+    home.fails(&["role", "revoke", "guest", "node"], 1, "role node is not taken by itself");
     home.fails(&["role", "revoke", "founder", "admin"], 1, "only admin");
     guest.done(&["sync"]);
     guest.deploy("b", 4);
@@ -146,6 +146,53 @@ fn roles_are_given_and_taken_while_the_member_stays() {
     assert_eq!(home.roles_of("founder").1, left);
     home.fails(&["role", "grant", "founder", "admin"], 4, "role admin");
     home.deploy("d", 5);
+}
+
+const CALL: [&str; 3] = ["call", "summary", r#"{"samples":[{"cpu_percent":10}]}"#];
+
+#[test]
+fn who_only_reads_calls_nothing_and_leaves_as_it_came() {
+    let (home, _node) = founder();
+    home.deploy("summary", 0);
+    home.served_by("summary", 1);
+    let wall = Home::new();
+    let device = wall.json(&["whoami"])["device"].as_str().expect("a key").to_owned();
+    let ticket = home.written(&["invite", "--role", "viewer", "--device", &device]);
+    wall.done(&["join", ticket.trim(), "--label", "wall"]);
+    assert_eq!(home.roles_of("wall").1, serde_json::json!(["viewer"]));
+    wall.fails(&CALL, 4, "may not call functions");
+    let node = wall.up();
+    wall.fails(&CALL, 4, "may not call functions");
+    drop(node);
+
+    home.written(&["role", "grant", "wall", "invoker"]);
+    wall.done(&["sync"]);
+    wall.done(&CALL);
+    wall.done(&["leave", "--yes"]);
+    assert_eq!(home.roles_of("wall").0, "revoked");
+    // It keeps its name, whatever the machine is called.
+    let ticket = home.written(&["invite"]);
+    wall.done(&["join", ticket.trim()]);
+    assert_eq!(home.roles_of("wall").1, serde_json::json!(["node"]));
+}
+
+#[test]
+fn an_admin_gives_no_role_that_it_lacks_and_hears_which() {
+    let (home, _node) = founder();
+    let (admin, _other) = (joined(&home, "admin"), joined(&home, "other"));
+    home.written(&["role", "grant", "admin", "admin"]);
+    admin.done(&["sync"]);
+    admin.fails(&["role", "grant", "other", "spawner"], 4, "does not hold the role(s) spawner");
+}
+
+#[test]
+fn what_was_deployed_since_the_last_contact_can_be_called_without_a_node() {
+    let (home, _node) = founder();
+    let laptop = joined(&home, "laptop");
+    home.deploy("summary", 5);
+    home.served_by("summary", 1);
+    laptop.done(&CALL);
+    laptop.fails(&["call", "nothing", "[]"], 3, "nothing");
 }
 
 #[test]
@@ -321,6 +368,7 @@ fn a_revoked_member_leaves_no_open_invitation() {
     let ticket = home.written(&["invite", "--role", "admin", "--device", key.trim()]);
     guest.done(&["join", ticket.trim(), "--label", "guest"]);
     let ticket = guest.written(&["invite"]);
+    guest.done(&["sync", "--timeout", "20s"]);
     let (_, said) = home.ends(&["member", "revoke", "guest", "--timeout", "1s"], &[0, 5]);
     assert!(said.contains("1 open invitation"), "{said}");
     let other = Home::new();

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 /// One role. A grant holds a set of them ([`Roles`]); what none of them allows is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Facts about itself: serves or no longer serves a revision; redeems invitations; leaves.
+    /// Facts about itself: serves or no longer serves a revision; redeems invitations.
     Node,
     /// Functions: deploy and remove.
     Operator,
     /// Members: invite, withdraw an invitation, revoke.
     Admin,
-    /// Reads. It may write nothing.
+    /// Reads. It may write nothing but that it leaves.
     Viewer,
-    /// Calls functions. It may write nothing.
+    /// Calls functions. It may write nothing but that it leaves.
     Invoker,
     /// New machines: claim a slot, say that one is made, say that one is gone.
     Spawner,
@@ -107,6 +107,12 @@ impl Roles {
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The roles of this set that `other` has not.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether only known bits are set, and at least one.

@@ -316,8 +316,8 @@ impl Ledger {
         if got == expected { Ok(()) } else { Err(Reject::Depth { expected, got }) }
     }
 
-    /// Whether the grant that a block uses is its author's and has a role.
-    fn check_grant(&self, block: Held<'_>, needed: Role) -> Result<Roles, Reject> {
+    /// Whether the grant that a block uses is its author's and has a role, where one is needed.
+    fn check_grant(&self, block: Held<'_>, needed: Option<Role>) -> Result<Roles, Reject> {
         let grant = self.grants.get(&block.grant()).ok_or(Reject::Grant)?;
         if grant.device != block.author() {
             return Err(Reject::Grant);
@@ -325,7 +325,7 @@ impl Ledger {
         if grant.rank.order.depth >= block.order().depth {
             return Err(Reject::ReferenceDepth);
         }
-        if grant.roles.has(needed) { Ok(grant.roles) } else { Err(Reject::Role) }
+        if needed.is_none_or(|role| grant.roles.has(role)) { Ok(grant.roles) } else { Err(Reject::Role) }
     }
 
     fn check_authority(&self, block: &Arc<Block>) -> Result<(), Reject> {
@@ -333,7 +333,8 @@ impl Ledger {
             Payload::Revoked(op) => op.grants == [block.grant()],
             _ => false,
         };
-        let needed = if leaves { Role::Node } else { block.payload().needs() };
+        // Whoever has a grant may end it, whatever it allows.
+        let needed = (!leaves).then(|| block.payload().needs());
         let roles = self.check_grant(Held::Full(block), needed)?;
         if block.payload().may_be_offered_by(roles) { Ok(()) } else { Err(Reject::Role) }
     }

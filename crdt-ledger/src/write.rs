@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    authority::Role,
+    authority::{Role, Roles},
     block::{Block, Body, Reject, VERSION},
     counter::{Row, RowWriter},
     held::Held,
@@ -28,6 +28,9 @@ pub enum AppendError {
         "this device holds no grant with the role {0}; ask an admin for an invitation that names this device and the role"
     )]
     Denied(Role),
+    /// The device has the role that the operation needs, and not these that it would give.
+    #[error("this device does not hold the role(s) {0} itself, and nobody gives what they do not hold")]
+    Lacks(Roles),
     /// The target stands above the author in the tree of admissions.
     #[error(
         "this device's grant ranks below what the operation would end; ask the member that admitted it, or one above"
@@ -239,9 +242,13 @@ impl Writer {
             return Ok(*grant);
         }
         let role = payload.needs();
-        let able = |roles: &crate::Roles| roles.has(role) && payload.may_be_offered_by(*roles);
-        let grant = held.iter().find(|(_, _, roles, ..)| able(roles)).map(|(id, ..)| *id);
-        let grant = grant.ok_or(AppendError::Denied(role))?;
+        let mut with_role = held.iter().filter(|(_, _, roles, ..)| roles.has(role)).peekable();
+        let best = with_role.peek().ok_or(AppendError::Denied(role))?.2;
+        let able = with_role.find(|(_, _, roles, ..)| payload.may_be_offered_by(*roles));
+        let grant = able.map(|(id, ..)| *id).ok_or_else(|| {
+            let offered = payload.offer().map_or(Roles::NONE, |offer| offer.roles);
+            AppendError::Lacks(offered.without(best))
+        })?;
         if outranks(ledger, &grant, payload) { Ok(grant) } else { Err(AppendError::Rank) }
     }
 

@@ -377,6 +377,34 @@ fn a_device_may_leave() {
     assert_eq!(refused, Some(AppendError::NotMember));
 }
 
+/// Who may write nothing else may do this, for itself alone.
+#[test]
+fn a_device_may_leave_whatever_its_roles_allow() {
+    for (seed, role) in (NODE..).zip([Role::Viewer, Role::Invoker, Role::Spawner, Role::Voter]) {
+        let (mut ledger, mut founder) = found(0);
+        let grant = enrol(&mut ledger, &mut founder, 0, seed, &[role]);
+        let other = enrol(&mut ledger, &mut founder, 0, seed + 10, &[role]);
+        let mut leaving = device(seed);
+        let denied = leaving.append(&mut ledger, Now::default(), revoked(&[other], &[])).err();
+        assert_eq!(denied, Some(AppendError::Denied(Role::Admin)));
+        let leaves = append(&mut ledger, &mut leaving, revoked(&[grant], &[]));
+        assert!(effective(&mut ledger, &leaves));
+        let view = ledger.publish();
+        assert!(!view.is_member(&author(seed)) && view.is_member(&author(seed + 10)));
+    }
+}
+
+/// What is missing is the role that would be given, not the one that gives.
+#[test]
+fn an_admin_that_lacks_a_role_reads_which_one() {
+    let (mut ledger, mut founder) = found(0);
+    enrol(&mut ledger, &mut founder, 0, NODE, &[Role::Node, Role::Admin]);
+    let mut admin = device(NODE);
+    let offer = invited(1, 1, &[Role::Node, Role::Spawner, Role::Voter], Some(NODE + 1));
+    let denied = admin.append(&mut ledger, Now::default(), offer).err();
+    assert_eq!(denied, Some(AppendError::Lacks(Roles::of(&[Role::Spawner, Role::Voter]))));
+}
+
 #[test]
 fn voidness_travels_through_the_grant_used_and_not_through_parents() {
     let (mut ledger, mut founder) = found(0);

@@ -176,14 +176,15 @@ impl Library {
         self.index().used -= bytes;
     }
 
-    /// Stores `bytes` durably; storing them again changes nothing.
+    /// Stores `bytes` durably; storing them again changes nothing, unless the stored copy is damaged: then it is
+    /// replaced.
     ///
     /// # Errors
     ///
     /// [`LibraryError::Quota`], [`LibraryError::DiskFull`] or [`LibraryError::Io`].
     pub fn put(&self, bytes: &[u8]) -> Result<ComponentHash> {
         let hash = ComponentHash::of(bytes);
-        if !self.contains(hash) {
+        if !self.contains(hash) || self.read(hash).is_err() {
             let mut fetch = self.begin_fetch(hash)?;
             fetch.write(bytes)?;
             self.commit(fetch)?;
@@ -475,6 +476,11 @@ mod tests {
         assert!(!library.contains(hash));
         assert_eq!(library.used_bytes(), 0);
         library.put(b"precious").expect("stored again");
+        // The same where nobody has read it in between.
+        fs::write(library.path(hash), b"precioux").expect("damaged");
+        assert_eq!(library.put(b"precious").expect("replaced"), hash);
+        assert_eq!(library.read(hash).expect("whole"), b"precious");
+        assert_eq!(library.used_bytes(), 8);
         assert_eq!(library.read(hash).expect("whole again"), b"precious");
     }
 

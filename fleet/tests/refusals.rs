@@ -48,6 +48,13 @@ async fn tickets_that_admit_nobody_say_why() {
     let refused = Folder::joined(&revoked, "x").await.expect_err("withdrawn");
     assert!(refused.message.contains("was withdrawn"), "{refused}");
 
+    for uses in [0, 1_000_000] {
+        let invite = format!(r#"{{"uses":{uses},"roles":["node"],"note":"","timeout_ms":50}}"#);
+        let answer = node.manage("POST", "/v1/invitations", invite).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("number of uses"), "{}", answer.text());
+    }
+
     // None of this used up the good one.
     Folder::joined(&good, "good").await.expect("joined");
     node.down().await;

@@ -25,14 +25,21 @@ pub(crate) async fn run(args: &CallArgs, settings: &Settings, out: Out) -> Resul
     let request = Request::new(args, body)?;
     let answer = match Backend::open_to_call(settings, patience).await? {
         Backend::Node(client) => call(&client, args, request).await?,
-        Backend::Replica(mut replica) => match far(&mut replica, args, request).await {
-            // Members turn away whom they know to be none. One of them can tell why.
-            Err(failure) if failure.node_gone => {
-                drop(replica);
-                return Err(replica::ended(settings, patience).await.unwrap_or(failure));
+        Backend::Replica(mut replica) => {
+            let heard = known(&mut replica, &args.name).await;
+            // It may have been deployed since this device last met another.
+            if heard.is_err_and(|failure| failure.exit == Exit::NotFound) && replica.offline.is_sound() {
+                replica = Box::new(replica.after_meeting(settings).await?);
             }
-            answer => answer?,
-        },
+            match far(&mut replica, args, request).await {
+                // Members turn away whom they know to be none. One of them can tell why.
+                Err(failure) if failure.node_gone => {
+                    drop(replica);
+                    return Err(replica::ended(settings, patience).await.unwrap_or(failure));
+                }
+                answer => answer?,
+            }
+        }
     };
     let exit = Exit::of_status(answer.status);
     let failure = (exit != Exit::Done).then(|| refusal(&answer));
@@ -143,11 +150,7 @@ fn says_node(answer: &Answer) -> bool {
 /// With no node here, another member is asked.
 async fn far(replica: &mut Replica, args: &CallArgs, request: Request) -> Result<Answer, Failure> {
     replica.must_belong().await?;
-    let detail = replica.function(&args.name).await?;
-    if detail.function.state == "removed" {
-        return Err(Failure::not_found(format!("The function `{}` was removed.", args.name))
-            .next("`osiris ls` lists those that there are"));
-    }
+    let detail = known(replica, &args.name).await?;
     if detail.function.world == "native" && request.depends_on_world() {
         request.check_native(&args.name)?;
     }
@@ -164,6 +167,16 @@ async fn far(replica: &mut Replica, args: &CallArgs, request: Request) -> Result
     };
     let _progress = Progress::spinner(format!("calling {} on another member", args.name));
     replica.call(far).await
+}
+
+/// A function that can be called, as far as this device has heard.
+async fn known(replica: &mut Replica, name: &str) -> Result<FunctionDetail, Failure> {
+    let detail = replica.function(name).await?;
+    if detail.function.state == "removed" {
+        return Err(Failure::not_found(format!("The function `{name}` was removed."))
+            .next("`osiris ls` lists those that there are"));
+    }
+    Ok(detail)
 }
 
 /// The body as it is; in YAML where that was asked for and it is JSON.

@@ -159,6 +159,12 @@ fn folder(data: &Path, doctor: &mut Doctor) {
         doctor.problems.push(format!("{} is no folder; give another --data DIR.", data.display()));
         return;
     }
+    if let Err(error) = rustix::fs::access(data, rustix::fs::Access::WRITE_OK) {
+        doctor.problems.push(format!(
+            "The data folder cannot be written to ({}), so no node can run with it and no command can write. Mount it to be written to, or give it to the user who runs osiris.",
+            std::io::Error::from(error)
+        ));
+    }
     let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         doctor.problems.push(format!(

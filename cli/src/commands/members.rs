@@ -155,7 +155,10 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         return Err(Failure::usage("This ticket lets applications call functions; it admits no device.")
             .next("ask for a ticket made by `osiris invite`"));
     }
-    let label = label(args.label.as_deref());
+    let label = match &args.label {
+        Some(label) => label.clone(),
+        None => former_label(settings).await.unwrap_or_else(|| label(None)),
+    };
     let user = match &ticket {
         Ticket::Join(ticket) if ticket.secret.is_none() => {
             Some(super::user::unlock(&args.key, settings, args.timeout)?)
@@ -198,6 +201,15 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
     }
     out.note("next: `osiris up` runs the node");
     Ok(Exit::Done)
+}
+
+/// The name that this device had in the fleet. A folder that cannot be read is spoken of by what opens it next.
+async fn former_label(settings: &Settings) -> Option<String> {
+    must_be_member(&settings.data).ok()?;
+    let mut folder = driver::Offline::open_to_read(&settings.data).await.ok()?;
+    let known = folder.whoami().await.ok()?;
+    // The device's key stands where there is no name.
+    (!known.label.is_empty() && !known.device.starts_with(&known.label)).then_some(known.label)
 }
 
 /// Joins with an invitation, and says nothing: for a node that starts for the first time.

@@ -252,7 +252,7 @@ impl Ledger {
     fn check_summary(&self, summary: Summary<'_>) -> Result<(), Reject> {
         let held = Held::Summary(summary);
         self.check_place(held)?;
-        self.check_grant(held, Role::Node)?;
+        self.check_grant(held, Some(Role::Node))?;
         self.check_revision(&summary.revision(), held.order().depth)
     }
 

@@ -274,8 +274,10 @@ impl Desk {
         for name in &invite.roles {
             roles.push(name.parse::<Role>().map_err(|error| ApiError::bad_request(format!("{error}.")))?);
         }
-        // Whoever runs a device is a node; other roles come on top.
-        let roles = Roles::of(&roles).with(Roles::NODE);
+        let roles = Roles::of(&roles);
+        // Who is to read or to call, and no more, serves nothing. Anybody else who runs a device is a node, too.
+        let reads = roles != Roles::NONE && Roles::of(&[Role::Viewer, Role::Invoker]).covers(roles);
+        let roles = if reads { roles } else { roles.with(Roles::NODE) };
         let device = invite.device.as_deref().map(str::parse::<Author>).transpose();
         let device = device.map_err(|error| {
             ApiError::bad_request(format!("The device's key is not valid: {error}."))
@@ -295,9 +297,8 @@ impl Desk {
         }
         let secret = folder::random::<32>().map_err(|error| ApiError::internal(error.message))?;
         let key = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
-        let uses = invite.uses.max(1);
-        let request =
-            Request::Invite { key, uses, roles, device, note: invite.note, timeout_ms: invite.timeout_ms };
+        let (uses, note) = (invite.uses, invite.note);
+        let request = Request::Invite { key, uses, roles, device, note, timeout_ms: invite.timeout_ms };
         let written = self.written(self.ask(request).await?)?;
         let invitation: BlockId =
             written.block.parse().map_err(|_| ApiError::internal("The block's id is not an id."))?;

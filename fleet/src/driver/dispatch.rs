@@ -191,6 +191,16 @@ impl Dispatcher {
         message::to_reply(message::not_started(error))
     }
 
+    /// The answer to a member whose roles do not include that it calls functions.
+    #[must_use]
+    pub fn may_not_call() -> CallReply {
+        let error = ApiError::denied(
+            "The device that calls holds none of the roles invoker, node, operator and admin, so it may not call functions.",
+        )
+        .with_next("Ask an admin to run `osiris role grant MEMBER invoker`; `osiris whoami` prints this member's name.");
+        message::to_reply(error.into_response())
+    }
+
     fn find_relayed(&self, call: &CallRequest) -> Result<Arc<Route>, ApiError> {
         let routes = self.routes.load();
         let named = call.revision.map(osiris_ledger::BlockId).and_then(|revision| routes.ready(&revision));

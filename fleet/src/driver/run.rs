@@ -180,6 +180,7 @@ impl Process {
         let told: BTreeSet<_> = told.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
         let roster = ViewRoster { views: Arc::clone(&self.roster_views), told };
         let services = NodeServices {
+            views: Arc::clone(&self.roster_views),
             handle: self.desk.handle.clone(),
             library: self.desk.library.clone(),
             dispatcher: dispatcher.clone(),

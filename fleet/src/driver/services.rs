@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use osiris_ledger::{Author, BlockId, Signature, View};
+use osiris_ledger::{Author, BlockId, Role, Signature, View};
 use osiris_mesh::{BoxFuture, Mesh, PeerId, Roster, Services};
 use osiris_protocol::{
     PeerAddr,
@@ -37,12 +37,20 @@ impl Roster for ViewRoster {
     }
 }
 
+/// Whether a device may call functions of others: one that only reads, votes or spawns does not.
+fn may_call(view: &View, device: &Author) -> bool {
+    let member = view.members().get(device).filter(|member| member.active);
+    let callers = [Role::Node, Role::Operator, Role::Admin, Role::Invoker];
+    member.is_some_and(|member| callers.iter().any(|role| member.roles.has(*role)))
+}
+
 /// A place for the mesh.
 pub(crate) type MeshSlot = Arc<ArcSwapOption<Mesh>>;
 
 /// The node's side of the mesh's protocols.
 #[derive(Debug)]
 pub(crate) struct NodeServices {
+    pub(crate) views: Arc<ArcSwap<View>>,
     pub(crate) handle: NodeHandle,
     pub(crate) library: Library,
     /// None in a process that only makes contact.
@@ -99,11 +107,13 @@ impl Services for NodeServices {
         })
     }
 
-    fn call(&self, _peer: PeerId, request: CallRequest) -> BoxFuture<'static, CallReply> {
+    fn call(&self, peer: PeerId, request: CallRequest) -> BoxFuture<'static, CallReply> {
         let dispatcher = self.dispatcher.clone();
+        let may = may_call(&self.views.load(), &Author(peer.to_bytes()));
         Box::pin(async move {
             match dispatcher {
-                Some(dispatcher) => dispatcher.serve_relayed(request).await,
+                Some(dispatcher) if may => dispatcher.serve_relayed(request).await,
+                Some(_) => Dispatcher::may_not_call(),
                 None => Dispatcher::not_hosting(),
             }
         })

@@ -55,7 +55,7 @@ impl Node {
         if change.roles.has(Role::Node) {
             return Err(Refusal::new(
                 codes::BAD_REQUEST,
-                "Every member has the role node.",
+                "The role node is not taken by itself: who is no node any more serves nothing.",
                 "`osiris member revoke` ends a membership.",
             ));
         }

@@ -525,6 +525,13 @@ impl From<AppendError> for Refusal {
                 format!("This device holds no grant with the role {role}."),
                 denied_next(role),
             ),
+            AppendError::Lacks(roles) => Self::new(
+                codes::DENIED,
+                format!(
+                    "This device does not hold the role(s) {roles} itself, and nobody gives what they do not hold."
+                ),
+                "Ask an admin that holds them: `osiris nodes` shows who has which roles.",
+            ),
             AppendError::Rank => Self::new(
                 codes::DENIED,
                 "This device's grant ranks below what the operation would end.",

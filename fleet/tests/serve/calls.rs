@@ -17,6 +17,7 @@ async fn a_native_function_answers_json_and_says_who_ran_it() {
     for response in [
         tcp(node.http, request("POST", "/function/summary", SAMPLES)).await,
         unix(&node.socket, request("POST", "/function/summary", SAMPLES)).await,
+        tcp(node.http, request("POST", "/function/%73ummar%79", SAMPLES)).await,
     ] {
         assert_eq!(response.status(), 200, "{:?}", response.body());
         assert_eq!(response.headers()["content-type"], "application/json");

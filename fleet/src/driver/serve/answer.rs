@@ -58,6 +58,8 @@ async fn call(shared: &Shared, via: &Via, request: Request<Incoming>) -> Result<
     let below = &uri.path()[FUNCTION.len()..];
     let name = below.split_once('/').map_or(below, |(name, _)| name);
     parts.uri = uri_below(&uri, FUNCTION.len() + name.len())?;
+    // RFC 3986, section 6.2.2.2: a letter or digit is the same one where a client escaped it.
+    let name = &*percent_encoding::percent_decode_str(name).decode_utf8_lossy();
     if let Via::Tcp(guard) = via
         && guard.has_token()
     {
