@@ -68,7 +68,7 @@ fn a_user_gives_no_role_that_its_admin_lacks_and_nobody_signs_for_it() {
     enrol(&mut ledger, &mut founder, 1, 4, &[Role::Node, Role::Admin]);
     let mut admin = device(4);
     let refused = admin.append(&mut ledger, Now::default(), user(2, 1, Roles::of(&[Role::Operator]))).err();
-    assert_eq!(refused, Some(AppendError::Denied(Role::Admin)));
+    assert_eq!(refused, Some(AppendError::Lacks(Roles::of(&[Role::Operator]))));
     let isis = append(&mut ledger, &mut founder, user(2, 1, Roles::ALL)).id();
     let mut stolen = admitted(&fleet, &isis, 3, 4);
     stolen.invitation = isis;

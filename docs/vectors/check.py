@@ -273,7 +273,7 @@ class Ledger:
             raise Refused("ReferenceDepth")
         leaves = op == "revoked" and says[0] == [block["grant"]]
         gives = self.offer(block)[1] if op in ("invited", "user") else 0
-        if not roles & (1 if leaves else ROLE_OF[op]) or gives & ~roles:
+        if not (leaves or roles & ROLE_OF[op]) or gives & ~roles:
             raise Refused("Role")
         named = [self.blocks[id] for id in self.references(block)]
         if any(held["depth"] >= depth for held in named):

@@ -117,8 +117,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "the role of a grant",
         file: "crdt-ledger/src/ledger.rs",
-        find: "if grant.roles.has(needed) { Ok(grant.roles) }",
-        replace: "if grant.roles.has(needed) || true { Ok(grant.roles) }",
+        find: "if needed.is_none_or(|role| grant.roles.has(role)) { Ok(grant.roles) }",
+        replace: "if needed.is_none_or(|role| grant.roles.has(role)) || true { Ok(grant.roles) }",
         test: ledger("attacks", "the_grant_must_be_the_authors_and_allow_the_operation"),
     },
     Mutation {
