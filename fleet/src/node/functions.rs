@@ -187,7 +187,7 @@ impl Node {
             let fits = place.fits(self.view.scaling().labels(&self.me));
             return fits && self.functions.candidates.contains(&self.me);
         };
-        let placed = self.candidates(now, revision, &place, count as usize);
+        let placed = self.candidates(now, &function.name, revision, &place, count as usize);
         if placed.contains(&self.me) {
             return true;
         }

@@ -56,6 +56,8 @@ struct Own {
     takes_over: bool,
     /// What it is for.
     wants: Want,
+    /// The functions that a machine made by it is for; none: for any.
+    functions: Vec<String>,
     /// The intent that was written by it.
     intent: Option<BlockId>,
 }

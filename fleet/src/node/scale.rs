@@ -7,6 +7,8 @@
 
 mod facts;
 #[cfg(test)]
+mod machines;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -16,12 +18,13 @@ use std::{
 };
 
 use osiris_ledger::{
-    Author, Function, Mono, Now, Payload, Revision,
+    Author, Function, Mono, Now, Payload, Revision, View,
     counter::{Figures, FunctionTotals},
+    lease::Machine,
     op,
 };
 
-use super::{Node, Refusal, Reply, Token, lease::Want};
+use super::{Node, Refusal, Reply, Token};
 use crate::{
     api::codes,
     manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
@@ -64,8 +67,6 @@ pub(super) struct Scale {
     behind: bool,
     /// When a machine was wished for last.
     wished: Option<Mono>,
-    /// Slots whose machines have nothing to do.
-    spare: BTreeSet<u32>,
 }
 
 /// A function that is scaled, as the ledger and its manifest say.
@@ -98,24 +99,12 @@ impl Scale {
         let looked = self.looked.filter(|_| self.moving || self.behind)?;
         Some(looked.plus(SCALE_LOOK))
     }
-
-    /// Slots whose machines have nothing to do: who holds one of them may retire it.
-    pub(super) fn spare(&self) -> &BTreeSet<u32> {
-        &self.spare
-    }
 }
 
 impl Node {
     /// Sets the thresholds by which this node decides about replicas.
     pub fn set_terms(&mut self, terms: Terms) {
         self.scale.terms = terms;
-    }
-
-    /// Slots whose machines had nothing to do when this node looked last. Whoever holds the lease of one may drain
-    /// and retire its machine.
-    #[must_use]
-    pub fn spare_machines(&self) -> &BTreeSet<u32> {
-        self.scale.spare()
     }
 
     /// Between how many replicas a function is to be, and by what; none: it is not scaled.
@@ -150,9 +139,13 @@ impl Node {
     }
 
     /// The first `most` of the members that may serve a revision and are alive, the one that serves it first in front.
+    ///
+    /// A machine that the fleet made for some functions serves those alone, and comes behind all other members: so
+    /// that it is empty when fewer replicas are needed, and takes nothing with it when it goes.
     pub(super) fn candidates(
         &mut self,
         now: Now,
+        name: &str,
         revision: &Revision,
         place: &PlaceKeys,
         most: usize,
@@ -163,10 +156,23 @@ impl Node {
         let view = &self.view;
         let may_serve =
             |member: &Author| place.fits(view.scaling().labels(member)) && self.is_alive(now, member);
+        let made = machines_with_functions(view);
+        let able = |most| {
+            let stays = |member: &Author| !made.contains_key(member) && may_serve(member);
+            let mut placed = placement::placed(&ranked, most, stays);
+            let for_it = |member: &Author| {
+                made.get(member).is_some_and(|for_what| for_what.iter().any(|function| function == name))
+            };
+            if !made.is_empty() {
+                let left = most - placed.len();
+                placed.extend(placement::placed(&ranked, left, |member| for_it(member) && may_serve(member)));
+            }
+            placed
+        };
         if place.spread.is_none() {
-            return placement::placed(&ranked, most, may_serve);
+            return able(most);
         }
-        let able = placement::placed(&ranked, usize::MAX, may_serve);
+        let able = able(usize::MAX);
         let mut spread = placement::spread(&able, |member| place.zone(view.scaling().labels(member)));
         spread.truncate(most);
         spread
@@ -182,7 +188,7 @@ impl Node {
             let Some(target) = self.target(&function.name, manifest) else { continue };
             let count = self.wanted_count(function, manifest).unwrap_or(target.min);
             let place = manifest.place.clone();
-            let candidates = self.candidates(now, newest, &place, usize::MAX);
+            let candidates = self.candidates(now, &function.name, newest, &place, usize::MAX);
             let (function, newest) = (Arc::clone(function), Arc::clone(newest));
             scaled.push(Scaled { function, newest, target, count, candidates });
         }
@@ -209,10 +215,7 @@ impl Node {
         let totals = self.telemetry.totals(now);
         for one in &scaled {
             let rank = one.candidates.iter().position(|member| *member == self.me);
-            let Some(rank) = rank.filter(|rank| *rank < DECIDERS_MAX || one.newest.is_served_by(&self.me))
-            else {
-                continue;
-            };
+            let Some(rank) = self.decides_as(now, one, rank) else { continue };
             let inputs = self.inputs(now, one, &scaled, &totals, rank);
             let name = one.function.name.clone();
             let mut state = self.scale.states.remove(&name).unwrap_or_default();
@@ -274,15 +277,17 @@ impl Node {
                 cpu: self.scale.machine.map(|load| load.cpu),
                 memory: self.scale.machine.map(|load| load.memory),
             },
-            machines: self.machines_for(now, name, own.backlog > 0),
+            machines: self.machines_for(now, scaled, own.backlog > 0),
         }
     }
 
     /// Machines of the fleet's own, as far as a decision about a function needs them.
-    fn machines_for(&self, now: Now, name: &str, waits_here: bool) -> Machines {
+    fn machines_for(&self, now: Now, scaled: &Scaled, waits_here: bool) -> Machines {
         let slots = self.view.slots().values();
-        let made = slots.clone().find(|slot| {
-            slot.machines.iter().any(|machine| machine.functions.iter().any(|function| function == name))
+        let placed = &scaled.candidates[..scaled.candidates.len().min(scaled.count as usize)];
+        let spare = self.machines_to_end(now, &scaled.function.name).find(|(_, machine)| {
+            let empty = |device| !placed.contains(&device) && !scaled.newest.is_served_by(&device);
+            machine.device.is_some_and(empty)
         });
         let may_claim = waits_here && self.is_spawner(&Self::peer(&self.me)) && {
             let facts = self.lease_facts(now);
@@ -290,16 +295,32 @@ impl Node {
             let most = self.view.spawning().machines.min(facts.machines_here);
             facts.own.is_empty() && there < most as usize
         };
-        Machines { may_claim, wished: self.scale.wished, made: made.map(|slot| slot.number) }
+        Machines { may_claim, wished: self.scale.wished, spare: spare.map(|(slot, _)| slot) }
+    }
+
+    /// Machines that were made for a function alone, each with its slot, that this node takes away where nobody wants
+    /// them gone yet. What a person wished for is for no function, and is that person's to take away.
+    fn machines_to_end<'a>(
+        &'a self,
+        now: Now,
+        name: &'a str,
+    ) -> impl Iterator<Item = (u32, &'a Machine)> + 'a {
+        let slots = self.view.slots().values();
+        let machines = slots.flat_map(|slot| slot.machines.iter().map(|machine| (slot.number, machine)));
+        machines.filter(move |(_, machine)| machine.functions == [name] && self.takes_away(now, machine))
+    }
+
+    /// As which of those that decide about a function this node does, the first being 0; none: it does not.
+    fn decides_as(&self, now: Now, scaled: &Scaled, rank: Option<usize>) -> Option<usize> {
+        let among = rank.filter(|rank| *rank < DECIDERS_MAX || scaled.newest.is_served_by(&self.me));
+        among.or_else(|| {
+            let ends = self.machines_to_end(now, &scaled.function.name).next().is_some();
+            ends.then(|| rank.unwrap_or(scaled.candidates.len()))
+        })
     }
 
     /// Does what was decided, and keeps it to be explained.
     fn perform(&mut self, now: Now, name: &str, inputs: Inputs, decision: Decision) {
-        if let Some(slot) = inputs.machines.made
-            && !matches!(decision.act, Some(Act::DrainMachine(_)))
-        {
-            self.scale.spare.remove(&slot);
-        }
         let Some(act) = decision.act else { return };
         let done = match act {
             Act::ReplicaHere(replicas) | Act::ReplicaOnPeer(replicas) | Act::RetireReplica(replicas) => {
@@ -308,19 +329,15 @@ impl Node {
             }
             Act::ClaimMachine => {
                 self.scale.wished = Some(now.mono);
-                self.want(now, Want::Machine);
-                Ok(())
+                self.want_machine_for(now, name)
             }
             Act::DrainMachine(slot) => {
-                if !self.scale.spare.insert(slot) {
-                    return;
-                }
-                let facts = self.lease_facts(now);
-                let may = facts.machines_here > 0 && self.is_spawner(&Self::peer(&self.me));
-                if may && !facts.own.contains_key(&slot) {
-                    self.want(now, Want::Slot(slot));
-                }
-                Ok(())
+                let intent = {
+                    let mut ends = self.machines_to_end(now, name);
+                    ends.find(|(number, _)| *number == slot).map(|(_, machine)| machine.intent)
+                };
+                let Some(intent) = intent else { return };
+                self.dismiss(intent)
             }
             // Does not happen while `concurrency_max` is what there is.
             Act::Concurrency(_) => return,
@@ -331,6 +348,13 @@ impl Node {
         let decided = Decided { at: now.mono, name: name.to_owned(), inputs, decision, failed: done.err() };
         self.scale.decisions.push_back(decided);
     }
+}
+
+/// Devices of machines that were made for functions, and which.
+fn machines_with_functions(view: &View) -> BTreeMap<Author, &[String]> {
+    let machines = view.slots().values().flat_map(|slot| &slot.machines);
+    let with = machines.filter(|machine| !machine.functions.is_empty());
+    with.filter_map(|machine| Some((machine.device?, machine.functions.as_slice()))).collect()
 }
 
 impl Node {

@@ -58,8 +58,9 @@ pub struct Machines {
     pub may_claim: bool,
     /// When it last wished for one.
     pub wished: Option<Mono>,
-    /// The slot of a machine that was made for this function.
-    pub made: Option<u32>,
+    /// The slot of a machine that was made for this function, holds no replica of it, and can be taken away by this
+    /// member.
+    pub spare: Option<u32>,
 }
 
 /// All that a decision is made of, beside the terms and what was seen before.
@@ -169,7 +170,7 @@ pub enum Rule {
     Idling,
     /// A change was made a short while ago.
     CoolDown,
-    /// A machine that was made for it has nothing to do.
+    /// A machine that was made for it holds no replica of it, and has not for long enough.
     Spare,
 }
 
@@ -216,7 +217,7 @@ impl Rule {
             Self::Quiet => "nobody calls it",
             Self::Idling => "one replica less would do, but not for long enough yet",
             Self::CoolDown => "the last change is too recent",
-            Self::Spare => "a machine that was made for it has nothing to do",
+            Self::Spare => "a machine that was made for it is needed no more",
         }
     }
 }
@@ -358,9 +359,11 @@ fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Durati
             () => Decision::act(Act::RetireReplica(inputs.count - 1), rule),
         };
     }
-    let spare = for_how_long.is_some_and(|time| time >= terms.machine_idle.saturating_add(turn));
-    match inputs.machines.made.filter(|_| spare && inputs.count <= inputs.target.min) {
-        Some(slot) => Decision::act(Act::DrainMachine(slot), Rule::Spare),
-        None => Decision::hold(Rule::Steady),
+    // Only who can take it away sees it as spare, so there is nobody to wait for.
+    match state.spare(now) {
+        Some((slot, time)) if time >= terms.machine_idle => {
+            Decision::act(Act::DrainMachine(slot), Rule::Spare)
+        }
+        _ => Decision::hold(Rule::Steady),
     }
 }

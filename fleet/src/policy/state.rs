@@ -21,6 +21,8 @@ pub struct State {
     slack: Option<Mono>,
     /// Since when nothing waited, ran or ended.
     quiet: Option<Mono>,
+    /// The slot of a machine that is needed no more, and since when.
+    spare: Option<(u32, Mono)>,
     /// Changes in opposite directions, one soon after the other.
     flaps: u32,
     widened: Option<Mono>,
@@ -50,6 +52,9 @@ impl State {
         let pressure = self.presses(now, terms, inputs);
         let begun = self.pressed.map_or(now, |(begun, _)| begun);
         self.pressed = pressure.map(|rule| (begun, rule));
+        let spare = inputs.machines.spare.filter(|_| pressure.is_none());
+        let known = self.spare.filter(|(slot, _)| Some(*slot) == spare);
+        self.spare = known.or_else(|| spare.map(|slot| (slot, now)));
     }
 
     fn see_count(&mut self, now: Mono, terms: &Terms, inputs: &Inputs) {
@@ -118,6 +123,11 @@ impl State {
         self.quiet.map(|begun| now.since(begun))
     }
 
+    /// The slot of a machine that is needed no more, and for how long it has not been.
+    pub(super) fn spare(&self, now: Mono) -> Option<(u32, Duration)> {
+        self.spare.map(|(slot, begun)| (slot, now.since(begun)))
+    }
+
     pub(super) fn since_change(&self, now: Mono) -> Duration {
         self.seen.map_or(Duration::ZERO, |seen| now.since(seen.changed))
     }
@@ -130,7 +140,10 @@ impl State {
     /// Whether time alone may bring a decision: else nothing is to be looked at before something happens.
     #[must_use]
     pub fn is_moving(&self, min: u32) -> bool {
-        self.waiting.is_some() || self.pressed.is_some() || self.seen.is_some_and(|seen| seen.count > min)
+        self.waiting.is_some()
+            || self.pressed.is_some()
+            || self.spare.is_some()
+            || self.seen.is_some_and(|seen| seen.count > min)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Terms {
     pub machine_window: Duration,
     /// Pause between two wishes of one member for a machine. Default 120 s.
     pub machine_cool: Duration,
-    /// How long a machine must have had nothing to do before it goes. Default 300 s.
+    /// How long a machine must have held no replica, and none must have been missed, before it goes. Default 300 s.
     pub machine_idle: Duration,
     /// Two changes in opposite directions within this time make the second kind rarer. Default 600 s.
     pub flap: Duration,

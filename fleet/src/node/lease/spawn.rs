@@ -298,11 +298,13 @@ impl Node {
         let (round, target) = (own.mine.round, with.target.clone());
         let key = with.key(slot, round, &activation);
         let public = osiris_ledger::Author(key.verifying_key().to_bytes());
-        let intent = op::Intent { activation, target: target.clone(), functions: Vec::new(), key: public };
+        let functions = own.functions.clone();
+        let intent =
+            op::Intent { activation, target: target.clone(), functions: functions.clone(), key: public };
         let Ok(block) = self.append(now, Payload::Intent(intent)) else {
             return self.lose(now, slot, Loss::Void);
         };
-        let machine = Spawn { slot, round, intent: block.id(), target, functions: Vec::new() };
+        let machine = Spawn { slot, round, intent: block.id(), target, functions };
         if let Some(own) = self.leases.own.get_mut(&slot) {
             own.intent = Some(block.id());
         }
@@ -495,8 +497,20 @@ impl Node {
         }
     }
 
+    /// Whether this node is the one that takes a machine away when it is needed no more: it made it, or it reaches
+    /// it and its maker is gone. Not one that is on its way, or to be taken away already.
+    pub(in super::super) fn takes_away(&self, now: Now, machine: &Machine) -> bool {
+        let machines = &self.leases.machines;
+        let Some(with) = machines.with.as_ref().filter(|with| with.target == machine.target) else {
+            return false;
+        };
+        let mine = machine.by == self.me;
+        let gone = || !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by);
+        (mine || (with.shared && gone())) && !machines.unwanted.contains(&machine.intent)
+    }
+
     /// Somebody wants a machine gone.
-    pub(super) fn dismiss(&mut self, intent: BlockId) -> Result<(), String> {
+    pub(in super::super) fn dismiss(&mut self, intent: BlockId) -> Result<(), String> {
         let slots = self.view.slots().values();
         let mut known = slots.flat_map(|slot| &slot.machines);
         let Some(machine) = known.find(|machine| machine.intent == intent) else {

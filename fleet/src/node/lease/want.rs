@@ -26,18 +26,27 @@ impl Node {
     /// Claims a slot, where that may come to something. What became of it is seen in
     /// [`super::super::Query::Leases`].
     pub(in super::super) fn want(&mut self, now: Now, want: Want) {
-        if let Err(why) = self.claim(now, want) {
+        if let Err(why) = self.claim(now, want, &[]) {
             self.leases.says = Some(why);
         }
     }
 
+    /// Claims a slot for a machine that serves one function, and is taken away when that needs it no more.
+    pub(in super::super) fn want_machine_for(&mut self, now: Now, function: &str) -> Result<(), String> {
+        let claimed = self.claim(now, Want::Machine, &[function.to_owned()]);
+        if let Err(why) = &claimed {
+            self.leases.says = Some(why.clone());
+        }
+        claimed
+    }
+
     /// The same for somebody who waits for an answer.
     pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
-        self.claim(now, want)
+        self.claim(now, want, &[])
             .map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
     }
 
-    fn claim(&mut self, now: Now, want: Want) -> Result<(), String> {
+    fn claim(&mut self, now: Now, want: Want, functions: &[String]) -> Result<(), String> {
         if let Want::Gone(intent) = want {
             return self.dismiss(intent);
         }
@@ -83,8 +92,16 @@ impl Node {
             released: false,
         };
         let measure = Measure::new(now.mono, spawners);
-        let own =
-            Own { claim: block.id(), activation: None, mine, measure, takes_over, wants: want, intent: None };
+        let own = Own {
+            claim: block.id(),
+            activation: None,
+            mine,
+            measure,
+            takes_over,
+            wants: want,
+            functions: functions.to_vec(),
+            intent: None,
+        };
         self.leases.own.insert(number, own);
         self.leases.counts.claimed += 1;
         self.leases.says = None;

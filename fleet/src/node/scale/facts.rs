@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use osiris_ledger::{Mono, Now};
 
-use super::{DECIDERS_MAX, MachineLoad, Node};
+use super::{MachineLoad, Node};
 use crate::policy::{Decision, Inputs, Terms, policy};
 
 /// A decision that something was to be done.
@@ -59,7 +59,7 @@ impl Node {
         for one in &scaled {
             let name = one.function.name.clone();
             let rank = one.candidates.iter().position(|member| *member == self.me);
-            let decides = rank.is_some_and(|rank| rank < DECIDERS_MAX) && self.looks_after_functions();
+            let decides = self.decides_as(now, one, rank).is_some() && self.looks_after_functions();
             let inputs = self.inputs(now, one, &scaled, &totals, rank.unwrap_or(one.candidates.len()));
             let mut state = self.scale.states.get(&name).cloned().unwrap_or_default();
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);

@@ -180,7 +180,7 @@ fn replicas_follow_the_load_and_one_member_writes_each_change() {
 fn where_the_first_in_rank_is_gone_the_next_decides() {
     let mut pair = Pair::new(manifest(1, 2));
     pair.run(5);
-    let first = pair.nodes[0].candidates(at(pair.now), &newest(&pair), &PlaceKeys::default(), 1)[0];
+    let first = pair.nodes[0].candidates(at(pair.now), "f", &newest(&pair), &PlaceKeys::default(), 1)[0];
     let gone = usize::from(pair.nodes[0].device() != first);
     let left = 1 - gone;
     pair.now += 1_000;

@@ -1,0 +1,196 @@
+//! From load to a machine and back, on one node and without a driver.
+
+use osiris_ledger::{
+    BlobHash, Ledger, Mono, Now, Payload, WallMs, World,
+    counter::Figures,
+    join_proof,
+    op::{Deployed, Spawning},
+};
+
+use super::*;
+use crate::{
+    manifest::ScaleKeys,
+    node::{
+        Effect, Input, Request,
+        lease::{Errand, Job, Provisioning, Want},
+        sample::{author, founded, server},
+    },
+};
+
+const MANIFEST: BlobHash = BlobHash([2; 32]);
+const COMPONENT: BlobHash = BlobHash([1; 32]);
+/// The device that joins as the machine.
+const MACHINE: u8 = 40;
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms), wall: WallMs(0) }
+}
+
+/// A fleet of one that may make a machine, and two functions.
+fn ledger() -> Ledger {
+    let (mut founder, mut ledger) = founded(at(0));
+    let mut write = |payload| founder.append(&mut ledger, at(0), payload).expect("allowed");
+    write(Payload::Spawning(Spawning { machines: 1, minority: true }));
+    for name in ["f", "g"] {
+        write(Payload::Deployed(Deployed {
+            name: name.to_owned(),
+            component: COMPONENT,
+            size: 1,
+            world: World::Http,
+            manifest: MANIFEST,
+            manifest_size: 1,
+            replaces: Vec::new(),
+        }));
+    }
+    ledger
+}
+
+/// The node, what its functions do, and what it asks of its provisioner.
+struct Alone {
+    node: Node,
+    ms: u64,
+    load: (u64, u64),
+    done: u64,
+    errands: Vec<Errand>,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let mut node = server(at(0), &ledger(), 1, 2);
+        node.allow_machines(1);
+        node.provision(Some(Provisioning { target: "process".to_owned(), shared: false, secret: [7; 32] }));
+        let mut alone = Self { node, ms: 0, load: (0, 0), done: 0, errands: Vec::new() };
+        for input in [Input::Start, Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT)] {
+            alone.give(input);
+        }
+        alone
+    }
+
+    fn give(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            self.node.handle(at(self.ms), input);
+            while let Some(effect) = self.node.poll_effect() {
+                match effect {
+                    Effect::ReadManifest(hash) => {
+                        let scale = ScaleKeys { min: 1, max: 3, backlog: Some(1), idle_s: Some(20) };
+                        let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
+                        inputs.push_back(Input::Manifest(hash, Ok(manifest)));
+                    }
+                    Effect::Prepare { revision, .. } => inputs.push_back(Input::Prepared(revision, 2)),
+                    Effect::Provision(errand) => self.errands.push(errand),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, seconds: u64) {
+        for _ in 0..2 * seconds {
+            self.ms += 500;
+            self.done += 1;
+            let (backlog, in_flight) = self.load;
+            let figures = Figures { backlog, in_flight, done: self.done, ..Figures::default() };
+            self.give(Input::Observed(vec![("f".to_owned(), figures)]));
+            self.give(Input::Tick);
+        }
+    }
+
+    fn machine(&self) -> Option<Machine> {
+        let slots = self.node.view().slots().values();
+        slots.flat_map(|slot| slot.machines.iter().cloned()).next()
+    }
+
+    /// Those that are to serve a function.
+    fn placed(&mut self, name: &str, count: usize) -> Vec<Author> {
+        let newest = self.node.view().function(name).and_then(|f| f.newest.clone()).expect("deployed");
+        self.node.candidates(at(self.ms), name, &newest, &PlaceKeys::default(), count)
+    }
+
+    fn count(&self) -> Option<u32> {
+        self.node.view().scaling().replicas("f").map(|(_, count)| count)
+    }
+
+    /// The machine joins, and its provisioner says that it serves.
+    fn joins(&mut self, made: &Errand) {
+        let Job::Make(secret) = &made.job else { panic!("not one to be made") };
+        let (device, invitation) = (author(MACHINE), made.machine.intent);
+        let proof = join_proof(secret, &self.node.ledger().fleet(), &invitation, &device);
+        self.give(Input::Request(
+            9,
+            Request::Admit { device, invitation, proof, label: "machine".to_owned() },
+        ));
+        self.give(Input::Provisioned(invitation, Ok(())));
+    }
+}
+
+#[test]
+fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(20);
+    assert!(alone.machine().is_none(), "not at once");
+    alone.run(60);
+    let machine = alone.machine().expect("an intent");
+    assert_eq!(machine.functions, ["f"]);
+    let made = alone.errands.pop().expect("an errand");
+    assert!(alone.errands.is_empty() && made.machine.functions == ["f"]);
+    alone.joins(&made);
+
+    // It serves what it was made for, behind all others, and nothing else.
+    let me = alone.node.device();
+    assert_eq!(alone.placed("f", 9), [me, author(MACHINE)]);
+    assert_eq!(alone.placed("f", 1), [me]);
+    assert_eq!(alone.placed("g", 9), [me]);
+    alone.run(20);
+    assert_eq!(alone.count(), Some(2));
+    assert!(alone.errands.is_empty());
+
+    // While it holds a replica it stays, however little there is to do.
+    alone.load = (0, 2);
+    alone.run(900);
+    assert_eq!(alone.count(), Some(2));
+    assert!(alone.errands.is_empty(), "{:?}", alone.errands);
+    alone.load = (0, 0);
+    alone.run(60);
+    assert_eq!(alone.count(), Some(1));
+    assert!(alone.errands.is_empty(), "not at once");
+    alone.run(310);
+    let gone = alone.errands.pop().expect("an errand");
+    assert!(matches!(gone.job, Job::Remove) && gone.machine == made.machine, "{gone:?}");
+    assert!(alone.errands.is_empty(), "once");
+    alone.give(Input::Removed(gone.machine.intent, Ok(())));
+    assert!(alone.machine().is_none());
+    alone.run(60);
+    assert!(alone.errands.is_empty(), "{:?}", alone.errands);
+}
+
+#[test]
+fn load_that_comes_back_keeps_the_machine() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(80);
+    let made = alone.errands.pop().expect("an errand");
+    alone.joins(&made);
+    alone.run(20);
+    alone.load = (0, 0);
+    alone.run(250);
+    assert_eq!(alone.count(), Some(1));
+    alone.load = (8, 2);
+    alone.run(60);
+    assert_eq!(alone.count(), Some(2));
+    assert!(alone.errands.is_empty(), "{:?}", alone.errands);
+}
+
+#[test]
+fn a_machine_that_somebody_wished_for_is_for_any_function_and_stays() {
+    let mut alone = Alone::new();
+    alone.give(Input::Want(Want::Machine));
+    alone.run(60);
+    let made = alone.errands.pop().expect("an errand");
+    assert!(made.machine.functions.is_empty());
+    alone.joins(&made);
+    assert_eq!(alone.placed("g", 9).len(), 2);
+    alone.run(900);
+    assert!(alone.errands.is_empty() && alone.machine().is_some());
+}
