@@ -2,6 +2,8 @@
 //!
 //! clap already puts flags over the environment, so what arrives here is one layer above the file.
 
+mod scaling;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use osiris_fleet::node::Retain;
+use osiris_fleet::policy::Terms;
 
 use crate::args::{Global, NodeArgs, RetainWord};
 use crate::backend::driver::ProvisionOptions;
@@ -49,6 +52,8 @@ pub(crate) struct NodeSettings {
     pub(crate) token_file: Option<PathBuf>,
     /// What is kept of blocks that sealed pages list.
     pub(crate) retain: Retain,
+    /// By which thresholds it decides about replicas and machines.
+    pub(crate) scaling: Terms,
 }
 
 /// `DATA/config.toml`: the flags' names as keys.
@@ -62,6 +67,7 @@ struct File {
     output: Option<Format>,
     retain: Option<RetainWord>,
     provision: Option<ProvisionFile>,
+    scaling: scaling::ScalingFile,
 }
 
 /// `[provision]`: what this node makes machines with.
@@ -166,7 +172,9 @@ impl Settings {
             (None, None) => None,
         };
         let retain = flags.retain.or(self.file.retain).map_or(Retain::All, RetainWord::retain);
-        Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file, retain })
+        let scaling = self.file.scaling.terms(&self.data.join("config.toml"))?;
+        let http = flags.http.or(from_file).unwrap_or(HTTP);
+        Ok(NodeSettings { http, advertise, token_file, retain, scaling })
     }
 }
 
@@ -289,6 +297,8 @@ fn parse_address(text: &str, host: Ipv4Addr) -> Result<SocketAddr, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn settings(config: &str, flags: &Global) -> Result<Settings, Failure> {
@@ -365,6 +375,22 @@ mod tests {
             ("[provision]\ntarget = \"a\"\nmodule = \"m\"\nmodules = 1", "unknown field `modules`"),
         ] {
             let failure = from(config, "/bin").expect_err(config);
+            assert!(failure.message.contains(words), "{config}: {}", failure.message);
+        }
+    }
+
+    #[test]
+    fn thresholds_of_scaling_are_read_and_checked() {
+        let node = |config: &str| settings(config, &Global::default())?.node(&NodeArgs::default());
+        let terms = node("[scaling]\nmachine-idle = \"20s\"\ncpu-high = 70").expect("settings").scaling;
+        assert_eq!((terms.machine_idle, terms.cpu_high), (Duration::from_secs(20), 70));
+        assert_eq!(node("").expect("settings").scaling, Terms::default());
+        for (config, words) in [
+            ("[scaling]\nidle = \"20s\"", "unknown field `idle`"),
+            ("[scaling]\nwindow = \"soon\"", "`scaling.window` cannot be used"),
+            ("[scaling]\nuse-low = 99", "between 0 and 90 %"),
+        ] {
+            let failure = node(config).expect_err(config);
             assert!(failure.message.contains(words), "{config}: {}", failure.message);
         }
     }

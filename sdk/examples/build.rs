@@ -53,9 +53,12 @@ fn main() {
     ensure_target();
     let out = PathBuf::from(required("OUT_DIR"));
     let target_dir = out.join("build");
-    for (package, features, name) in
-        [("summary", "", "summary"), ("summary", "v2", "summary_v2"), ("chart", "", "chart")]
-    {
+    for (package, features, name) in [
+        ("summary", "", "summary"),
+        ("summary", "v2", "summary_v2"),
+        ("chart", "", "chart"),
+        ("sensor", "", "sensor"),
+    ] {
         build(&examples, &target_dir, package, features);
         let built = target_dir.join(TARGET).join("release").join(format!("{package}.wasm"));
         let target = out.join(format!("{name}.wasm"));

@@ -57,6 +57,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         gossip: true,
         machines: args.machines,
         retain: node.retain,
+        scaling: node.scaling,
         provision,
     };
     let data_dir = settings.data.display().to_string();

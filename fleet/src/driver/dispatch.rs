@@ -1,5 +1,6 @@
 //! From a request to a function's answer: here where the live revision is ready, else on the member
-//! that is best placed, and never further.
+//! that is best placed, and never further. Where every place here is taken, a member that has fewer calls of this
+//! node's under way is asked first.
 //!
 //! A call holds no lock and writes no block. It runs on its caller's task: who drops the future ends
 //! the call.
@@ -161,7 +162,11 @@ impl Dispatcher {
             return error.into_response();
         }
         match (&route.local, call.hop) {
-            (Some(function), _) => self.run(&route, function, call.request, false).await,
+            (Some(function), Hop::First) => match self.lighter(&route, function) {
+                Some(peer) => self.share(&route, function, peer, call.request, call.deadline).await,
+                None => self.run(&route, function, call.request, false).await,
+            },
+            (Some(function), Hop::Relayed) => self.run(&route, function, call.request, false).await,
             (None, Hop::First) => self.pass_on(&route, call.request, call.deadline).await,
             (None, Hop::Relayed) => message::not_started(not_here(&route.name)),
         }

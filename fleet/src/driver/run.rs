@@ -38,6 +38,7 @@ use super::{
 use crate::{
     api::codes,
     node::{Config, Input, Node, PageRules, Retain},
+    policy::Terms,
 };
 
 /// What a node is run with.
@@ -59,6 +60,8 @@ pub struct RunOptions {
     pub gossip: bool,
     /// What is kept of blocks that sealed pages list.
     pub retain: Retain,
+    /// By which thresholds this node decides about replicas and machines.
+    pub scaling: Terms,
     /// Machines that the fleet may have made for this node to make another; 0: it makes none.
     pub machines: u32,
     /// What it makes them with; none: it makes none.
@@ -309,6 +312,7 @@ pub(crate) async fn run_opened(
     let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting), inputs));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
+    process.engine.node.set_terms(options.scaling);
     // Without anything to make one with, a lease would come to nothing.
     if let Some(provision) = &options.provision {
         process.engine.node.allow_machines(options.machines);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use osiris_examples::{CHART, SUMMARY};
+use osiris_examples::{CHART, SENSOR, SUMMARY};
 use osiris_fleet::api::*;
 use osiris_fleet::driver::dispatch::Dispatcher;
 use osiris_fleet::driver::metrics::{Gauges, Metrics, NodeGauges};
@@ -325,6 +325,16 @@ impl Node {
         fleet.remove("gone");
         let routes = fleet.routes(&local, &metrics);
         Self::over(config, fleet, routes, metrics).await
+    }
+
+    /// `sensor` is live on all three members, here with these limits.
+    pub(crate) async fn sharing(limits: Limits) -> Self {
+        let (mut fleet, metrics) = (Fleet::new(), Arc::new(Metrics::default()));
+        let revision = fleet.deploy("sensor", World::Native, SENSOR);
+        (0..3).for_each(|who| fleet.serve(who, revision));
+        let local = BTreeMap::from([(revision, prepare("sensor", SENSOR, limits).await)]);
+        let routes = fleet.routes(&local, &metrics);
+        Self::over(ServeConfig::default(), fleet, routes, metrics).await
     }
 
     async fn over(config: ServeConfig, fleet: Fleet, routes: Routes, metrics: Arc<Metrics>) -> Self {

@@ -11,6 +11,7 @@ use osiris_fleet::driver::metrics::RelayEnd;
 use osiris_fleet::driver::serve::{ServeConfig, Token};
 use osiris_mesh::{BoxFuture, CallFailure, PeerId};
 use osiris_protocol::call::{CallReply, CallRequest};
+use osiris_runtime::Limits;
 
 use super::client::{error, request, tcp};
 use super::node::Node;
@@ -104,6 +105,58 @@ async fn the_nearest_and_least_busy_member_is_asked() {
     let route = &node.dispatcher.routes();
     let far = route.live().iter().find(|route| route.name == "far").expect("live");
     assert_eq!(far.figures.relayed(RelayEnd::Answered), 6);
+}
+
+/// What would wait here goes to a member with fewer calls of this node's, and comes back where that is busy as well.
+#[tokio::test]
+async fn calls_that_would_wait_here_are_shared_with_members_that_serve_too() {
+    let limits = Limits { concurrency: 1, queue_len: 1, ..Limits::default() };
+    let node = Node::sharing(limits).await;
+    let peers = Peers::default();
+    node.dispatcher.connect(peers.clone());
+    let [one, two] = [1, 2].map(|who| PeerId::from_bytes(node.fleet.author(who).0));
+    let call = |wait_ms: u64| {
+        let dispatcher = Arc::clone(&node.dispatcher);
+        tokio::spawn(async move {
+            let request = Request::post("/").body(Bytes::from(format!(r#"{{"wait_ms":{wait_ms}}}"#)));
+            let (request, hop) = (request.expect("a request"), Hop::First);
+            let deadline = Duration::from_secs(20);
+            dispatcher.invoke(Call { function: "sensor", request, hop, deadline }).await
+        })
+    };
+    let figures = || node.dispatcher.routes().live()[0].local.as_ref().expect("here").figures();
+    let until = async |in_flight, backlog| {
+        while (figures().in_flight, figures().backlog) != (in_flight, backlog) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let first = call(1_500);
+    until(1, 0).await;
+    assert!(peers.asked().is_empty(), "it runs here");
+    // Nobody is connected: it waits here.
+    let second = call(0);
+    until(1, 1).await;
+    assert!(peers.asked().is_empty());
+    peers.rtt_ms(one, 9);
+    peers.rtt_ms(two, 1);
+    let third = call(0).await.expect("ended");
+    assert_eq!((third.status().as_u16(), peers.asked()), (200, vec![two]), "the nearest of those with none");
+    assert_eq!(third.headers()["x-osiris-relayed"], "true");
+    // It turns the call away, and here is no room either: then that is said, and when to come back.
+    let busy = CallReply {
+        headers: vec![("x-osiris-not-started".to_owned(), Bytes::from_static(b"1"))],
+        ..reply(503, "{}")
+    };
+    peers.say(two, Ok(busy));
+    let fourth = call(0).await.expect("ended");
+    assert_eq!((fourth.status().as_u16(), peers.asked()), (503, vec![two]));
+    assert!(fourth.headers().contains_key("retry-after"));
+    for ended in [first, second] {
+        assert_eq!(ended.await.expect("ended").status(), 200);
+    }
+    // With a place free here nobody else is asked.
+    assert_eq!(call(0).await.expect("ended").headers()["x-osiris-relayed"], "false");
+    assert!(peers.asked().is_empty());
 }
 
 #[tokio::test]

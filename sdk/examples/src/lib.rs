@@ -14,13 +14,16 @@ pub const SUMMARY_V2: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/summary_
 /// samples of a node as SVG.
 pub const CHART: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chart.wasm"));
 
+/// `examples/sensor`: a native function that waits as long as it is told, as for a slow device.
+pub const SENSOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sensor.wasm"));
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_components_are_there_distinct_and_small() {
-        for component in [SUMMARY, SUMMARY_V2, CHART] {
+        for component in [SUMMARY, SUMMARY_V2, CHART, SENSOR] {
             // A component, not a core module: version 13, layer 1.
             assert_eq!(component[..8], *b"\0asm\x0d\0\x01\0");
             assert!(component.len() < 200 << 10, "{} bytes", component.len());

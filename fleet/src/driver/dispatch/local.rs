@@ -35,11 +35,11 @@ impl Dispatcher {
             World::Http => http(route, function, request).await,
             World::Native => native(route, function, request).await,
         };
-        let (mut response, draining) = match result {
+        let (mut response, not_started) = match result {
             Ok(response) => (response, false),
-            Err(Refusal { error, draining }) => (error.into_response(), draining),
+            Err(Refusal { error, not_started }) => (error.into_response(), not_started),
         };
-        if relayed && draining {
+        if relayed && not_started {
             return message::mark_not_started(response);
         }
         let headers = response.headers_mut();
@@ -53,19 +53,20 @@ impl Dispatcher {
 /// Why there is no answer of the function.
 struct Refusal {
     error: ApiError,
-    /// The revision takes no more calls, so this one was certainly not started.
-    draining: bool,
+    /// The revision takes no more calls, or no more at once, so this one was certainly not started.
+    not_started: bool,
 }
 
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
-        Self { draining: error == CallError::Draining, error: error.into() }
+        let not_started = matches!(error, CallError::Draining | CallError::Busy { .. });
+        Self { not_started, error: error.into() }
     }
 }
 
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
-        Self { error, draining: false }
+        Self { error, not_started: false }
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use osiris_mesh::{CallFailure, PeerId};
 use osiris_protocol::call::CallRequest;
+use osiris_runtime::Function;
 
 use super::{ApiError, Dispatcher, RELAYED_HEADER, Relay, message};
 use crate::driver::limits::{CALL_DEADLINE, RELAY_TRIES_MAX, RTT_UNKNOWN};
@@ -89,9 +90,61 @@ impl Dispatcher {
             }
         }
         route.figures.note_relay(RelayEnd::Unreachable);
-        let why = last.map_or_else(String::new, |error| format!(" {}", error.body.message));
-        let message = format!("No node that has the function `{}` ready could be reached.{why}", route.name);
-        ApiError::unavailable(message).into_response()
+        let why = last.as_ref().map_or_else(String::new, |error| format!(" {}", error.body.message));
+        let message = format!("No node that has the function `{}` ready took the call.{why}", route.name);
+        let error = ApiError::unavailable(message);
+        match last.and_then(|last| last.retry_after) {
+            Some(after) => error.with_retry_after(after).into_response(),
+            None => error.into_response(),
+        }
+    }
+
+    /// The connected member that has the fewest calls from here under way, where a call would wait here and those are
+    /// fewer than run and wait here. What others send to it is not known here: it says so itself, and the call comes
+    /// back.
+    pub(super) fn lighter(&self, route: &Route, function: &Function) -> Option<PeerId> {
+        if route.remotes.is_empty() {
+            return None;
+        }
+        let figures = function.figures();
+        if figures.in_flight < u64::from(function.concurrency()) {
+            return None;
+        }
+        let relay = self.relay.load_full()?;
+        let counts = self.busy.counts().clone();
+        let rows = route.remotes.iter().filter_map(|peer| {
+            let rtt = relay.rtt(*peer)?;
+            Some((counts.get(peer).copied().unwrap_or(0), rtt, *peer))
+        });
+        let (busy, _, peer) = rows.min()?;
+        (u64::from(busy) < figures.in_flight.saturating_add(figures.backlog)).then_some(peer)
+    }
+
+    /// Has a member run a call that would wait here; it runs here all the same where the member does not start it.
+    pub(super) async fn share(
+        &self,
+        route: &Route,
+        function: &Function,
+        peer: PeerId,
+        request: Request<Bytes>,
+        deadline: Duration,
+    ) -> Response<Bytes> {
+        let Some(relay) = self.relay.load_full() else {
+            return self.run(route, function, request, false).await;
+        };
+        let deadline_ms = u32::try_from(deadline.min(CALL_DEADLINE).as_millis()).unwrap_or(u32::MAX).max(1);
+        let call = message::from_http(&route.name, &route.revision, request.clone(), deadline_ms);
+        match self.try_one(&**relay, peer, &call).await {
+            Tried::Answered(response) => {
+                route.figures.note_relay(RelayEnd::Answered);
+                response
+            }
+            Tried::Next(_) => self.run(route, function, request, false).await,
+            Tried::Stop(error, end) => {
+                route.figures.note_relay(end);
+                error.into_response()
+            }
+        }
     }
 
     /// The members to ask: by round trip, times one more than the calls under way to it.
@@ -118,7 +171,11 @@ impl Dispatcher {
                 let said: Option<osiris_protocol::error::ErrorBody> =
                     serde_json::from_slice(response.body()).ok();
                 let said = said.map_or_else(|| "It did not say why.".to_owned(), |body| body.message);
-                Tried::Next(ApiError::unavailable(format!("{peer} turned the call away: {said}")))
+                let error = ApiError::unavailable(format!("{peer} turned the call away: {said}"));
+                Tried::Next(match retry_after(&response) {
+                    Some(after) => error.with_retry_after(after),
+                    None => error,
+                })
             }
             Ok(Ok((mut response, false))) => {
                 response.headers_mut().insert(RELAYED_HEADER, HeaderValue::from_static("true"));
@@ -128,6 +185,12 @@ impl Dispatcher {
             Err(tried) => tried,
         }
     }
+}
+
+/// When a member that is busy says to come back.
+fn retry_after(response: &Response<Bytes>) -> Option<Duration> {
+    let said = response.headers().get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    said.parse().ok().map(Duration::from_secs)
 }
 
 /// What a failure means for the call.
