@@ -28,6 +28,9 @@ It touches only what carries the label osiris.spawn with this name. Where there 
     /// List the machines of a place by their labels
     #[command(after_help = "Examples:\n  osiris provision status --place /srv/machines -o json")]
     Status(PlaceArgs),
+    /// Print the hash by which this program is known on a host that it was copied to
+    #[command(hide = true)]
+    Fingerprint,
 }
 
 /// Where machines are.
@@ -36,12 +39,41 @@ pub(crate) struct PlaceArgs {
     /// What they are made on
     #[arg(long, env = "OSIRIS_TARGET", value_name = "TARGET", value_enum, default_value = "process")]
     pub(crate) target: Target,
-    /// For processes: the folder in which each has a folder of its own
+    /// For processes, here or by SSH: the folder in which each has a folder of its own
     #[arg(long, env = "OSIRIS_PLACE", value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = parse_place)]
     pub(crate) place: Option<PathBuf>,
     /// For containers: the socket of Docker's API
     #[arg(long, env = "OSIRIS_DOCKER", value_name = "SOCKET", default_value = "/var/run/docker.sock", value_parser = parse_place)]
     pub(crate) docker: PathBuf,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
+}
+
+/// How a host is reached by the system's `ssh`. What is not given is as this user configured it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "By SSH")]
+pub(crate) struct SshArgs {
+    /// The host: its name or address
+    #[arg(id = "ssh_host", long = "ssh-host", env = "OSIRIS_SSH_HOST", value_name = "HOST", value_parser = parse_host)]
+    pub(crate) host: Option<String>,
+    /// Its port
+    #[arg(id = "ssh_port", long = "ssh-port", env = "OSIRIS_SSH_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// The user there, whose processes the machines are
+    #[arg(id = "ssh_user", long = "ssh-user", env = "OSIRIS_SSH_USER", value_name = "NAME", value_parser = parse_user)]
+    pub(crate) user: Option<String>,
+    /// File with the key that this side shows, and no other
+    #[arg(id = "ssh_identity", long = "ssh-identity", env = "OSIRIS_SSH_IDENTITY", value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = parse_place)]
+    pub(crate) identity: Option<PathBuf>,
+    /// File with the keys of hosts, and no other
+    #[arg(id = "ssh_known_hosts", long = "ssh-known-hosts", env = "OSIRIS_SSH_KNOWN_HOSTS", value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = parse_place)]
+    pub(crate) known_hosts: Option<PathBuf>,
+    /// Take the key of a host that is not known yet, and remember it. Without it such a host is refused
+    #[arg(id = "ssh_accept_new", long = "ssh-accept-new", env = "OSIRIS_SSH_ACCEPT_NEW")]
+    pub(crate) accept_new: bool,
+    /// The program that is copied to the host. Default: this one
+    #[arg(id = "ssh_binary", long = "ssh-binary", env = "OSIRIS_SSH_BINARY", value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = parse_place)]
+    pub(crate) binary: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +95,9 @@ pub(crate) struct UpArgs {
     /// For containers: the network
     #[arg(long, env = "OSIRIS_NETWORK", value_name = "NAME", default_value = "bridge", value_parser = parse_image)]
     pub(crate) network: String,
+    /// Read the ticket from standard input, as a line; the end of standard input ends this, and undoes what it did
+    #[arg(long)]
+    pub(crate) ticket_stdin: bool,
     /// How long it may take
     #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "2m", value_parser = human::parse_span)]
     pub(crate) timeout: Duration,
@@ -87,6 +122,8 @@ pub(crate) enum Target {
     Process,
     /// A container of this machine's Docker.
     Docker,
+    /// A process of a host that is reached by SSH.
+    Ssh,
 }
 
 fn parse_spawn(text: &str) -> Result<String, String> {
@@ -122,6 +159,27 @@ fn parse_image(text: &str) -> Result<String, String> {
     }
 }
 
+/// It may not look like an option, nor hold what a shell or ssh reads as something else.
+fn parse_host(text: &str) -> Result<String, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b".:_-".contains(&byte);
+    let starts = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == ':');
+    match starts && text.len() <= 253 && text.bytes().all(sound) {
+        true => Ok(text.to_owned()),
+        false => Err("a host has 1 to 253 letters, digits and . : _ -, and starts with no - . _".to_owned()),
+    }
+}
+
+fn parse_user(text: &str) -> Result<String, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let starts = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    match starts && text.len() <= 32 && text.bytes().all(sound) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a user has 1 to 32 letters, digits and . _ -, and starts with a letter or _".to_owned())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +199,16 @@ mod tests {
         assert!(parse_image("registry.example/osiris:0.1").is_ok());
         for bad in ["", "--privileged", "a b", "a?b"] {
             assert!(parse_image(bad).is_err(), "{bad:?}");
+        }
+        for good in ["host", "10.0.0.1", "::1", "2001:db8::1", "host.example"] {
+            assert!(parse_host(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-oProxyCommand=id", "a b", "a@b", "a;b", "[::1]", "a%b", "a/b", "a\n"] {
+            assert!(parse_host(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_user("_osiris-1").is_ok());
+        for bad in ["", "-l", "1a", "a b", "a@b", "a$"] {
+            assert!(parse_user(bad).is_err(), "{bad:?}");
         }
     }
 }
