@@ -28,6 +28,18 @@ It touches only what carries the label osiris.spawn with this name. Where there 
     /// List the machines of a place by their labels
     #[command(after_help = "Examples:\n  osiris provision status --place /srv/machines -o json")]
     Status(PlaceArgs),
+    /// Start a node of a fleet that a person makes, as a container whose data stays in a volume of its name
+    #[command(after_help = "\
+Examples:
+  osiris provision start --spawn home-0 --name home
+  osiris provision start --spawn home-1 --founder home-0
+
+Without --founder it founds a fleet, and prints the recovery key once. Run again for one that runs it does nothing; \
+where its volume holds a member it takes that up again.")]
+    Start(StartArgs),
+    /// Stop such a node. It stays a member, and its data stays
+    #[command(after_help = "Examples:\n  osiris provision stop --spawn home-1")]
+    Stop(StopArgs),
     /// Print the hash by which this program is known on a host that it was copied to
     #[command(hide = true)]
     Fingerprint,
@@ -115,6 +127,69 @@ pub(crate) struct DownArgs {
     pub(crate) timeout: Duration,
 }
 
+/// A node of a fleet that a person makes.
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Name of the node, of its container and of its volume
+    #[arg(long, env = "OSIRIS_SPAWN_ID", value_name = "ID", value_parser = parse_spawn)]
+    pub(crate) spawn: String,
+    /// The node that invites this one. Without it, this one founds the fleet
+    #[arg(long, env = "OSIRIS_FOUNDER", value_name = "ID", value_parser = parse_spawn)]
+    pub(crate) founder: Option<String>,
+    /// What people call the fleet that it founds
+    #[arg(long, env = "OSIRIS_NAME", default_value = "home", value_parser = super::parse_label)]
+    pub(crate) name: String,
+    /// What people call the device. Default: the name of the node
+    #[arg(long, env = "OSIRIS_LABEL", value_parser = super::parse_label)]
+    pub(crate) label: Option<String>,
+    /// The image, whose entry is the osiris binary, and which has a folder /data of user 65532
+    #[arg(long, env = "OSIRIS_IMAGE", value_name = "IMAGE", default_value = "osiris:latest", value_parser = parse_image)]
+    pub(crate) image: String,
+    /// Address and port of this machine at which functions are called; it needs a token file
+    #[arg(long, env = "OSIRIS_PUBLISH", value_name = "ADDR", value_parser = crate::config::parse_http, requires = "token_file")]
+    pub(crate) publish: Option<std::net::SocketAddr>,
+    /// File of this machine with the token that HTTP callers must present
+    #[arg(long, env = "OSIRIS_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = parse_place)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Address and UDP port in the container's network for other members
+    #[arg(long, env = "OSIRIS_NODE_MESH", value_name = "ADDR", default_value = "0.0.0.0:7421", value_parser = crate::config::parse_mesh)]
+    pub(crate) listen: std::net::SocketAddr,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// How long it may take
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "2m", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Name of the node
+    #[arg(long, env = "OSIRIS_SPAWN_ID", value_name = "ID", value_parser = parse_spawn)]
+    pub(crate) spawn: String,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// How long it has to end, running calls included, before it is killed
+    #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = human::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+/// Docker, and the network that nodes of one fleet share.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgs {
+    /// The socket of Docker's API
+    #[arg(long, env = "OSIRIS_DOCKER", value_name = "SOCKET", default_value = "/var/run/docker.sock", value_parser = parse_place)]
+    pub(crate) docker: PathBuf,
+    /// The network of the containers
+    #[arg(long, env = "OSIRIS_NETWORK", value_name = "NAME", default_value = "bridge", value_parser = parse_image)]
+    pub(crate) network: String,
+    /// Make the network with these addresses where there is none, and remove it after the last container
+    #[arg(long, env = "OSIRIS_SUBNET", value_name = "CIDR", value_parser = parse_subnet)]
+    pub(crate) subnet: Option<String>,
+    /// Address of the container in it, which then stays the same
+    #[arg(long, env = "OSIRIS_ADDRESS", value_name = "IP")]
+    pub(crate) address: Option<std::net::Ipv4Addr>,
+}
+
 /// What a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Target {
@@ -156,6 +231,16 @@ fn parse_image(text: &str) -> Result<String, String> {
     match (1..=255).contains(&text.len()) && text.bytes().all(sound) && !text.starts_with(['-', '/']) {
         true => Ok(text.to_owned()),
         false => Err("it has 1 to 255 letters, digits and . _ / : @ -".to_owned()),
+    }
+}
+
+fn parse_subnet(text: &str) -> Result<String, String> {
+    let sound = text.split_once('/').is_some_and(|(address, bits)| {
+        address.parse::<std::net::Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= 30)
+    });
+    match sound {
+        true => Ok(text.to_owned()),
+        false => Err("a subnet is an IPv4 address and at most 30 bits, such as 10.20.0.0/24".to_owned()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! that intent, or not at all.
 
 mod docker;
+mod first;
 mod process;
 mod ssh;
 
@@ -98,6 +99,18 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
             out.rows(&rows, &["MACHINE", "STATE", "ID", "PLACE"], "no machine is there", |row| {
                 vec![Cell::new(&row.spawn), Cell::state(row.state), Cell::new(&row.id), Cell::new(&row.place)]
             })?;
+        }
+        ProvisionCommand::Start(args) => {
+            let (id, changed) = first::start(args, out).await?;
+            let what = if changed { "started" } else { "runs already" };
+            let done = Done { spawn: &args.spawn, changed, id };
+            out.line(&done, &format!("{}: {what}", args.spawn))?;
+        }
+        ProvisionCommand::Stop(args) => {
+            let changed = first::stop(args).await?;
+            let what = if changed { "stopped; its data stays in its volume" } else { "nothing is there" };
+            let done = Done { spawn: &args.spawn, changed, id: String::new() };
+            out.line(&done, &format!("{}: {what}", args.spawn))?;
         }
         ProvisionCommand::Fingerprint => {
             // For the other end of a connection, which compares it.
