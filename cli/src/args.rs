@@ -15,7 +15,9 @@ use serde::Deserialize;
 
 use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
-pub(crate) use provision::{PlaceArgs, ProvisionCommand, Target, UpArgs as ProvisionUpArgs};
+pub(crate) use provision::{
+    PlaceArgs, ProvisionCommand, SshArgs, StartArgs, StopArgs, Target, UpArgs as ProvisionUpArgs,
+};
 pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
 pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 

@@ -130,3 +130,158 @@ fn a_container_joins_is_healthy_can_do_little_and_leaves() {
     assert_eq!(home.member(&spawn).as_deref(), Some("revoked"), "it has left the fleet");
     assert_eq!(home.json(&["provision", "status"], "").as_array().map(Vec::len), Some(0));
 }
+
+/// A person's fleet, with names that no other one has, and nothing left of it at the end.
+struct Fleet {
+    dir: tempfile::TempDir,
+    name: String,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for n in 0..3 {
+            let node = self.node(n);
+            for thing in [&["rm", "-f", "-v", &node][..], &["volume", "rm", "-f", &node]] {
+                let _ = Command::new("docker").args(thing).output();
+            }
+        }
+        let _ = Command::new("docker").args(["network", "rm", &self.name]).output();
+    }
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        image(dir.path());
+        Self { dir, name: format!("t{}", std::process::id()) }
+    }
+
+    fn node(&self, n: usize) -> String {
+        format!("{}-{n}", self.name)
+    }
+
+    /// What the first node says of the members: how many it is connected with, itself included.
+    fn connected(&self) -> usize {
+        let nodes = docker(&["exec", &self.node(0), "/osiris", "nodes", "-o", "json"]);
+        let nodes: Value = serde_json::from_str(&nodes).expect("JSON");
+        let states = nodes.as_array().expect("rows").iter().map(|row| row["state"].as_str());
+        states.filter(|state| matches!(state, Some("this" | "connected"))).count()
+    }
+
+    fn fleet(&self, n: usize) -> (String, String) {
+        let said = docker(&["exec", &self.node(n), "/osiris", "whoami", "-o", "json"]);
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        let text = |key: &str| said[key].as_str().expect("text").to_owned();
+        (text("fleet"), text("device"))
+    }
+
+    fn until_connected(&self, many: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.connected() != many {
+            assert!(Instant::now() < end, "{} of {many} are connected", self.connected());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn containers(&self) -> usize {
+        docker(&["ps", "-aq", "--filter", &format!("name={}", self.name)]).lines().count()
+    }
+
+    /// Copies the module once, and gives a run of Terraform in it.
+    fn terraform(&self, arguments: &[&str]) -> String {
+        let module = self.dir.path().join("module");
+        if !module.exists() {
+            fs::create_dir(&module).expect("made");
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../terraform/modules/docker");
+            for entry in fs::read_dir(source).expect("the module").map(|entry| entry.expect("one")) {
+                if entry.file_name().to_string_lossy().ends_with(".tf") {
+                    fs::copy(entry.path(), module.join(entry.file_name())).expect("copied");
+                }
+            }
+            run(&mut self.command(&["init", "-input=false", "-no-color"]));
+        }
+        run(self.command(arguments).args(["-auto-approve", "-input=false", "-no-color"]))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("terraform");
+        command.args(arguments).current_dir(self.dir.path().join("module"));
+        command.env("CHECKPOINT_DISABLE", "1").env_remove("TF_CLI_CONFIG_FILE");
+        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        let token = self.dir.path().join("token").display().to_string();
+        for (name, value) in [
+            ("spawn_id", self.name.as_str()),
+            ("osiris", env!("CARGO_BIN_EXE_osiris")),
+            ("image", IMAGE),
+            ("docker", host.trim_start_matches("unix://")),
+            ("subnet", "10.213.7.0/24"),
+            ("http", "127.0.0.1:17420"),
+            ("token_file", &token),
+        ] {
+            command.env(format!("TF_VAR_{name}"), value);
+        }
+        command
+    }
+}
+
+/// The recovery key, where a text shows one: the only word of 64 hexadecimal digits behind these words.
+fn recovery_key(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.contains("recovery key"))?;
+    let key = line.split_whitespace().last()?;
+    (key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| key.to_owned())
+}
+
+#[test]
+#[ignore = "needs both docker and terraform"]
+fn one_apply_starts_a_fleet_whose_members_outlive_its_containers() {
+    let fleet = Fleet::new();
+    let token = "0123456789abcdef0123456789abcdef";
+    fs::write(fleet.dir.path().join("token"), token).expect("written");
+    let said = fleet.terraform(&["apply"]);
+    let key = recovery_key(&said).unwrap_or_else(|| panic!("no recovery key: {said}"));
+    fleet.until_connected(3);
+    let before = [0, 1, 2].map(|n| fleet.fleet(n));
+    assert!(before.iter().all(|(name, _)| *name == before[0].0), "{before:?}");
+    // Neither key, token nor ticket is in the state.
+    let state = fs::read_to_string(fleet.dir.path().join("module/terraform.tfstate")).expect("a state");
+    assert!(!state.contains(&key) && !state.contains(token), "a secret is in the state");
+    let words = state.split(|c: char| !c.is_ascii_alphanumeric());
+    assert_eq!(words.filter(|word| word.starts_with("osiris") && word.len() > 40).count(), 0);
+    // Each node answers at its port of this machine, and asks for the token.
+    for port in 17420..17423 {
+        for (shown, status) in [("another", "401"), (token, "404")] {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("published");
+            let ask = format!(
+                "GET /f/none HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {shown}\r\n\r\n"
+            );
+            std::io::Write::write_all(&mut stream, ask.as_bytes()).expect("written");
+            let mut answer = String::new();
+            std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        }
+    }
+    let inspected: Value = serde_json::from_str(&docker(&["inspect", &fleet.node(1)])).expect("JSON");
+    assert_eq!(inspected[0]["HostConfig"]["ReadonlyRootfs"], true);
+    assert_eq!(inspected[0]["HostConfig"]["CapDrop"][0], "ALL");
+    assert!(!inspected.to_string().contains(token), "the token is shown");
+    // Again, it does nothing; and no command that ended at once is left.
+    assert!(fleet.terraform(&["apply"]).contains("0 added, 0 changed, 0 destroyed"));
+    assert_eq!(fleet.containers(), 3);
+    fleet.terraform(&["destroy"]);
+    assert_eq!(fleet.containers(), 0);
+    let network = docker(&["network", "ls", "-q", "--filter", &format!("name={}", fleet.name)]);
+    assert_eq!(network, "", "its network is left");
+    // What was there is taken up, and no fleet is founded again.
+    let said = fleet.terraform(&["apply"]);
+    assert_eq!(recovery_key(&said), None, "it was founded again");
+    fleet.until_connected(3);
+    assert_eq!([0, 1, 2].map(|n| fleet.fleet(n)), before);
+    fleet.terraform(&["destroy"]);
+    // What is someone else's is left alone.
+    docker(&["volume", "rm", &fleet.node(0)]);
+    docker(&["volume", "create", &fleet.node(0)]);
+    let refused = fleet.command(&["apply", "-auto-approve", "-input=false", "-no-color"]).output();
+    let refused = refused.expect("it runs");
+    assert!(!refused.status.success() && fleet.containers() == 0, "{refused:?}");
+    fleet.terraform(&["destroy"]);
+}

@@ -27,21 +27,21 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Folder in the container with the device's data, a volume of the container's own.
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 /// The binary in the image.
-const PROGRAM: &str = "/osiris";
+pub(super) const PROGRAM: &str = "/osiris";
 /// The user of the image's node.
-const USER: &str = "65532:65532";
+pub(super) const USER: &str = "65532:65532";
 /// Memory that a container may take, bytes, and processes.
 const MEMORY_BYTES: u64 = 1 << 30;
 const PROCESSES: u64 = 256;
 
-struct Docker<'a> {
-    socket: &'a Path,
+pub(super) struct Docker<'a> {
+    pub(super) socket: &'a Path,
 }
 
 impl Docker<'_> {
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
@@ -50,13 +50,25 @@ impl Docker<'_> {
         self.ask_within(method, path, body, ANSWER_WITHIN).await
     }
 
-    async fn ask_within(
+    pub(super) async fn ask_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: (&str, Bytes),
+        wait: Duration,
+    ) -> Result<(StatusCode, Value), Failure> {
+        let (status, body) = self.bytes_within(method, path, body, wait).await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// What is answered, whatever it is.
+    pub(super) async fn bytes_within(
         &self,
         method: Method,
         path: &str,
         (kind, body): (&str, Bytes),
         wait: Duration,
-    ) -> Result<(StatusCode, Value), Failure> {
+    ) -> Result<(StatusCode, Bytes), Failure> {
         let wrong = |error: &dyn std::fmt::Display| {
             Failure::failed(format!("Docker at {} does not answer: {error}.", self.socket.display()))
                 .next("check that it runs, and that this user may use its socket")
@@ -78,13 +90,13 @@ impl Docker<'_> {
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| wrong(&error))?.to_bytes();
-            Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+            Ok((status, body))
         };
         tokio::time::timeout(wait, asking).await.map_err(|_| wrong(&"it takes too long"))?
     }
 
     /// Asks, and takes any status but these for a failure.
-    async fn done(
+    pub(super) async fn done(
         &self,
         method: Method,
         path: &str,
@@ -119,9 +131,9 @@ impl Docker<'_> {
         }
     }
 
-    /// The containers with this label; all labelled ones where no name is given.
-    async fn labelled(&self, spawn: Option<&str>) -> Result<Vec<Row>, Failure> {
-        let label = spawn.map_or_else(|| LABEL.to_owned(), |spawn| format!("{LABEL}={spawn}"));
+    /// The containers with this label; all labelled ones where no machine is given.
+    pub(super) async fn labelled(&self, name: &str, spawn: Option<&str>) -> Result<Vec<Row>, Failure> {
+        let label = spawn.map_or_else(|| name.to_owned(), |spawn| format!("{name}={spawn}"));
         let filters = encoded(&json!({ "label": [label] }).to_string());
         let path = format!("/containers/json?all=true&filters={filters}");
         let (_, list) = self.done(Method::GET, &path, nothing(), &[200]).await?;
@@ -129,7 +141,7 @@ impl Docker<'_> {
             let text = |value: &Value| value.as_str().map(str::to_owned);
             let running = container["State"].as_str() == Some("running");
             Some(Row {
-                spawn: text(&container["Labels"][LABEL])?,
+                spawn: text(&container["Labels"][name])?,
                 state: if running { "running" } else { "stopped" },
                 id: text(&container["Id"])?,
                 place: text(&container["Names"][0])?.trim_start_matches('/').to_owned(),
@@ -139,11 +151,11 @@ impl Docker<'_> {
     }
 }
 
-fn nothing() -> (&'static str, Bytes) {
+pub(super) fn nothing() -> (&'static str, Bytes) {
     ("application/json", Bytes::new())
 }
 
-fn said(value: &Value) -> String {
+pub(super) fn said(value: &Value) -> String {
     value["message"].as_str().unwrap_or("it does not say why").to_owned()
 }
 
@@ -160,7 +172,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// A tar archive (POSIX ustar) of one file that only its owner may read.
-fn archive(name: &str, content: &[u8]) -> Bytes {
+pub(super) fn archive(name: &str, content: &[u8]) -> Bytes {
     let mut head = vec![0_u8; 512];
     let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
@@ -181,7 +193,7 @@ fn archive(name: &str, content: &[u8]) -> Bytes {
 }
 
 /// The name of the ticket's file.
-const TICKET_FILE: &str = "ticket";
+pub(super) const TICKET_FILE: &str = "ticket";
 
 fn description(args: &ProvisionUpArgs) -> Value {
     let label = args.label.clone().unwrap_or_else(|| args.spawn.clone());
@@ -193,28 +205,37 @@ fn description(args: &ProvisionUpArgs) -> Value {
             format!("OSIRIS_SPAWN={}", args.spawn), format!("OSIRIS_DATA={DATA}/node"),
             format!("OSIRIS_LABEL={label}"), format!("OSIRIS_HTTP={}", args.http),
         ],
-        // In nanoseconds.
-        "Healthcheck": {
-            "Test": ["CMD", PROGRAM, "status", "--ready"],
-            "Interval": 2_000_000_000_u64, "Timeout": 5_000_000_000_u64, "Retries": 3,
-        },
+        "Healthcheck": health(),
         "Labels": { LABEL: args.spawn },
         "Volumes": { DATA: {} },
-        "HostConfig": {
-            "NetworkMode": args.network,
-            "ReadonlyRootfs": true,
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            "Memory": MEMORY_BYTES,
-            "PidsLimit": PROCESSES,
-            "RestartPolicy": { "Name": "unless-stopped" },
-        },
+        "HostConfig": limits(&args.network),
+    })
+}
+
+/// What a node's container may take, and do: little.
+pub(super) fn limits(network: &str) -> Value {
+    json!({
+        "NetworkMode": network,
+        "ReadonlyRootfs": true,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "Memory": MEMORY_BYTES,
+        "PidsLimit": PROCESSES,
+        "RestartPolicy": { "Name": "unless-stopped" },
+    })
+}
+
+/// How Docker sees that a node serves. In nanoseconds.
+pub(super) fn health() -> Value {
+    json!({
+        "Test": ["CMD", PROGRAM, "status", "--ready"],
+        "Interval": 2_000_000_000_u64, "Timeout": 5_000_000_000_u64, "Retries": 3,
     })
 }
 
 pub(super) async fn up(args: &ProvisionUpArgs, ticket: &str) -> Result<(String, bool), Failure> {
     let docker = Docker { socket: &args.at.docker };
-    let there = docker.labelled(Some(&args.spawn)).await?;
+    let there = docker.labelled(LABEL, Some(&args.spawn)).await?;
     let changed = !there.iter().any(|row| row.state == "running");
     let id = match there.into_iter().next() {
         Some(row) if !changed => row.id,
@@ -225,16 +246,22 @@ pub(super) async fn up(args: &ProvisionUpArgs, ticket: &str) -> Result<(String, 
         }
         None => create(&docker, args, ticket).await?,
     };
+    healthy(&docker, &args.spawn, &id).await?;
+    Ok((id, changed))
+}
+
+/// Waits until a container's node serves, or has ended.
+pub(super) async fn healthy(docker: &Docker<'_>, spawn: &str, id: &str) -> Result<(), Failure> {
     loop {
         let (_, state) =
             docker.done(Method::GET, &format!("/containers/{id}/json"), nothing(), &[200]).await?;
         match (state["State"]["Status"].as_str(), state["State"]["Health"]["Status"].as_str()) {
-            (Some("running"), Some("healthy")) => return Ok((id, changed)),
+            (Some("running"), Some("healthy")) => return Ok(()),
             (Some("running" | "created" | "restarting"), _) => tokio::time::sleep(LOOK * 5).await,
             (other, _) => {
                 let other = other.unwrap_or("gone").to_owned();
-                return Err(Failure::failed(format!("The container of {} is {other}.", args.spawn))
-                    .next(format!("`docker logs {}` says more", args.spawn)));
+                return Err(Failure::failed(format!("The container of {spawn} is {other}."))
+                    .next(format!("`docker logs {spawn}` says more")));
             }
         }
     }
@@ -266,7 +293,7 @@ async fn create(docker: &Docker<'_>, args: &ProvisionUpArgs, ticket: &str) -> Re
 
 pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> Result<bool, Failure> {
     let docker = Docker { socket: &args.docker };
-    let there = docker.labelled(Some(spawn)).await?;
+    let there = docker.labelled(LABEL, Some(spawn)).await?;
     for row in &there {
         if row.state == "running" && tokio::time::timeout(LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
         {
@@ -280,14 +307,14 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     Ok(!there.is_empty())
 }
 
-/// With its volume.
-async fn remove(docker: &Docker<'_>, id: &str) -> Result<(), Failure> {
+/// With the volumes that have no name.
+pub(super) async fn remove(docker: &Docker<'_>, id: &str) -> Result<(), Failure> {
     let path = format!("/containers/{id}?v=true&force=true");
     docker.done(Method::DELETE, &path, nothing(), &[204, 404]).await.map(|_| ())
 }
 
 pub(super) async fn rows(args: &PlaceArgs) -> Result<Vec<Row>, Failure> {
-    Docker { socket: &args.docker }.labelled(None).await
+    Docker { socket: &args.docker }.labelled(LABEL, None).await
 }
 
 #[cfg(test)]

@@ -5,13 +5,20 @@
 //! that intent, or not at all.
 
 mod docker;
+mod first;
 mod process;
+mod ssh;
 
+use std::fs::File;
+use std::io::{BufRead as _, Read as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use osiris_protocol::ticket::{JoinTicket, Ticket};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 use crate::args::{ProvisionCommand, ProvisionUpArgs, Target};
 use crate::config::Settings;
@@ -21,6 +28,10 @@ use crate::output::{Out, human};
 
 /// The variable with the ticket. It is no flag: other users see arguments.
 const TICKET: &str = "OSIRIS_TICKET";
+/// Longest ticket, bytes.
+const TICKET_BYTES_MAX: u64 = 16 << 10;
+/// Longest wait for a ticket on standard input.
+const TICKET_WITHIN: Duration = Duration::from_secs(30);
 /// How often a condition is looked at that nothing announces.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for another command that works on the same machine.
@@ -54,14 +65,15 @@ struct Done<'a> {
 pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match command {
         ProvisionCommand::Up(args) => {
-            let ticket = ticket(&args.spawn)?;
+            let (ticket, gone) = ticket(args).await?;
             let work = async {
                 match args.at.target {
                     Target::Process => process::up(args, &ticket, settings.mesh).await,
                     Target::Docker => docker::up(args, &ticket).await,
+                    Target::Ssh => ssh::up(args, &ticket, settings.mesh).await,
                 }
             };
-            let (id, changed) = undoing(args, work).await?;
+            let (id, changed) = undoing(args, work, gone).await?;
             let what = if changed { "made" } else { "there already" };
             out.line(
                 &Done { spawn: &args.spawn, changed, id: id.clone() },
@@ -72,6 +84,7 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
             let changed = match args.at.target {
                 Target::Process => process::down(&args.at, &args.spawn, args.timeout).await?,
                 Target::Docker => docker::down(&args.at, &args.spawn, args.timeout).await?,
+                Target::Ssh => ssh::down(&args.at, &args.spawn, args.timeout).await?,
             };
             let what = if changed { "gone" } else { "nothing is there" };
             let done = Done { spawn: &args.spawn, changed, id: String::new() };
@@ -81,19 +94,38 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
             let rows = match args.target {
                 Target::Process => process::rows(args)?,
                 Target::Docker => docker::rows(args).await?,
+                Target::Ssh => ssh::rows(args).await?,
             };
             out.rows(&rows, &["MACHINE", "STATE", "ID", "PLACE"], "no machine is there", |row| {
                 vec![Cell::new(&row.spawn), Cell::state(row.state), Cell::new(&row.id), Cell::new(&row.place)]
             })?;
         }
+        ProvisionCommand::Start(args) => {
+            let (id, changed) = first::start(args, out).await?;
+            let what = if changed { "started" } else { "runs already" };
+            let done = Done { spawn: &args.spawn, changed, id };
+            out.line(&done, &format!("{}: {what}", args.spawn))?;
+        }
+        ProvisionCommand::Stop(args) => {
+            let changed = first::stop(args).await?;
+            let what = if changed { "stopped; its data stays in its volume" } else { "nothing is there" };
+            let done = Done { spawn: &args.spawn, changed, id: String::new() };
+            out.line(&done, &format!("{}: {what}", args.spawn))?;
+        }
+        ProvisionCommand::Fingerprint => {
+            // For the other end of a connection, which compares it.
+            out.raw(format!("{}\n", fingerprint(&this_program()?)?).as_bytes())?;
+        }
     }
     Ok(Exit::Done)
 }
 
-/// Does the work within its time, and undoes it where it fails or this process is asked to end.
+/// Does the work within its time, and undoes it where it fails, this process is asked to end, or whoever asked for it
+/// is gone.
 async fn undoing<T>(
     args: &ProvisionUpArgs,
     work: impl Future<Output = Result<T, Failure>>,
+    gone: Option<oneshot::Receiver<()>>,
 ) -> Result<T, Failure> {
     let unheard = |error: std::io::Error| Failure::failed(format!("Signals cannot be waited for: {error}."));
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
@@ -105,6 +137,12 @@ async fn undoing<T>(
         ))),
         _ = terminate.recv() => Err(Failure::failed("Making the machine was ended.")),
         _ = interrupt.recv() => Err(Failure::failed("Making the machine was ended.")),
+        () = async {
+            match gone {
+                Some(gone) => drop(gone.await),
+                None => std::future::pending().await,
+            }
+        } => Err(Failure::failed("Whoever asked for the machine is gone.")),
     };
     let Err(failure) = done else { return done };
     if failure.exit == Exit::Denied {
@@ -114,6 +152,7 @@ async fn undoing<T>(
     let undone = match args.at.target {
         Target::Process => process::down(&args.at, &args.spawn, KILL_WITHIN).await,
         Target::Docker => docker::down(&args.at, &args.spawn, KILL_WITHIN).await,
+        Target::Ssh => ssh::down(&args.at, &args.spawn, KILL_WITHIN).await,
     };
     Err(match undone {
         Ok(_) => failure.next("nothing of it is left; try again"),
@@ -125,18 +164,63 @@ async fn undoing<T>(
     })
 }
 
-/// The ticket, which has to be that of this machine's intent.
-fn ticket(spawn: &str) -> Result<String, Failure> {
+/// The ticket, which has to be that of this machine's intent; and what ends when standard input does, if it came by
+/// that.
+async fn ticket(
+    args: &ProvisionUpArgs,
+) -> Result<(Zeroizing<String>, Option<oneshot::Receiver<()>>), Failure> {
     let next = "a node that makes machines sets it";
-    let text =
-        std::env::var(TICKET).map_err(|_| Failure::usage(format!("{TICKET} holds no ticket.")).next(next))?;
+    let (text, gone) = match args.ticket_stdin {
+        true => {
+            let (text, gone) = ticket_of_stdin().await?;
+            (text, Some(gone))
+        }
+        false => {
+            let text = std::env::var(TICKET);
+            let text = text.map_err(|_| Failure::usage(format!("{TICKET} holds no ticket.")).next(next))?;
+            (Zeroizing::new(text), None)
+        }
+    };
     let ticket: Ticket =
-        text.parse().map_err(|error| Failure::usage(format!("{TICKET}: {error}.")).next(next))?;
+        text.trim().parse().map_err(|error| Failure::usage(format!("The ticket: {error}.")).next(next))?;
     match ticket {
-        Ticket::Join(ticket) if is_of(&ticket, spawn) => Ok(text),
-        _ => Err(Failure::usage(format!("{TICKET} is not the ticket of the machine {spawn}."))
+        Ticket::Join(ticket) if is_of(&ticket, &args.spawn) => Ok((text, gone)),
+        _ => Err(Failure::usage(format!("It is not the ticket of the machine {}.", args.spawn))
             .next("each machine has a ticket of its own, whose invitation its name begins")),
     }
+}
+
+/// A line of standard input, and what is told when standard input ends. A thread of its own reads: nothing interrupts
+/// that, and it is left behind at the end of the process.
+async fn ticket_of_stdin() -> Result<(Zeroizing<String>, oneshot::Receiver<()>), Failure> {
+    let unread = |error: std::io::Error| Failure::unread_from("The ticket cannot be read", &error);
+    let ((told, line), (ended, gone)) = (oneshot::channel(), oneshot::channel());
+    let reader = move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut text = Zeroizing::new(String::with_capacity(TICKET_BYTES_MAX as usize));
+        let read = (&mut stdin).take(TICKET_BYTES_MAX).read_line(&mut text);
+        let _ = told.send(read.map(|_| text));
+        let _ = std::io::copy(&mut stdin, &mut std::io::sink());
+        let _ = ended.send(());
+    };
+    std::thread::Builder::new().name("osiris-input".to_owned()).spawn(reader).map_err(unread)?;
+    let late = || Failure::timed_out("No ticket came by standard input in time.").next("give it as a line");
+    let line = tokio::time::timeout(TICKET_WITHIN, line).await.map_err(|_| late())?;
+    let text = line.map_err(|_| late())?.map_err(unread)?;
+    Ok((text, gone))
+}
+
+fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("This program cannot be found again: {error}.")))
+}
+
+/// By which a program is known to be the same: the blake3 hash of its file, in hexadecimal digits.
+fn fingerprint(program: &Path) -> Result<String, Failure> {
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(program).and_then(|file| hasher.update_reader(file).map(|_| ()));
+    read.map_err(|error| Failure::unread("program", program, &error))?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Whether a name ends with the beginning of the ticket's invitation.

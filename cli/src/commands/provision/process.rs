@@ -174,10 +174,11 @@ fn unusable(path: &Path, error: &io::Error) -> Failure {
         .next("check its folder and permissions")
 }
 
-fn folder(args: &PlaceArgs) -> Result<PathBuf, Failure> {
+pub(super) fn folder(args: &PlaceArgs) -> Result<PathBuf, Failure> {
     let place = args.place.clone();
     place.ok_or_else(|| {
-        Failure::usage("Processes need a place.").next("give --place DIR, or set OSIRIS_PLACE")
+        Failure::usage("Machines that are processes need a place.")
+            .next("give --place DIR, or set OSIRIS_PLACE")
     })
 }
 
