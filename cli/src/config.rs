@@ -2,6 +2,8 @@
 //!
 //! clap already puts flags over the environment, so what arrives here is one layer above the file.
 
+mod terms;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use osiris_fleet::node::Retain;
+use osiris_fleet::policy::Terms;
 
 use crate::args::{Global, NodeArgs, RetainWord};
 use crate::backend::driver::ProvisionOptions;
@@ -62,6 +65,7 @@ struct File {
     output: Option<Format>,
     retain: Option<RetainWord>,
     provision: Option<ProvisionFile>,
+    scale: terms::ScaleFile,
 }
 
 /// `[provision]`: what this node makes machines with.
@@ -142,6 +146,7 @@ impl Settings {
         for address in &file.advertise {
             reachable(*address).map_err(|e| bad_key(&path, "advertise", &e))?;
         }
+        file.scale.terms().map_err(|e| bad_key(&path, "scale", &e))?;
         let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
         let output = flags.output.or(file.output).unwrap_or_default();
         let config = folders.xdg_config.clone();
@@ -174,6 +179,11 @@ impl Settings {
 const PASSED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "SSL_CERT_FILE"];
 
 impl Settings {
+    /// By what this node decides about replicas and machines.
+    pub(crate) fn terms(&self) -> Result<Terms, Failure> {
+        self.file.scale.terms().map_err(|e| bad_key(&self.data.join("config.toml"), "scale", &e))
+    }
+
     /// What this node makes machines with, or a sentence why it makes none; neither where nothing is configured.
     pub(crate) fn provision(
         &self,
@@ -212,7 +222,7 @@ impl Settings {
 }
 
 /// The first of these programs that a search path has.
-fn find_program(names: &[&str], path: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn find_program(names: &[&str], path: Option<&OsStr>) -> Option<PathBuf> {
     let folders: Vec<_> = std::env::split_paths(path?).filter(|folder| folder.is_absolute()).collect();
     let places = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     places.into_iter().find(|place| {

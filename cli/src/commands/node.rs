@@ -58,6 +58,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         machines: args.machines,
         retain: node.retain,
         provision,
+        terms: settings.terms()?,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {

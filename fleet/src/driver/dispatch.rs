@@ -161,6 +161,13 @@ impl Dispatcher {
             return error.into_response();
         }
         match (&route.local, call.hop) {
+            (Some(function), Hop::First) if self.is_crowded(&route, function) => {
+                let (request, deadline) = (call.request.clone(), call.deadline);
+                match self.relieve(&route, function, request, deadline).await {
+                    Some(response) => response,
+                    None => self.run(&route, function, call.request, false).await,
+                }
+            }
             (Some(function), _) => self.run(&route, function, call.request, false).await,
             (None, Hop::First) => self.pass_on(&route, call.request, call.deadline).await,
             (None, Hop::Relayed) => message::not_started(not_here(&route.name)),

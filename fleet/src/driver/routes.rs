@@ -28,6 +28,8 @@ pub struct Route {
     pub local: Option<Arc<Function>>,
     /// Other members that have it ready, in the order of their keys.
     pub remotes: Vec<PeerId>,
+    /// Whether its replicas are counted by the fleet's load: then those that wait here may be passed on.
+    pub scaled: bool,
     /// What calls of this function came to on this node.
     pub figures: Arc<CallFigures>,
     /// `x-osiris-revision`: the number, for people, and the start of the id, which never shifts.
@@ -41,6 +43,7 @@ impl Route {
         local: Option<Arc<Function>>,
         me: &Author,
         figures: &Arc<CallFigures>,
+        scaled: bool,
     ) -> Self {
         let others = revision.serving.iter().filter(|serving| serving.device != *me);
         let label = format!("{}-{}", revision.number, revision.id.short());
@@ -51,6 +54,7 @@ impl Route {
             world: revision.world,
             local,
             remotes: others.map(|serving| PeerId::from_bytes(serving.device.0)).collect(),
+            scaled,
             figures: Arc::clone(figures),
             // Digits and hexadecimal digits are always a header value.
             label: HeaderValue::try_from(label).unwrap_or(HeaderValue::from_static("0")),
@@ -99,12 +103,14 @@ impl Routes {
         let standing = view.functions().iter().filter(|(_, function)| !function.removed);
         for (name, function) in standing.clone() {
             let figures = metrics.function(name);
-            let route =
-                |revision: &Revision, local| Arc::new(Route::new(name, revision, local, me, &figures));
+            let scaled = view.scaling().replicas(name).is_some();
+            let route = |revision: &Revision, local| {
+                Arc::new(Route::new(name, revision, local, me, &figures, scaled))
+            };
             let live = function.live.as_ref();
             let entry = match live {
                 Some(live) => Entry::Live(route(live, local.get(&live.id).cloned())),
-                None if view.scaling().replicas(name).is_some() => Entry::Asleep(Arc::clone(&figures)),
+                None if scaled => Entry::Asleep(Arc::clone(&figures)),
                 None => Entry::Pending,
             };
             for revision in &function.revisions {

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     api::codes,
     node::{Config, Input, Node, PageRules, Retain},
+    policy::Terms,
 };
 
 /// What a node is run with.
@@ -63,6 +64,8 @@ pub struct RunOptions {
     pub machines: u32,
     /// What it makes them with; none: it makes none.
     pub provision: Option<ProvisionOptions>,
+    /// By what this node decides about replicas and machines; they were validated.
+    pub terms: Terms,
 }
 
 /// Where a running node can be reached.
@@ -308,6 +311,7 @@ pub(crate) async fn run_opened(
     let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting), inputs));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
+    process.engine.node.set_terms(options.terms);
     // Without anything to make one with, a lease would come to nothing.
     if let Some(provision) = &options.provision {
         process.engine.node.allow_machines(options.machines);

@@ -10,6 +10,7 @@
 
 mod delay;
 pub mod rule;
+mod spare;
 mod spawn;
 mod spend;
 #[cfg(test)]
@@ -56,6 +57,8 @@ struct Own {
     takes_over: bool,
     /// What it is for.
     wants: Want,
+    /// Functions whose load asked for it; none: a person did.
+    functions: Vec<String>,
     /// The intent that was written by it.
     intent: Option<BlockId>,
 }

@@ -18,10 +18,11 @@ use std::{
 use osiris_ledger::{
     Author, Function, Mono, Now, Payload, Revision,
     counter::{Figures, FunctionTotals},
+    lease::{Machine, Slot},
     op,
 };
 
-use super::{Node, Refusal, Reply, Token, lease::Want};
+use super::{Node, Refusal, Reply, Token};
 use crate::{
     api::codes,
     manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
@@ -64,7 +65,7 @@ pub(super) struct Scale {
     behind: bool,
     /// When a machine was wished for last.
     wished: Option<Mono>,
-    /// Slots whose machines have nothing to do.
+    /// Slots whose machines had nothing to do at the last look.
     spare: BTreeSet<u32>,
 }
 
@@ -77,6 +78,12 @@ struct Scaled {
     count: u32,
     /// Members that may serve it and are alive, the first of which serve it.
     candidates: Vec<Author>,
+}
+
+/// Whether a slot has a machine that was made for a function.
+fn made_for(slot: &Slot, name: &str) -> bool {
+    let named = |machine: &Machine| machine.functions.iter().any(|function| function == name);
+    slot.machines.iter().any(named)
 }
 
 impl Scale {
@@ -99,7 +106,7 @@ impl Scale {
         Some(looked.plus(SCALE_LOOK))
     }
 
-    /// Slots whose machines have nothing to do: who holds one of them may retire it.
+    /// Slots whose machines had nothing to do at the last look.
     pub(super) fn spare(&self) -> &BTreeSet<u32> {
         &self.spare
     }
@@ -111,8 +118,8 @@ impl Node {
         self.scale.terms = terms;
     }
 
-    /// Slots whose machines had nothing to do when this node looked last. Whoever holds the lease of one may drain
-    /// and retire its machine.
+    /// Slots whose machines had nothing to do when this node looked last. Who reaches them takes them away
+    /// (`lease/spare.rs`).
     #[must_use]
     pub fn spare_machines(&self) -> &BTreeSet<u32> {
         self.scale.spare()
@@ -159,8 +166,15 @@ impl Node {
     ) -> Vec<Author> {
         let known = &mut self.functions.candidates;
         known.follow(&self.view);
-        let ranked = known.ranked(&revision.id);
+        let mut ranked = known.ranked(&revision.id);
         let view = &self.view;
+        // Machines that the fleet made come last: what goes first when less is needed has the least to hand over.
+        let machines = view.slots().values().flat_map(|slot| &slot.machines);
+        let made: BTreeSet<_> = machines.filter_map(|machine| machine.device).collect();
+        if !made.is_empty() {
+            let (made, others): (Vec<_>, Vec<_>) = ranked.iter().partition(|member| made.contains(member));
+            ranked = others.into_iter().chain(made).collect();
+        }
         let may_serve =
             |member: &Author| place.fits(view.scaling().labels(member)) && self.is_alive(now, member);
         if place.spread.is_none() {
@@ -193,6 +207,7 @@ impl Node {
     pub(super) fn look_at_scale(&mut self, now: Now) {
         if !self.looks_after_functions() || self.draining || !self.view.is_member(&self.me) {
             (self.scale.moving, self.scale.behind) = (false, false);
+            self.scale.spare.clear();
             return;
         }
         if self.scale.looked.is_some_and(|looked| now.mono.since(looked) < SCALE_LOOK) {
@@ -203,23 +218,27 @@ impl Node {
         let scaled = self.scaled(now);
         let names: BTreeSet<_> = scaled.iter().map(|scaled| scaled.function.name.as_str()).collect();
         self.scale.states.retain(|name, _| names.contains(name.as_str()));
+        // What is spare is said anew at each look: another machine may stand in the slot by then.
+        let without = self.without_functions();
+        let before = std::mem::replace(&mut self.scale.spare, without);
         if scaled.is_empty() {
             return;
         }
         let totals = self.telemetry.totals(now);
         for one in &scaled {
             let rank = one.candidates.iter().position(|member| *member == self.me);
-            let Some(rank) = rank.filter(|rank| *rank < DECIDERS_MAX || one.newest.is_served_by(&self.me))
-            else {
-                continue;
-            };
-            let inputs = self.inputs(now, one, &scaled, &totals, rank);
             let name = one.function.name.clone();
+            let decides = rank.is_some_and(|rank| rank < DECIDERS_MAX) || one.newest.is_served_by(&self.me);
+            // Who made a machine for it looks whether that is still needed, whatever its rank.
+            let Some(rank) = rank.filter(|_| decides || self.made_for(&name)) else { continue };
+            let inputs = self.inputs(now, one, &scaled, &totals, rank);
             let mut state = self.scale.states.remove(&name).unwrap_or_default();
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             self.scale.moving |= state.is_moving(inputs.target.min);
             self.scale.states.insert(name.clone(), state);
-            self.perform(now, &name, inputs, decision);
+            if decides || matches!(decision.act, Some(Act::DrainMachine(_))) {
+                self.perform(now, &name, inputs, decision, &before);
+            }
         }
         self.scale.called.clear();
     }
@@ -274,16 +293,22 @@ impl Node {
                 cpu: self.scale.machine.map(|load| load.cpu),
                 memory: self.scale.machine.map(|load| load.memory),
             },
-            machines: self.machines_for(now, name, own.backlog > 0),
+            machines: self.machines_for(now, scaled, all, own.backlog > 0),
         }
     }
 
     /// Machines of the fleet's own, as far as a decision about a function needs them.
-    fn machines_for(&self, now: Now, name: &str, waits_here: bool) -> Machines {
+    fn machines_for(&self, now: Now, scaled: &Scaled, all: &[Scaled], waits_here: bool) -> Machines {
         let slots = self.view.slots().values();
-        let made = slots.clone().find(|slot| {
-            slot.machines.iter().any(|machine| machine.functions.iter().any(|function| function == name))
+        let name = scaled.function.name.as_str();
+        let made = slots.clone().filter(|slot| made_for(slot, name));
+        // Of several, first one that this node can take away itself.
+        let by_me = |slot: &&Slot| slot.machines.iter().all(|machine| machine.by != self.me);
+        // Where another function has a replica on every member, one member less would be a replica less.
+        let needed = all.iter().any(|other| {
+            other.function.name != name && other.candidates.len() <= other.count as usize && other.count > 0
         });
+        let made = made.min_by_key(by_me).filter(|_| !needed);
         let may_claim = waits_here && self.is_spawner(&Self::peer(&self.me)) && {
             let facts = self.lease_facts(now);
             let there: usize = slots.map(|slot| slot.machines.len()).sum();
@@ -293,13 +318,23 @@ impl Node {
         Machines { may_claim, wished: self.scale.wished, made: made.map(|slot| slot.number) }
     }
 
+    /// Whether this node made a machine for a function.
+    fn made_for(&self, name: &str) -> bool {
+        let mut slots = self.view.slots().values();
+        slots.any(|slot| made_for(slot, name) && slot.machines.iter().any(|machine| machine.by == self.me))
+    }
+
+    /// Slots with machines that were made for functions of which none is left.
+    fn without_functions(&self) -> BTreeSet<u32> {
+        let gone = |name: &String| self.view.function(name).is_none_or(|function| function.removed);
+        let idle = |machine: &Machine| !machine.functions.is_empty() && machine.functions.iter().all(gone);
+        let slots = self.view.slots().values();
+        let idle = slots.filter(|slot| !slot.machines.is_empty() && slot.machines.iter().all(idle));
+        idle.map(|slot| slot.number).collect()
+    }
+
     /// Does what was decided, and keeps it to be explained.
-    fn perform(&mut self, now: Now, name: &str, inputs: Inputs, decision: Decision) {
-        if let Some(slot) = inputs.machines.made
-            && !matches!(decision.act, Some(Act::DrainMachine(_)))
-        {
-            self.scale.spare.remove(&slot);
-        }
+    fn perform(&mut self, now: Now, name: &str, inputs: Inputs, decision: Decision, before: &BTreeSet<u32>) {
         let Some(act) = decision.act else { return };
         let done = match act {
             Act::ReplicaHere(replicas) | Act::ReplicaOnPeer(replicas) | Act::RetireReplica(replicas) => {
@@ -308,17 +343,12 @@ impl Node {
             }
             Act::ClaimMachine => {
                 self.scale.wished = Some(now.mono);
-                self.want(now, Want::Machine);
-                Ok(())
+                self.want_for(now, name)
             }
             Act::DrainMachine(slot) => {
-                if !self.scale.spare.insert(slot) {
+                self.scale.spare.insert(slot);
+                if before.contains(&slot) {
                     return;
-                }
-                let facts = self.lease_facts(now);
-                let may = facts.machines_here > 0 && self.is_spawner(&Self::peer(&self.me));
-                if may && !facts.own.contains_key(&slot) {
-                    self.want(now, Want::Slot(slot));
                 }
                 Ok(())
             }

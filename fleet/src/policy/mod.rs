@@ -359,7 +359,9 @@ fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Durati
         };
     }
     let spare = for_how_long.is_some_and(|time| time >= terms.machine_idle.saturating_add(turn));
-    match inputs.machines.made.filter(|_| spare && inputs.count <= inputs.target.min) {
+    // Without it, as many members as there are replicas have to be left.
+    let spare = spare && inputs.count <= inputs.target.min && inputs.candidates > inputs.count;
+    match inputs.machines.made.filter(|_| spare) {
         Some(slot) => Decision::act(Act::DrainMachine(slot), Rule::Spare),
         None => Decision::hold(Rule::Steady),
     }

@@ -16,7 +16,7 @@ use osiris_fleet::driver::metrics::{Gauges, Metrics, NodeGauges};
 use osiris_fleet::driver::routes::Routes;
 use osiris_fleet::driver::serve::manage::{Answer, ApiError, BlobKind, Logs, Manage};
 use osiris_fleet::driver::serve::{NodeState, Parts, ServeConfig, Server, State};
-use osiris_ledger::op::{Admitted, Deployed as DeployedOp, Invited as InvitedOp, Removed, Serving};
+use osiris_ledger::op::{Admitted, Deployed as DeployedOp, Invited as InvitedOp, Removed, Scaled, Serving};
 use osiris_ledger::{
     Author, BlobHash, BlockId, Founding, Ledger, Now, Payload, Roles, Session, SigningKey, World, Writer,
     join_proof,
@@ -121,6 +121,10 @@ impl Fleet {
 
     pub(crate) fn serve(&mut self, who: usize, revision: BlockId) {
         self.append(who, Payload::Serving(Serving { revision, concurrency: 8 }));
+    }
+
+    pub(crate) fn scale(&mut self, name: &str, replicas: u32) {
+        self.append(0, Payload::Scaled(Scaled { name: name.to_owned(), replicas }));
     }
 
     fn append(&mut self, who: usize, payload: Payload) -> BlockId {
@@ -325,6 +329,21 @@ impl Node {
         fleet.remove("gone");
         let routes = fleet.routes(&local, &metrics);
         Self::over(config, fleet, routes, metrics).await
+    }
+
+    /// `slow` is live here, one call at a time, and on the first of the other members.
+    pub(crate) async fn narrow(scaled: bool) -> Self {
+        let (mut fleet, metrics) = (Fleet::new(), Arc::new(Metrics::default()));
+        let revision = fleet.deploy("slow", World::Native, SUMMARY);
+        fleet.serve(0, revision);
+        fleet.serve(1, revision);
+        if scaled {
+            fleet.scale("slow", 2);
+        }
+        let limits = Limits { concurrency: 1, ..Limits::default() };
+        let local = BTreeMap::from([(revision, prepare("slow", SUMMARY, limits).await)]);
+        let routes = fleet.routes(&local, &metrics);
+        Self::over(ServeConfig::default(), fleet, routes, metrics).await
     }
 
     async fn over(config: ServeConfig, fleet: Fleet, routes: Routes, metrics: Arc<Metrics>) -> Self {

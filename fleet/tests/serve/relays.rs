@@ -202,3 +202,45 @@ async fn what_concerns_one_connection_or_the_node_stays_here() {
     assert_eq!((call.method.as_str(), call.path.as_str(), &call.body[..]), ("POST", "/a?b=c", &b"body"[..]));
     assert!(call.revision.is_some() && call.deadline_ms > 1_000);
 }
+
+/// So many calls at once that most wait; how many were answered with 200, and how many went to the other member.
+async fn crowd(scaled: bool, told: Option<Said>) -> (usize, usize) {
+    let node = Node::narrow(scaled).await;
+    let peers = Peers::default();
+    node.dispatcher.connect(peers.clone());
+    let other = PeerId::from_bytes(node.fleet.author(1).0);
+    peers.rtt_ms(other, 1);
+    *peers.0.slow.lock().expect("whole") = Some(Duration::from_millis(300));
+    if let Some(told) = told {
+        peers.say(other, told);
+    }
+    let body = format!(r#"{{"samples":[{}]}}"#, vec![r#"{"load1":1}"#; 20_000].join(","));
+    let calls: Vec<_> = (0..16)
+        .map(|_| {
+            let (dispatcher, body) = (Arc::clone(&node.dispatcher), body.clone());
+            tokio::spawn(async move {
+                let request = Request::post("/").body(Bytes::from(body)).expect("a request");
+                let call =
+                    Call { function: "slow", request, hop: Hop::First, deadline: Duration::from_secs(60) };
+                dispatcher.invoke(call).await.status()
+            })
+        })
+        .collect();
+    let mut well = 0;
+    for call in calls {
+        well += usize::from(call.await.expect("ended") == 200);
+    }
+    (well, peers.asked().len())
+}
+
+#[tokio::test]
+async fn calls_that_would_wait_for_a_scaled_function_go_to_a_member_with_fewer() {
+    let (well, passed) = crowd(true, None).await;
+    assert!(well == 16 && (1..16).contains(&passed), "{well} answered, {passed} passed on");
+    assert_eq!(crowd(false, None).await, (16, 0), "without a count of replicas they wait here");
+    // Turned away there, they run here.
+    let why = || "gone".to_owned();
+    let peer = PeerId::from_bytes([1; 32]);
+    let (well, passed) = crowd(true, Some(Err(CallFailure::NotConnected { peer, why: why() }))).await;
+    assert!(well == 16 && passed > 0, "{well} answered, {passed} passed on");
+}

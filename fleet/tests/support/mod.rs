@@ -84,6 +84,7 @@ impl Folder {
             advertise: Vec::new(),
             token_file: None,
             gossip,
+            terms: osiris_fleet::policy::Terms::default(),
             machines: 0,
             retain,
             provision: None,

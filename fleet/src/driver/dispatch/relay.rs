@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use osiris_mesh::{CallFailure, PeerId};
 use osiris_protocol::call::CallRequest;
+use osiris_runtime::Function;
 
 use super::{ApiError, Dispatcher, RELAYED_HEADER, Relay, message};
 use crate::driver::limits::{CALL_DEADLINE, RELAY_TRIES_MAX, RTT_UNKNOWN};
@@ -69,29 +70,72 @@ impl Dispatcher {
         let Some(relay) = relay else {
             return super::not_here(&route.name).into_response();
         };
+        let peers = self.ranked(route, &**relay);
+        match self.try_each(route, &**relay, peers, request, deadline).await {
+            Ok(response) => response,
+            Err(why) => {
+                route.figures.note_relay(RelayEnd::Unreachable);
+                let why = why.map_or_else(String::new, |error| format!(" {}", error.body.message));
+                let message =
+                    format!("No node that has the function `{}` ready could be reached.{why}", route.name);
+                ApiError::unavailable(message).into_response()
+            }
+        }
+    }
+
+    /// Whether more calls of a scaled function wait here than each of its replicas should have waiting.
+    pub(super) fn is_crowded(&self, route: &Route, function: &Function) -> bool {
+        route.scaled
+            && !route.remotes.is_empty()
+            && function.figures().backlog >= u64::from(crate::manifest::SCALE_BACKLOG)
+    }
+
+    /// A call that would wait here runs on a member to which this node has fewer calls under way than wait here.
+    /// None: there is no such member, or all turned it away, and nobody has started it.
+    pub(super) async fn relieve(
+        &self,
+        route: &Route,
+        function: &Function,
+        request: Request<Bytes>,
+        deadline: Duration,
+    ) -> Option<Response<Bytes>> {
+        let relay = self.relay.load_full()?;
+        let waiting = function.figures().backlog;
+        let counts = self.busy.counts().clone();
+        let mut peers = self.ranked(route, &**relay);
+        peers.retain(|peer| u64::from(counts.get(peer).copied().unwrap_or(0)) < waiting);
+        self.try_each(route, &**relay, peers, request, deadline).await.ok()
+    }
+
+    /// The answer of the first that took it; else why the last turned it away, and nobody has started it.
+    async fn try_each(
+        &self,
+        route: &Route,
+        relay: &dyn Relay,
+        peers: Vec<PeerId>,
+        request: Request<Bytes>,
+        deadline: Duration,
+    ) -> Result<Response<Bytes>, Option<ApiError>> {
         let until = Instant::now() + deadline.min(CALL_DEADLINE);
         let mut call = message::from_http(&route.name, &route.revision, request, 1);
         let mut last = None;
-        for peer in self.ranked(route, &**relay) {
+        for peer in peers {
             let left = until.saturating_duration_since(Instant::now()).as_millis();
             let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { break };
             call.deadline_ms = left;
-            match self.try_one(&**relay, peer, &call).await {
+            match self.try_one(relay, peer, &call).await {
                 Tried::Answered(response) => {
                     route.figures.note_relay(RelayEnd::Answered);
-                    return response;
+                    return Ok(response);
                 }
                 Tried::Next(error) => last = Some(error),
                 Tried::Stop(error, end) => {
                     route.figures.note_relay(end);
-                    return error.into_response();
+                    return Ok(error.into_response());
                 }
             }
         }
-        route.figures.note_relay(RelayEnd::Unreachable);
-        let why = last.map_or_else(String::new, |error| format!(" {}", error.body.message));
-        let message = format!("No node that has the function `{}` ready could be reached.{why}", route.name);
-        ApiError::unavailable(message).into_response()
+        Err(last)
     }
 
     /// The members to ask: by round trip, times one more than the calls under way to it.

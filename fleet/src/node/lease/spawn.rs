@@ -167,10 +167,10 @@ enum State {
 /// Machines as this process has to do with them.
 #[derive(Debug, Default)]
 pub(in super::super) struct Machines {
-    with: Option<Provisioning>,
+    pub(super) with: Option<Provisioning>,
     work: BTreeMap<BlockId, Work>,
-    /// Machines that somebody wants gone.
-    unwanted: BTreeSet<BlockId>,
+    /// Machines that somebody, or the policy, wants gone.
+    pub(super) unwanted: BTreeSet<BlockId>,
     /// At how many looks in a row an own machine was not there.
     missing: BTreeMap<BlockId, u8>,
     /// Failures to make one since the last success, and until when none is tried.
@@ -193,6 +193,15 @@ impl Machines {
     /// Name of the target, where this node makes machines.
     pub(super) fn target(&self) -> Option<&str> {
         self.with.as_ref().map(|with| with.target.as_str())
+    }
+
+    /// Whether a slot whose maker is gone may be claimed again; then it is.
+    pub(super) fn is_time_to_reap(&mut self, now: Mono) -> bool {
+        let due = self.reaped.is_none_or(|at| now >= at.plus(REAP_EVERY));
+        if due {
+            self.reaped = Some(now);
+        }
+        due
     }
 
     /// What this process does about machines, in a word each.
@@ -236,6 +245,7 @@ impl Node {
         if self.leases.machines.with.is_none() || !self.started || !self.serves || !may_write {
             return;
         }
+        self.retire_spare(now);
         self.spend(now);
         self.take_away(now);
         self.reap(now);
@@ -298,11 +308,13 @@ impl Node {
         let (round, target) = (own.mine.round, with.target.clone());
         let key = with.key(slot, round, &activation);
         let public = osiris_ledger::Author(key.verifying_key().to_bytes());
-        let intent = op::Intent { activation, target: target.clone(), functions: Vec::new(), key: public };
+        let functions = own.functions.clone();
+        let intent =
+            op::Intent { activation, target: target.clone(), functions: functions.clone(), key: public };
         let Ok(block) = self.append(now, Payload::Intent(intent)) else {
             return self.lose(now, slot, Loss::Void);
         };
-        let machine = Spawn { slot, round, intent: block.id(), target, functions: Vec::new() };
+        let machine = Spawn { slot, round, intent: block.id(), target, functions };
         if let Some(own) = self.leases.own.get_mut(&slot) {
             own.intent = Some(block.id());
         }
@@ -313,7 +325,7 @@ impl Node {
     }
 
     /// Whether this node may touch a machine: it made it, or it holds the slot and reaches what others made.
-    fn reaches(&self, slot: &Slot, machine: &Machine) -> bool {
+    pub(super) fn reaches(&self, slot: &Slot, machine: &Machine) -> bool {
         let Some(with) = &self.leases.machines.with else { return false };
         let holds = || {
             let own = self.leases.own.get(&slot.number);
@@ -378,20 +390,18 @@ impl Node {
     fn reap(&mut self, now: Now) {
         let machines = &self.leases.machines;
         let Some(with) = machines.with.as_ref().filter(|with| with.shared) else { return };
-        if machines.reaped.is_some_and(|at| now.mono < at.plus(REAP_EVERY)) {
-            return;
-        }
         let is_left = |machine: &&Machine| {
             let by_other = machine.by != self.me && machine.target == with.target;
-            let gone = !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by);
+            let gone = self.may_inherit(now, machine);
             by_other && self.has_to_go(machine) && (gone || machines.unwanted.contains(&machine.intent))
         };
         let slots = self.view.slots().values();
         let left = slots.filter(|slot| slot.number < self.slots_max());
         let left = left.filter(|slot| !self.leases.own.contains_key(&slot.number));
         let found = left.filter(|slot| slot.machines.iter().any(|machine| is_left(&machine)));
-        if let Some(slot) = found.map(|slot| slot.number).next() {
-            self.leases.machines.reaped = Some(now.mono);
+        if let Some(slot) = found.map(|slot| slot.number).next()
+            && self.leases.machines.is_time_to_reap(now.mono)
+        {
             self.want(now, Want::Slot(slot));
         }
     }

@@ -26,18 +26,26 @@ impl Node {
     /// Claims a slot, where that may come to something. What became of it is seen in
     /// [`super::super::Query::Leases`].
     pub(in super::super) fn want(&mut self, now: Now, want: Want) {
-        if let Err(why) = self.claim(now, want) {
+        if let Err(why) = self.claim(now, want, Vec::new()) {
             self.leases.says = Some(why);
         }
     }
 
+    /// Claims a slot for a machine that the load of a function asks for. The intent will name the function, and that
+    /// is what tells such a machine from one that a person wanted.
+    pub(in super::super) fn want_for(&mut self, now: Now, function: &str) -> Result<(), String> {
+        let claimed = self.claim(now, Want::Machine, vec![function.to_owned()]);
+        self.leases.says = claimed.clone().err().or(self.leases.says.take());
+        claimed
+    }
+
     /// The same for somebody who waits for an answer.
     pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
-        self.claim(now, want)
+        self.claim(now, want, Vec::new())
             .map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
     }
 
-    fn claim(&mut self, now: Now, want: Want) -> Result<(), String> {
+    fn claim(&mut self, now: Now, want: Want, functions: Vec<String>) -> Result<(), String> {
         if let Want::Gone(intent) = want {
             return self.dismiss(intent);
         }
@@ -83,8 +91,16 @@ impl Node {
             released: false,
         };
         let measure = Measure::new(now.mono, spawners);
-        let own =
-            Own { claim: block.id(), activation: None, mine, measure, takes_over, wants: want, intent: None };
+        let own = Own {
+            claim: block.id(),
+            activation: None,
+            mine,
+            measure,
+            takes_over,
+            wants: want,
+            functions,
+            intent: None,
+        };
         self.leases.own.insert(number, own);
         self.leases.counts.claimed += 1;
         self.leases.says = None;

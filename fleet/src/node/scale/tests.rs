@@ -1,10 +1,10 @@
 //! Two nodes, a scaled function, and no driver: who writes what, and what follows.
 
 use osiris_ledger::{
-    BlobHash, Ledger, Mono, Now, Payload, Role, Roles, WallMs, World,
+    BlobHash, BlockId, Ledger, Mono, Now, Payload, Role, Roles, WallMs, World,
     counter::Figures,
     join_proof,
-    op::{Admitted, Deployed, Invited, Range},
+    op::{Admitted, Deployed, Invited, Range, Spawning},
 };
 use osiris_mesh::PeerId;
 
@@ -13,6 +13,7 @@ use crate::{
     manifest::{PlaceKeys, ScaleKeys},
     node::{
         Effect, Input, Query, Request,
+        lease::{Errand, Job, Provisioning, Want},
         sample::{author, founded, key, play, server},
     },
 };
@@ -49,6 +50,8 @@ fn ledger() -> Ledger {
         replaces: Vec::new(),
     };
     founder.append(&mut ledger, at(0), Payload::Deployed(deployed)).expect("allowed");
+    let spawning = Spawning { machines: 2, minority: false };
+    founder.append(&mut ledger, at(0), Payload::Spawning(spawning)).expect("allowed");
     ledger
 }
 
@@ -63,13 +66,16 @@ struct Pair {
     now: u64,
     manifest: Manifest,
     figures: [Figures; 2],
+    /// What the drivers were asked to do about machines.
+    errands: Vec<Errand>,
 }
 
 impl Pair {
     fn new(manifest: Manifest) -> Self {
         let ledger = ledger();
         let nodes = [server(at(0), &ledger, 1, 2), server(at(0), &ledger, 2, 3)];
-        let mut pair = Self { nodes, now: 0, manifest, figures: [Figures::default(); 2] };
+        let mut pair =
+            Self { nodes, now: 0, manifest, figures: [Figures::default(); 2], errands: Vec::new() };
         let first = [2, 1].map(|device| {
             let peer = Input::PeerUp(PeerId::from_bytes(author(device).0));
             vec![Input::Start, Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT), peer]
@@ -80,9 +86,9 @@ impl Pair {
 
     /// Inputs, and what the drivers answer to what follows.
     fn inputs(&mut self, inputs: [Vec<Input>; 2]) {
-        let mut left = play_serving(at(self.now), &mut self.nodes, inputs, &self.manifest);
+        let mut left = inputs;
         while left.iter().any(|inputs| !inputs.is_empty()) {
-            left = play_serving(at(self.now), &mut self.nodes, left, &self.manifest);
+            left = play_serving(at(self.now), &mut self.nodes, left, &self.manifest, &mut self.errands);
         }
     }
 
@@ -137,6 +143,7 @@ fn play_serving(
     nodes: &mut [Node; 2],
     mut inputs: [Vec<Input>; 2],
     manifest: &Manifest,
+    errands: &mut Vec<Errand>,
 ) -> [Vec<Input>; 2] {
     let peers = nodes.each_ref().map(|node| PeerId::from_bytes(node.device().0));
     let mut next = [Vec::new(), Vec::new()];
@@ -148,6 +155,7 @@ fn play_serving(
                     Effect::Send(_, frame) => next[1 - at].push(Input::Frame(peers[at], frame)),
                     Effect::ReadManifest(hash) => next[at].push(Input::Manifest(hash, Ok(manifest.clone()))),
                     Effect::Prepare { revision, .. } => next[at].push(Input::Prepared(revision, 2)),
+                    Effect::Provision(errand) => errands.push(errand),
                     _ => {}
                 }
             }
@@ -249,4 +257,70 @@ fn bounds_of_an_operator_stand_above_the_manifest_and_labels_say_where() {
     let unknown = Request::Bound { name: Some("g".to_owned()), range: None, timeout_ms: 0 };
     let refused = play(at(pair.now), &mut pair.nodes, [vec![Input::Request(3, unknown)], vec![]]);
     assert!(matches!(refused.as_slice(), [Err(_)]), "{refused:?}");
+}
+
+/// A pair of which the founder may make machines.
+fn making() -> Pair {
+    let mut pair = Pair::new(manifest(1, 4));
+    pair.nodes[0].allow_machines(2);
+    let with = Provisioning { target: "process".to_owned(), shared: false, secret: [7; 32] };
+    pair.nodes[0].provision(Some(with));
+    pair
+}
+
+fn machines(pair: &Pair) -> Vec<(u64, Vec<String>)> {
+    let slots = pair.nodes[1].view().slots().values();
+    slots.flat_map(|slot| &slot.machines).map(|made| (made.round, made.functions.clone())).collect()
+}
+
+/// Tells the founder that its newest machine is there.
+fn made(pair: &mut Pair) -> BlockId {
+    let errand = pair.errands.pop().expect("one was asked for");
+    assert!(matches!(errand.job, Job::Make(_)), "{errand:?}");
+    pair.inputs([vec![Input::Provisioned(errand.machine.intent, Ok(()))], vec![]]);
+    errand.machine.intent
+}
+
+#[test]
+fn the_machine_that_a_load_asked_for_goes_when_it_is_idle_and_a_wished_for_one_stays() {
+    let mut pair = making();
+    pair.run(5);
+    // A person's.
+    pair.inputs([vec![Input::Want(Want::Machine)], vec![]]);
+    pair.run(20);
+    let wished = made(&mut pair);
+    assert_eq!(machines(&pair), [(1, vec![])]);
+    // The load's: both nodes serve, and it does not suffice.
+    pair.load(9, 1);
+    pair.run(90);
+    let asked = made(&mut pair);
+    assert_eq!(machines(&pair), [(1, vec![]), (1, vec!["f".to_owned()])]);
+    pair.run(60);
+    assert!(pair.errands.is_empty(), "under load nothing goes: {:?}", pair.errands);
+    // The load ends. Replicas go first; five minutes later the machine.
+    pair.load(0, 0);
+    pair.run(200);
+    assert!(pair.errands.is_empty(), "{:?}", pair.errands);
+    pair.run(400);
+    let gone: Vec<_> = pair.errands.drain(..).collect();
+    let [errand] = gone.as_slice() else { panic!("one: {gone:?}") };
+    assert!(matches!(errand.job, Job::Remove) && errand.machine.intent == asked, "{errand:?}");
+    pair.inputs([vec![Input::Removed(asked, Ok(()))], vec![]]);
+    pair.run(900);
+    assert!(pair.errands.is_empty() && wished != asked, "{:?}", pair.errands);
+    assert_eq!(machines(&pair), [(1, vec![])], "the wished-for one stays");
+}
+
+#[test]
+fn the_machine_of_a_function_that_was_removed_goes() {
+    let mut pair = making();
+    pair.run(5);
+    pair.load(9, 1);
+    pair.run(90);
+    let asked = made(&mut pair);
+    let remove = Request::Remove { name: "f".to_owned(), timeout_ms: 0 };
+    pair.inputs([vec![Input::Request(1, remove)], vec![]]);
+    pair.run(10);
+    let gone: Vec<_> = pair.errands.iter().map(|errand| errand.machine.intent).collect();
+    assert_eq!(gone, [asked], "{:?}", pair.errands);
 }
