@@ -2,7 +2,7 @@
 //!
 //! clap already puts flags over the environment, so what arrives here is one layer above the file.
 
-mod scaling;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -52,8 +52,6 @@ pub(crate) struct NodeSettings {
     pub(crate) token_file: Option<PathBuf>,
     /// What is kept of blocks that sealed pages list.
     pub(crate) retain: Retain,
-    /// By which thresholds it decides about replicas and machines.
-    pub(crate) scaling: Terms,
 }
 
 /// `DATA/config.toml`: the flags' names as keys.
@@ -67,7 +65,7 @@ struct File {
     output: Option<Format>,
     retain: Option<RetainWord>,
     provision: Option<ProvisionFile>,
-    scaling: scaling::ScalingFile,
+    scale: terms::ScaleFile,
 }
 
 /// `[provision]`: what this node makes machines with.
@@ -148,6 +146,7 @@ impl Settings {
         for address in &file.advertise {
             reachable(*address).map_err(|e| bad_key(&path, "advertise", &e))?;
         }
+        file.scale.terms().map_err(|e| bad_key(&path, "scale", &e))?;
         let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
         let output = flags.output.or(file.output).unwrap_or_default();
         let config = folders.xdg_config.clone();
@@ -172,9 +171,7 @@ impl Settings {
             (None, None) => None,
         };
         let retain = flags.retain.or(self.file.retain).map_or(Retain::All, RetainWord::retain);
-        let scaling = self.file.scaling.terms(&self.data.join("config.toml"))?;
-        let http = flags.http.or(from_file).unwrap_or(HTTP);
-        Ok(NodeSettings { http, advertise, token_file, retain, scaling })
+        Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file, retain })
     }
 }
 
@@ -182,6 +179,11 @@ impl Settings {
 const PASSED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "SSL_CERT_FILE"];
 
 impl Settings {
+    /// By what this node decides about replicas and machines.
+    pub(crate) fn terms(&self) -> Result<Terms, Failure> {
+        self.file.scale.terms().map_err(|e| bad_key(&self.data.join("config.toml"), "scale", &e))
+    }
+
     /// What this node makes machines with, or a sentence why it makes none; neither where nothing is configured.
     pub(crate) fn provision(
         &self,
@@ -220,7 +222,7 @@ impl Settings {
 }
 
 /// The first of these programs that a search path has.
-fn find_program(names: &[&str], path: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn find_program(names: &[&str], path: Option<&OsStr>) -> Option<PathBuf> {
     let folders: Vec<_> = std::env::split_paths(path?).filter(|folder| folder.is_absolute()).collect();
     let places = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     places.into_iter().find(|place| {
@@ -297,8 +299,6 @@ fn parse_address(text: &str, host: Ipv4Addr) -> Result<SocketAddr, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn settings(config: &str, flags: &Global) -> Result<Settings, Failure> {
@@ -375,22 +375,6 @@ mod tests {
             ("[provision]\ntarget = \"a\"\nmodule = \"m\"\nmodules = 1", "unknown field `modules`"),
         ] {
             let failure = from(config, "/bin").expect_err(config);
-            assert!(failure.message.contains(words), "{config}: {}", failure.message);
-        }
-    }
-
-    #[test]
-    fn thresholds_of_scaling_are_read_and_checked() {
-        let node = |config: &str| settings(config, &Global::default())?.node(&NodeArgs::default());
-        let terms = node("[scaling]\nmachine-idle = \"20s\"\ncpu-high = 70").expect("settings").scaling;
-        assert_eq!((terms.machine_idle, terms.cpu_high), (Duration::from_secs(20), 70));
-        assert_eq!(node("").expect("settings").scaling, Terms::default());
-        for (config, words) in [
-            ("[scaling]\nidle = \"20s\"", "unknown field `idle`"),
-            ("[scaling]\nwindow = \"soon\"", "`scaling.window` cannot be used"),
-            ("[scaling]\nuse-low = 99", "between 0 and 90 %"),
-        ] {
-            let failure = node(config).expect_err(config);
             assert!(failure.message.contains(words), "{config}: {}", failure.message);
         }
     }

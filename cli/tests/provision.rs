@@ -4,9 +4,14 @@
 //! Terraform does for `terraform/machines/process`, with the same environment, state and lock, and has no plan.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -342,6 +347,105 @@ fn a_wish_becomes_a_machine_and_what_is_left_by_the_dead_is_taken_away() {
     let mut home = Home::founded();
     stand_in(&home);
     the_whole_way(&mut home);
+}
+
+/// Calls of a function that has to read much, over and over, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    callers: Vec<JoinHandle<(u32, u32)>>,
+}
+
+impl Load {
+    fn on(http: &str, callers: usize) -> Self {
+        let address = http.trim_start_matches("http://").to_owned();
+        let body = Arc::new(samples(20_000));
+        let stop = Arc::new(AtomicBool::new(false));
+        let caller = |_| {
+            let (address, body, stop) = (address.clone(), Arc::clone(&body), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let (mut made, mut failed) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    made += 1;
+                    failed += u32::from(!call(&address, &body));
+                }
+                (made, failed)
+            })
+        };
+        Self { callers: (0..callers).map(caller).collect(), stop }
+    }
+
+    /// Calls that were made and that failed.
+    fn end(self) -> (u32, u32) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.callers.into_iter().map(|caller| caller.join().expect("ended"));
+        ended.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+fn samples(count: usize) -> String {
+    let sample = r#"{"cpu_percent":12.5,"memory_used":1000,"memory_total":4000,"load1":0.25}"#;
+    format!(r#"{{"samples":[{}]}}"#, vec![sample; count].join(","))
+}
+
+/// Whether a call is answered with 200.
+fn call(address: &str, body: &str) -> bool {
+    let answered = || {
+        let mut stream = TcpStream::connect(address)?;
+        let head = format!(
+            "POST /function/busy HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200"))
+    };
+    answered().unwrap_or(false)
+}
+
+/// A load makes a machine, and its end takes it away again; nobody wishes for anything.
+fn a_load_and_its_end(home: &mut Home) {
+    configure(home);
+    let file = home.dir.path().join("data/config.toml");
+    let scale = "[scale]\nwindow = \"1s\"\nstagger = \"1s\"\ncool-up = \"1s\"\ncool-down = \"1s\"\nmachine-window = \"1s\"\nmachine-cool = \"5s\"\nmachine-idle = \"3s\"\n\n";
+    let config = fs::read_to_string(&file).expect("written");
+    fs::write(&file, format!("{scale}{config}")).expect("written");
+    home.up();
+    home.done(&["lease", "limit", "--machines", "1", "--timeout", "300ms"]);
+    fs::write(home.dir.path().join("busy.wasm"), osiris_examples::SUMMARY).expect("written");
+    let manifest = "name = \"busy\"\ncomponent = \"busy.wasm\"\nreplicas = 1\n\n[limits]\nconcurrency = 1\n\n[scale]\nmin = 1\nmax = 2\nbacklog = 1\nidle_s = 1\n";
+    fs::write(home.dir.path().join("osiris.toml"), manifest).expect("written");
+    home.done(&["deploy", "--timeout", "300ms"]);
+    let http = home.json(&["status"])["http"].as_str().expect("an address").to_owned();
+    home.until("it answers", || call(http.trim_start_matches("http://"), &samples(1)));
+    let load = Load::on(&http, 6);
+    home.until("a machine is made", || home.intents().iter().any(|made| made["doing"] == "made"));
+    let intents = home.intents();
+    assert_eq!((&intents[0]["functions"], home.machines().len()), (&serde_json::json!(["busy"]), 1));
+    let serves =
+        || home.json(&["describe", "busy"])["revisions"][0]["serving"].as_array().map_or(0, Vec::len);
+    home.until("it serves", || serves() == 2);
+    let (made, failed) = load.end();
+    home.until("it is taken away", || home.intents().is_empty() && home.is_clean());
+    assert!(made > 0 && failed == 0, "{failed} of {made} calls failed");
+    let members = home.json(&["nodes"]);
+    let active = members.as_array().expect("rows").iter().filter(|row| row["state"] != "revoked").count();
+    assert_eq!(active, 1, "{members}");
+}
+
+#[test]
+fn a_load_makes_a_machine_and_its_end_takes_it_away() {
+    let mut home = Home::founded();
+    stand_in(&home);
+    a_load_and_its_end(&mut home);
+}
+
+#[test]
+#[ignore = "needs terraform"]
+fn a_load_makes_a_machine_by_terraform_and_its_end_takes_it_away() {
+    let mut home = Home::founded();
+    a_load_and_its_end(&mut home);
 }
 
 #[test]

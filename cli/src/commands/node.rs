@@ -57,8 +57,8 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         gossip: true,
         machines: args.machines,
         retain: node.retain,
-        scaling: node.scaling,
         provision,
+        terms: settings.terms()?,
     };
     let data_dir = settings.data.display().to_string();
     driver::run(options, |addresses| {

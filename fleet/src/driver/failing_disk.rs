@@ -111,7 +111,7 @@ impl Node {
             advertise: Vec::new(),
             token_file: None,
             gossip: false,
-            scaling: crate::policy::Terms::default(),
+            terms: crate::policy::Terms::default(),
             machines: 0,
             retain: Retain::All,
             provision: None,

@@ -9,6 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use osiris_ledger::{Author, BlobHash, BlockId, View, counter::Figures};
 use osiris_runtime::{ComponentHash, Function, Library, Limits, Runtime};
+use tokio_util::task::TaskTracker;
 
 use super::{metrics::Metrics, routes::Routes};
 use crate::manifest::Manifest;
@@ -22,6 +23,8 @@ pub(crate) struct Hosting {
     routes: Arc<ArcSwap<Routes>>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    /// Ends of revisions that take no more calls.
+    retiring: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,8 @@ impl Hosting {
         metrics: Arc<Metrics>,
     ) -> Self {
         let state = Mutex::new(State { ready: BTreeMap::new(), view });
-        let hosting = Self { me, runtime, library, routes, metrics, state };
+        let retiring = TaskTracker::new();
+        let hosting = Self { me, runtime, library, routes, metrics, state, retiring };
         // Before anything is compiled, functions are known and not ready here.
         hosting.change(|_| {});
         hosting
@@ -69,7 +73,7 @@ impl Hosting {
         let mut retired = None;
         self.change(|state| retired = state.ready.remove(&revision));
         if let Some(function) = retired {
-            tokio::spawn(async move { function.drain().await });
+            self.retiring.spawn(async move { function.drain().await });
         }
     }
 
@@ -100,6 +104,9 @@ impl Hosting {
             for function in ready {
                 function.drain().await;
             }
+            // What was retired just before may still run.
+            self.retiring.close();
+            self.retiring.wait().await;
         };
         tokio::time::timeout(patience, all).await.is_ok()
     }

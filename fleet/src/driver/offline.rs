@@ -430,7 +430,7 @@ mod tests {
             advertise: Vec::new(),
             token_file: None,
             gossip: true,
-            scaling: crate::policy::Terms::default(),
+            terms: crate::policy::Terms::default(),
             machines: 0,
             retain: Retain::All,
             provision: None,

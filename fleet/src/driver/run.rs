@@ -60,12 +60,12 @@ pub struct RunOptions {
     pub gossip: bool,
     /// What is kept of blocks that sealed pages list.
     pub retain: Retain,
-    /// By which thresholds this node decides about replicas and machines.
-    pub scaling: Terms,
     /// Machines that the fleet may have made for this node to make another; 0: it makes none.
     pub machines: u32,
     /// What it makes them with; none: it makes none.
     pub provision: Option<ProvisionOptions>,
+    /// By what this node decides about replicas and machines; they were validated.
+    pub terms: Terms,
 }
 
 /// Where a running node can be reached.
@@ -312,7 +312,7 @@ pub(crate) async fn run_opened(
     let load = tokio::spawn(load::publish(desk.data.clone(), Arc::clone(&hosting), inputs));
     let load = AbortOnDropHandle::new(load);
     process.engine.hosting = Some(hosting);
-    process.engine.node.set_terms(options.scaling);
+    process.engine.node.set_terms(options.terms);
     // Without anything to make one with, a lease would come to nothing.
     if let Some(provision) = &options.provision {
         process.engine.node.allow_machines(options.machines);

@@ -206,6 +206,7 @@ impl Node {
             return;
         }
         (self.scale.looked, self.scale.moving, self.scale.behind) = (Some(now.mono), false, false);
+        self.end_machines_without_functions(now);
         let scaled = self.scaled(now);
         let names: BTreeSet<_> = scaled.iter().map(|scaled| scaled.function.name.as_str()).collect();
         self.scale.states.retain(|name, _| names.contains(name.as_str()));
@@ -308,6 +309,23 @@ impl Node {
         let slots = self.view.slots().values();
         let machines = slots.flat_map(|slot| slot.machines.iter().map(|machine| (slot.number, machine)));
         machines.filter(move |(_, machine)| machine.functions == [name] && self.takes_away(now, machine))
+    }
+
+    /// A machine whose functions were all removed has nothing to wait for.
+    fn end_machines_without_functions(&mut self, now: Now) {
+        let gone = |name: &String| self.view.function(name).is_none_or(|function| function.removed);
+        let machines = self.view.slots().values().flat_map(|slot| &slot.machines);
+        let idle = machines.filter(|machine| {
+            !machine.functions.is_empty()
+                && machine.device.is_some()
+                && machine.functions.iter().all(gone)
+                && self.takes_away(now, machine)
+        });
+        let idle: Vec<_> = idle.map(|machine| machine.intent).collect();
+        for intent in idle {
+            // It reaches them, so there is nothing to be refused.
+            let _ = self.dismiss(intent);
+        }
     }
 
     /// As which of those that decide about a function this node does, the first being 0; none: it does not.

@@ -84,7 +84,7 @@ impl Folder {
             advertise: Vec::new(),
             token_file: None,
             gossip,
-            scaling: osiris_fleet::policy::Terms::default(),
+            terms: osiris_fleet::policy::Terms::default(),
             machines: 0,
             retain,
             provision: None,

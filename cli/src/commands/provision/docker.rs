@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::{LEAVE_WITHIN, LOOK, Row};
+use super::{DRAIN_WITHIN, LEAVE_WITHIN, LOOK, Row};
 use crate::args::{PlaceArgs, ProvisionUpArgs};
 use crate::exit::{Exit, Failure};
 
@@ -110,10 +110,17 @@ impl Docker<'_> {
         Err(Failure::failed(format!("Docker refuses: {}.", said(&value).trim_end_matches('.'))))
     }
 
-    /// Has the device leave the fleet. One that cannot goes all the same.
+    /// Has the node end its calls and the device leave the fleet. One that cannot goes all the same.
     async fn leave(&self, id: &str) {
+        for command in [&[PROGRAM, "drain"][..], &[PROGRAM, "leave", "--yes"]] {
+            self.exec(id, command).await;
+        }
+    }
+
+    /// Runs a command in a container, and waits for its end.
+    async fn exec(&self, id: &str, command: &[&str]) {
         let json = |value: Value| ("application/json", Bytes::from(value.to_string()));
-        let command = json(json!({ "Cmd": [PROGRAM, "leave", "--yes"] }));
+        let command = json(json!({ "Cmd": command }));
         let (_, made) = match self.ask(Method::POST, &format!("/containers/{id}/exec"), command).await {
             Ok(made) => made,
             Err(_) => return,
@@ -295,7 +302,8 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     let docker = Docker { socket: &args.docker };
     let there = docker.labelled(LABEL, Some(spawn)).await?;
     for row in &there {
-        if row.state == "running" && tokio::time::timeout(LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
+        if row.state == "running"
+            && tokio::time::timeout(DRAIN_WITHIN + LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
         {
             eprintln!("warning: the machine {spawn} did not leave the fleet in time");
         }

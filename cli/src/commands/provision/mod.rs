@@ -36,6 +36,10 @@ const TICKET_WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for another command that works on the same machine.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for calls that run on a machine that goes; a node gives them 20 s.
+const DRAIN_WITHIN: Duration = Duration::from_secs(25);
+/// Longest wait for another member to hear that a machine serves nothing any more.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for the fleet to hear that a machine leaves it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 /// Longest wait for a process that was killed.

@@ -14,7 +14,7 @@ use osiris_fleet::api::Status;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, LOOK, Row};
+use super::{DRAIN_WITHIN, HEARD_WITHIN, KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, LOOK, Row};
 use crate::args::{PlaceArgs, ProvisionUpArgs};
 use crate::backend::{NOTHING, driver, must_be_member};
 use crate::client::{Client, Patience};
@@ -129,6 +129,21 @@ impl Place {
         let text = String::from_utf8_lossy(&text).into_owned();
         let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
         last.trim_end_matches('.').to_owned()
+    }
+
+    /// Has the node take no more calls and end those that run, and the fleet hear of it, while it is a member: calls
+    /// that were on their way are turned away as not started, and made elsewhere.
+    async fn drain(&self) {
+        let Ok(Some(client)) = Client::find(&self.socket()).await else { return };
+        let patience = Patience::exactly(DRAIN_WITHIN);
+        if client.post::<serde_json::Value>("/v1/drain", &NOTHING, patience).await.is_err() {
+            return;
+        }
+        let timeout_ms = u64::try_from(HEARD_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let patience = Patience::exactly(2 * HEARD_WITHIN);
+        let asked = serde_json::json!({ "timeout_ms": timeout_ms });
+        // Without anybody to hear it, nobody calls it either.
+        let _ = client.post::<serde_json::Value>("/v1/sync", &asked, patience).await;
     }
 
     /// Tells the fleet that the device leaves it, by its node or without one. A machine that cannot say so goes all
@@ -277,6 +292,7 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     let _lock = place.lock().await?;
     let there = !place.processes()?.is_empty();
     let changed = there || place.data.exists();
+    place.drain().await;
     place.leave().await;
     end(&place, Signal::TERM, patience).await?;
     end(&place, Signal::KILL, KILL_WITHIN).await?;

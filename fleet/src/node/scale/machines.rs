@@ -166,6 +166,21 @@ fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
 }
 
 #[test]
+fn a_machine_for_a_function_that_is_removed_goes_at_once() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(80);
+    let made = alone.errands.pop().expect("an errand");
+    alone.joins(&made);
+    alone.run(20);
+    alone.give(Input::Request(3, Request::Remove { name: "f".to_owned(), timeout_ms: 0 }));
+    alone.load = (0, 0);
+    alone.run(5);
+    let gone = alone.errands.pop().expect("an errand");
+    assert!(matches!(gone.job, Job::Remove) && gone.machine == made.machine, "{gone:?}");
+}
+
+#[test]
 fn load_that_comes_back_keeps_the_machine() {
     let mut alone = Alone::new();
     alone.load = (8, 2);
