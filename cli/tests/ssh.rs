@@ -29,6 +29,14 @@ fn key(file: &Path) {
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file));
 }
 
+fn sshd(dir: &Path) -> Child {
+    // It starts itself again for each connection, so it has to be named by its whole path.
+    let mut sshd = Command::new("/usr/sbin/sshd");
+    sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config")).stdin(Stdio::null());
+    sshd.stderr(fs::File::create(dir.join("sshd.log")).expect("a log"));
+    sshd.spawn().expect("it starts")
+}
+
 /// A device with its node, and a host that it reaches.
 struct Home {
     dir: tempfile::TempDir,
@@ -66,11 +74,7 @@ impl Home {
             path("authorized").display()
         );
         fs::write(path("sshd_config"), config).expect("written");
-        // It starts itself again for each connection, so it has to be named by its whole path.
-        let mut sshd = Command::new("/usr/sbin/sshd");
-        sshd.args(["-D", "-e", "-f"]).arg(path("sshd_config")).stdin(Stdio::null());
-        sshd.stderr(fs::File::create(path("sshd.log")).expect("a log"));
-        let sshd = sshd.spawn().expect("it starts");
+        let sshd = sshd(dir.path());
         let home = Self { dir, port, sshd, node: None };
         run(&mut home.command(&["init", "--name", "home", "--label", "maker"]));
         until("sshd answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
@@ -282,6 +286,23 @@ fn a_host_with_another_key_or_without_one_that_is_known_is_refused() {
     fs::copy(home.dir.path().join("other"), home.dir.path().join("user")).expect("copied");
     let output = home.command(&["provision", "status"]).output().expect("it runs");
     assert!(!output.status.success(), "another key of this side is taken");
+}
+
+#[test]
+#[ignore = "needs sshd"]
+fn a_host_that_still_boots_is_waited_for_where_that_was_asked() {
+    let mut home = Home::founded();
+    home.sshd.kill().expect("killed");
+    home.sshd.wait().expect("ended");
+    let status = home.command(&["provision", "status"]).output().expect("it runs");
+    assert!(!status.status.success(), "nobody is there");
+    let mut late = home.command(&["provision", "status", "--ssh-wait", "60s"]);
+    let mut late = late.spawn().expect("it starts");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(late.try_wait().expect("a child").is_none(), "it does not wait");
+    home.sshd = sshd(home.dir.path());
+    let Output { status, stderr, .. } = late.wait_with_output().expect("ended");
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
 }
 
 #[test]

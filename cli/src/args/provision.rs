@@ -83,6 +83,9 @@ pub(crate) struct SshArgs {
     /// Take the key of a host that is not known yet, and remember it. Without it such a host is refused
     #[arg(id = "ssh_accept_new", long = "ssh-accept-new", env = "OSIRIS_SSH_ACCEPT_NEW")]
     pub(crate) accept_new: bool,
+    /// How long a host may take to be reached, such as one that still boots
+    #[arg(id = "ssh_wait", long = "ssh-wait", env = "OSIRIS_SSH_WAIT", value_name = "TIME", value_parser = human::parse_span)]
+    pub(crate) wait: Option<Duration>,
     /// The program that is copied to the host. Default: this one
     #[arg(id = "ssh_binary", long = "ssh-binary", env = "OSIRIS_SSH_BINARY", value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = parse_place)]
     pub(crate) binary: Option<PathBuf>,

@@ -9,6 +9,7 @@ locals {
     # What is not given is as the user configured it for ssh.
     ssh = merge(
       { OSIRIS_SSH_HOST = var.ssh_host, OSIRIS_SSH_ACCEPT_NEW = var.ssh_accept_new },
+      var.ssh_wait == null ? {} : { OSIRIS_SSH_WAIT = var.ssh_wait },
       var.ssh_port == null ? {} : { OSIRIS_SSH_PORT = var.ssh_port },
       var.ssh_user == null ? {} : { OSIRIS_SSH_USER = var.ssh_user },
       var.ssh_identity == null ? {} : { OSIRIS_SSH_IDENTITY = var.ssh_identity },

@@ -153,3 +153,14 @@ variable "ssh_accept_new" {
     error_message = "ssh_accept_new is true or false."
   }
 }
+
+variable "ssh_wait" {
+  description = "How long the host may take to be reached, such as 5m for one that boots. Not at all where this is null."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.ssh_wait == null || can(regex("^[1-9][0-9]{0,3}(ms|s|m)$", var.ssh_wait))
+    error_message = "ssh_wait is a time such as 30s or 5m."
+  }
+}

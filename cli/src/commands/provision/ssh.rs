@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,6 +23,8 @@ const PROGRAMS: &str = ".bin";
 /// Longest wait for a connection, and for a sign of life of one.
 const CONNECT_S: u64 = 15;
 const SILENT_S: u64 = 10;
+/// Pause before a host that does not answer yet is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Longest wait for an answer that needs no work.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Longest wait for the program to be copied.
@@ -151,6 +153,17 @@ impl<'a> Host<'a> {
         }
     }
 
+    /// Waits until the host takes this side's key.
+    async fn reached(&self, within: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + within;
+        loop {
+            match self.run("exit 0", Given::Nothing, ANSWER_WITHIN).await {
+                Err(_) if Instant::now() + AGAIN < until => tokio::time::sleep(AGAIN).await,
+                done => return done.map(|_| ()),
+            }
+        }
+    }
+
     /// Sees to it that the program is there, and is this one.
     async fn equip(&self) -> Result<(), Failure> {
         let file = match &self.args.binary {
@@ -171,6 +184,9 @@ impl<'a> Host<'a> {
 
     /// `osiris provision` over there.
     async fn provision(&self, ask: Ask<'_>) -> Result<String, Failure> {
+        if let Some(within) = self.args.wait {
+            self.reached(within).await?;
+        }
         self.equip().await?;
         let place = self.place.display().to_string();
         // No configuration of that user's own node applies.

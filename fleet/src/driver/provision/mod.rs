@@ -96,6 +96,11 @@ impl ProvisionOptions {
         if let Some(kind) = self.kind.as_deref().filter(|kind| !BY_LABEL.contains(kind)) {
             wrong.push(format!("`kind` {kind:?} is none of {}", BY_LABEL.join(", ")));
         }
+        // Without a label to go by, what another node made is known by its state alone, which that node has: this one
+        // would find nothing, and say that it is gone.
+        if self.shared && self.kind.is_none() {
+            wrong.push(format!("`shared` needs a `kind`, one of {}", BY_LABEL.join(", ")));
+        }
         let sound = |path: &Path| {
             path.to_str()
                 .is_some_and(|text| !text.contains(['$', '%', '"', '\\']) && !text.contains(char::is_control))
@@ -364,6 +369,11 @@ mod tests {
         assert!(options(folder.path()).validate().is_err_and(|error| error.message.contains("*.tf")));
         fs::write(folder.path().join("main.tf"), "").expect("written");
         assert!(options(folder.path()).validate().is_ok());
+        let mut blind = options(folder.path());
+        (blind.kind, blind.shared) = (None, true);
+        assert!(blind.validate().is_err_and(|error| error.message.contains("`shared` needs a `kind`")));
+        blind.shared = false;
+        assert!(blind.validate().is_ok());
         let mut bad = options(Path::new("machines"));
         bad.target = "No Target".to_owned();
         bad.kind = Some("cloud".to_owned());
