@@ -73,7 +73,10 @@ impl ScaleFile {
         terms.validate().map_err(|error| {
             let field = error.field.replace('_', "-");
             let unit = if TIMES.contains(&error.field) { " ms" } else { " %" };
-            format!("`{field}` is {}{unit}; it lies between {}{unit} and {}{unit}", error.value, error.min, error.max)
+            format!(
+                "`{field}` is {}{unit}; it lies between {}{unit} and {}{unit}",
+                error.value, error.min, error.max
+            )
         })?;
         Ok(terms)
     }

@@ -1,7 +1,7 @@
 //! The functions that are ready in this process, and the routes to them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub(crate) struct Hosting {
 #[derive(Debug)]
 struct State {
     ready: BTreeMap<BlockId, Arc<Function>>,
+    /// Of those, the ones whose manifest has them scaled.
+    scaled: BTreeSet<BlockId>,
     view: Arc<View>,
 }
 
@@ -42,7 +44,7 @@ impl Hosting {
         routes: Arc<ArcSwap<Routes>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let state = Mutex::new(State { ready: BTreeMap::new(), view });
+        let state = Mutex::new(State { ready: BTreeMap::new(), scaled: BTreeSet::new(), view });
         let retiring = TaskTracker::new();
         let hosting = Self { me, runtime, library, routes, metrics, state, retiring };
         // Before anything is compiled, functions are known and not ready here.
@@ -64,6 +66,9 @@ impl Hosting {
         let concurrency = function.concurrency();
         self.change(|state| {
             state.ready.insert(revision, function);
+            if manifest.scale.is_some() {
+                state.scaled.insert(revision);
+            }
         });
         Ok(concurrency)
     }
@@ -71,7 +76,10 @@ impl Hosting {
     /// Routes no more calls to a revision, and lets the running ones end.
     pub(crate) fn retire(&self, revision: BlockId) {
         let mut retired = None;
-        self.change(|state| retired = state.ready.remove(&revision));
+        self.change(|state| {
+            state.scaled.remove(&revision);
+            retired = state.ready.remove(&revision);
+        });
         if let Some(function) = retired {
             self.retiring.spawn(async move { function.drain().await });
         }
@@ -86,7 +94,13 @@ impl Hosting {
         // Each change is one step, so a panic elsewhere leaves nothing half done.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
-        self.routes.store(Arc::new(Routes::build(&state.view, &state.ready, &self.me, &self.metrics)));
+        self.routes.store(Arc::new(Routes::build(
+            &state.view,
+            &state.ready,
+            &state.scaled,
+            &self.me,
+            &self.metrics,
+        )));
     }
 
     /// A revision that is ready here.

@@ -3,7 +3,7 @@
 //! A published [`Routes`] never changes; a new view or a function that became ready makes a new one.
 //! Publish before a function is drained, so that no call finds it closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -91,11 +91,13 @@ pub struct Routes {
 impl Routes {
     /// The routes that follow from the ledger and from what is ready here.
     ///
-    /// `local` holds the functions that take calls, by revision; leave out what is being drained.
+    /// `local` holds the functions that take calls, by revision; leave out what is being drained. `scaled` are those
+    /// of them whose manifest has them scaled.
     #[must_use]
     pub fn build(
         view: &View,
         local: &BTreeMap<BlockId, Arc<Function>>,
+        scaled: &BTreeSet<BlockId>,
         me: &Author,
         metrics: &Metrics,
     ) -> Self {
@@ -103,14 +105,16 @@ impl Routes {
         let standing = view.functions().iter().filter(|(_, function)| !function.removed);
         for (name, function) in standing.clone() {
             let figures = metrics.function(name);
-            let scaled = view.scaling().replicas(name).is_some();
+            let counted = view.scaling().replicas(name).is_some();
+            let bounded = counted || view.scaling().bounds(name).is_some();
             let route = |revision: &Revision, local| {
+                let scaled = bounded || scaled.contains(&revision.id);
                 Arc::new(Route::new(name, revision, local, me, &figures, scaled))
             };
             let live = function.live.as_ref();
             let entry = match live {
                 Some(live) => Entry::Live(route(live, local.get(&live.id).cloned())),
-                None if scaled => Entry::Asleep(Arc::clone(&figures)),
+                None if counted => Entry::Asleep(Arc::clone(&figures)),
                 None => Entry::Pending,
             };
             for revision in &function.revisions {

@@ -1,7 +1,7 @@
 //! A node's servers over a real runtime, a ledger made for the test, and a management that answers with
 //! defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
@@ -133,7 +133,7 @@ impl Fleet {
 
     pub(crate) fn routes(&mut self, local: &BTreeMap<BlockId, Arc<Function>>, metrics: &Metrics) -> Routes {
         let me = self.author(0);
-        Routes::build(&self.ledger.publish(), local, &me, metrics)
+        Routes::build(&self.ledger.publish(), local, &BTreeSet::new(), &me, metrics)
     }
 }
 

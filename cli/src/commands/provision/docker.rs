@@ -275,7 +275,8 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     let docker = Docker { socket: &args.docker };
     let there = docker.labelled(Some(spawn)).await?;
     for row in &there {
-        if row.state == "running" && tokio::time::timeout(DRAIN_WITHIN + LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
+        if row.state == "running"
+            && tokio::time::timeout(DRAIN_WITHIN + LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
         {
             eprintln!("warning: the machine {spawn} did not leave the fleet in time");
         }

@@ -7,6 +7,8 @@
 mod docker;
 mod process;
 
+pub(super) use process::{Running, running_under};
+
 use std::time::Duration;
 
 use osiris_protocol::ticket::{JoinTicket, Ticket};
