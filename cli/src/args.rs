@@ -688,8 +688,50 @@ pub(crate) struct ServiceArgs {
     pub(crate) node: NodeArgs,
 }
 
+/// Other demos.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DemoCommand {
+    /// Show a fleet that makes a machine for a load and takes it away again, by Terraform or OpenTofu
+    ///
+    /// Three nodes of this program on this machine, two of which may make machines. A load on the first makes a fourth
+    /// node; its end takes it away. It takes about two minutes, prints when what happened, and draws a picture.
+    #[command(after_help = "\
+Examples:
+  osiris demo scale
+  osiris demo scale --svg scale.svg
+  osiris demo scale --fault during      kill the node that makes the machine while it does")]
+    Scale(DemoScaleArgs),
+}
+
 #[derive(Debug, Args)]
+pub(crate) struct DemoScaleArgs {
+    /// Where the picture is written
+    #[arg(long, value_name = "FILE", default_value = "osiris-scale.svg", value_hint = ValueHint::FilePath)]
+    pub(crate) svg: PathBuf,
+    /// Kill the node that makes the machine: before Terraform runs, while it does, or when the machine is there
+    #[arg(long, value_enum)]
+    pub(crate) fault: Option<Fault>,
+    /// An empty folder to work in. Default: one of its own, removed at the end
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// When the maker of a machine is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fault {
+    /// Its claim is known, and it has not won yet.
+    Before,
+    /// Terraform is at work for it.
+    During,
+    /// The machine serves.
+    After,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<DemoCommand>,
     /// Leave the fleet up and print its addresses and a ticket
     #[arg(long)]
     pub(crate) keep: bool,

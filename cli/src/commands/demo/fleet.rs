@@ -1,5 +1,6 @@
 //! The demo's three nodes: processes of this binary, each with its own folder, on loopback.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ pub(in crate::commands) struct Node {
     label: String,
     data: PathBuf,
     http: SocketAddr,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
     child: Option<Child>,
 }
 
@@ -67,6 +68,9 @@ pub(in crate::commands) struct Fleet {
     keep: bool,
     program: PathBuf,
     nodes: Vec<Node>,
+    /// What each node's configuration file says, by number from 1; and how many machines the fleet may have for it
+    /// to make one.
+    configured: BTreeMap<usize, (String, u32)>,
 }
 
 type Done<T> = Result<(T, String), Failure>;
@@ -84,7 +88,16 @@ impl Fleet {
         let made_root = !root.exists();
         fs::create_dir_all(&root)
             .map_err(|e| fail(&format!("The folder {} cannot be made", root.display()), e))?;
-        Ok(Self { root, made_root, keep, program, nodes: Vec::new() })
+        Ok(Self { root, made_root, keep, program, nodes: Vec::new(), configured: BTreeMap::new() })
+    }
+
+    /// Has a node start with a configuration file, and as a maker of machines where it is allowed some.
+    pub(super) fn configure(&mut self, number: usize, config: String, machines: u32) {
+        self.configured.insert(number, (config, machines));
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -168,7 +181,7 @@ impl Fleet {
         Ok(format!("{:.0} kB", component.len() as f64 / 1e3))
     }
 
-    async fn until_served(&self, name: &str, number: u64, replicas: u64) -> Result<(), Failure> {
+    pub(super) async fn until_served(&self, name: &str, number: u64, replicas: u64) -> Result<(), Failure> {
         for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.child.is_some()) {
             let client = self.client(at).await?;
             let until = Instant::now() + COMMAND;
@@ -316,11 +329,11 @@ impl Fleet {
         failure.next(format!("the nodes' logs are in {}/node-*/node.log", self.root.display()))
     }
 
-    fn folder(&self, number: usize) -> PathBuf {
+    pub(super) fn folder(&self, number: usize) -> PathBuf {
         self.root.join(format!("node-{number}"))
     }
 
-    async fn client(&self, at: usize) -> Result<Client, Failure> {
+    pub(super) async fn client(&self, at: usize) -> Result<Client, Failure> {
         Client::find(&self.nodes[at].socket).await?.ok_or_else(gone)
     }
 
@@ -342,7 +355,7 @@ impl Fleet {
     }
 
     /// Runs this program with `-o json` and reads what it prints.
-    async fn osiris(&self, data: &Path, args: &[&str]) -> Result<Value, Failure> {
+    pub(super) async fn osiris(&self, data: &Path, args: &[&str]) -> Result<Value, Failure> {
         let mut command = self.command(data);
         command.args(args).stdin(Stdio::null()).kill_on_drop(true);
         let shown = format!(
@@ -378,6 +391,10 @@ impl Fleet {
         let log = File::options().create(true).append(true).open(data.join("node.log")).map_err(fail)?;
         let mut command = self.command(&data);
         command.args(["--mesh", "127.0.0.1:0", "up", "--http", "127.0.0.1:0"]);
+        if let Some((config, machines)) = self.configured.get(&number) {
+            fs::write(data.join("config.toml"), config).map_err(fail)?;
+            command.args(["--machines", &machines.to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // A group of its own: an interrupted demo ends its nodes itself, a kept one leaves them alone.
         command.as_std_mut().process_group(0);

@@ -6,12 +6,13 @@
 mod calls;
 pub(super) mod fleet;
 mod samples;
+mod scale;
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::args::DemoArgs;
+use crate::args::{DemoArgs, DemoCommand};
 use crate::exit::{Exit, Failure};
 use crate::output::table::{self, Cell, Tone};
 use crate::output::{Format, Out, progress::Progress};
@@ -53,16 +54,30 @@ struct Script {
 }
 
 impl Script {
+    fn new() -> Self {
+        Self { steps: Vec::new(), started: Instant::now() }
+    }
+
     async fn step<T>(
         &mut self,
         name: &'static str,
         work: impl Future<Output = Result<(T, String), Failure>>,
     ) -> Result<T, Failure> {
+        self.long_step(name, PATIENCE, work).await
+    }
+
+    /// A step that may take so long.
+    async fn long_step<T>(
+        &mut self,
+        name: &'static str,
+        patience: Duration,
+        work: impl Future<Output = Result<(T, String), Failure>>,
+    ) -> Result<T, Failure> {
         let progress = Progress::spinner(name);
         let began = Instant::now();
-        let done = match tokio::time::timeout(PATIENCE, work).await {
+        let done = match tokio::time::timeout(patience, work).await {
             Ok(done) => done,
-            Err(_) => Err(Failure::timed_out(format!("It took longer than {} s.", PATIENCE.as_secs()))),
+            Err(_) => Err(Failure::timed_out(format!("It took longer than {} s.", patience.as_secs()))),
         };
         drop(progress);
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -80,7 +95,10 @@ impl Script {
 
 /// `osiris demo`.
 pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
-    let mut script = Script { steps: Vec::new(), started: Instant::now() };
+    if let Some(DemoCommand::Scale(args)) = &args.command {
+        return scale::run(args, out).await;
+    }
+    let mut script = Script::new();
     let mut fleet = Fleet::new(args.dir.as_deref(), args.keep)?;
     let played = tokio::select! {
         played = play(&mut script, &mut fleet) => played,
@@ -214,28 +232,23 @@ async fn revision_2_everywhere(fleet: &Fleet, sampler: &Sampler) -> Result<((), 
     Ok(((), format!("{local} nodes run it themselves, {} samples summarised", sampler.count())))
 }
 
+fn step_rows(steps: &[Step]) -> Vec<Vec<Cell>> {
+    let row = |step: &Step| {
+        let held = match step.held {
+            true => Cell::new("ok").tone(Tone::Good),
+            false => Cell::new("FAILED").tone(Tone::Bad),
+        };
+        let took = Cell::right(format!("{:.2} s", step.took_ms as f64 / 1e3));
+        vec![held, Cell::new(step.step), took, Cell::new(&step.result)]
+    };
+    steps.iter().map(row).collect()
+}
+
 fn print(report: &Report, out: Out) -> Result<(), Failure> {
     if out.format != Format::Table {
         return out.document(report);
     }
-    let rows = report
-        .steps
-        .iter()
-        .map(|step| {
-            let held = if step.held {
-                Cell::new("ok").tone(Tone::Good)
-            } else {
-                Cell::new("FAILED").tone(Tone::Bad)
-            };
-            vec![
-                held,
-                Cell::new(step.step),
-                Cell::right(format!("{:.2} s", step.took_ms as f64 / 1e3)),
-                Cell::new(&step.result),
-            ]
-        })
-        .collect();
-    out.raw(table::render(&["", "STEP", "TIME", "RESULT"], rows, out).as_bytes())?;
+    out.raw(table::render(&["", "STEP", "TIME", "RESULT"], step_rows(&report.steps), out).as_bytes())?;
     let verdict = if report.held { "every step held" } else { "not every step held" };
     out.raw(format!("\n{verdict}, {:.1} s in all\n", report.took_ms as f64 / 1e3).as_bytes())?;
     if let Some(ticket) = &report.ticket {

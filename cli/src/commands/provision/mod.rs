@@ -9,6 +9,8 @@ mod first;
 mod process;
 mod ssh;
 
+pub(super) use process::{Running, running_under};
+
 use std::fs::File;
 use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};

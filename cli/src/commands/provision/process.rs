@@ -235,6 +235,23 @@ fn look(pid: Pid) -> Option<Labelled> {
     Some(Labelled { pid, spawn: value(LABEL)?, data: value(DATA).map(PathBuf::from) })
 }
 
+/// A machine's process, as the system's table of processes has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::commands) struct Running {
+    pub(in crate::commands) pid: Pid,
+    pub(in crate::commands) spawn: String,
+    pub(in crate::commands) data: PathBuf,
+}
+
+/// The machines whose data is below a folder.
+pub(in crate::commands) fn running_under(folder: &Path) -> Result<Vec<Running>, Failure> {
+    let found = labelled()?.into_iter().filter_map(|process| {
+        let data = process.data.filter(|data| data.starts_with(folder))?;
+        Some(Running { pid: process.pid, spawn: process.spawn, data })
+    });
+    Ok(found.collect())
+}
+
 pub(super) async fn up(
     args: &ProvisionUpArgs,
     ticket: &str,
