@@ -115,6 +115,7 @@ fn the_same_history_gives_the_same_decisions_and_none_leaves_the_bounds() {
                 Act::DrainMachine(slot) => {
                     prop_assert_eq!(Some(slot), inputs.machines.made);
                     prop_assert!(inputs.backlog == 0 && count <= target.min);
+                    prop_assert!(candidates > count, "as many as there are replicas are left");
                 }
             }
         }
