@@ -97,7 +97,7 @@ pub(super) fn draw(samples: &[Sample], events: &[(Event, f64)], zero: f64, mark:
     let named: Vec<_> = named.map(|(event, letter)| format!("{letter} {}", event.says())).collect();
     for (row, part) in named.chunks(4).enumerate() {
         let y = HEIGHT - 32.0 + 20.0 * row as f64;
-        let _ = write!(svg, r##"<text x="{LEFT}" y="{y}" font-size="12">{}</text>"##, part.join("   "));
+        let _ = write!(svg, r##"<text x="{LEFT}" y="{y}" font-size="12">{}</text>"##, part.join(" · "));
     }
     svg.push_str("</svg>\n");
     svg
@@ -137,7 +137,8 @@ fn times(svg: &mut String, scale: &Scale, zero: f64) {
     let span = scale.to - scale.from;
     let step =
         [5.0, 10.0, 20.0, 30.0, 60.0, 120.0].into_iter().find(|step| span / step <= 14.0).unwrap_or(300.0);
-    let mut at = ((scale.from - zero) / step).ceil() * step;
+    // Without the sum, the first may be shown as -0.
+    let mut at = ((scale.from - zero) / step).ceil() * step + 0.0;
     while at + zero <= scale.to {
         let x = scale.x(at + zero);
         let base = COUNTS.1;
