@@ -41,7 +41,7 @@ where its volume holds a member it takes that up again.")]
     #[command(after_help = "Examples:\n  osiris provision stop --spawn home-1")]
     Stop(StopArgs),
     /// Print the hash by which this program is known on a host that it was copied to
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Examples:\n  osiris provision fingerprint")]
     Fingerprint,
 }
 
