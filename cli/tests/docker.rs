@@ -1,43 +1,18 @@
 //! Machines that are containers. The socket is that of `DOCKER_HOST`, or Docker's own.
 
+mod image;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use image::{docker, image, run};
 use serde_json::Value;
 
 const IMAGE: &str = "osiris-test:latest";
 /// Longer than anything here takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn run(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().expect("it runs");
-    let err = String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{command:?}: {err}");
-    String::from_utf8(stdout).expect("text").trim().to_owned()
-}
-
-fn docker(arguments: &[&str]) -> String {
-    run(Command::new("docker").args(arguments))
-}
-
-/// The binary of this build with the libraries that it names, as an image.
-fn image(dir: &Path) {
-    let root = dir.join("image");
-    fs::create_dir_all(root.join("data")).expect("made");
-    let binary = env!("CARGO_BIN_EXE_osiris");
-    run(Command::new("strip").arg("-o").arg(root.join("osiris")).arg(binary));
-    for word in run(Command::new("ldd").arg(binary)).split_whitespace().filter(|word| word.starts_with('/')) {
-        let to = root.join(&word[1..]);
-        fs::create_dir_all(to.parent().expect("a folder")).expect("made");
-        fs::copy(word, to).expect("copied");
-    }
-    run(Command::new("chown").arg("65532:65532").arg(root.join("data")));
-    let tar = dir.join("image.tar");
-    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg("."));
-    docker(&["import", "--change", "ENTRYPOINT [\"/osiris\"]", tar.to_str().expect("UTF-8"), IMAGE]);
-}
 
 /// A node of this machine.
 struct Home {
@@ -98,7 +73,7 @@ impl Home {
 #[ignore = "needs docker"]
 fn a_container_joins_is_healthy_can_do_little_and_leaves() {
     let home = Home::founded();
-    image(home.dir.path());
+    image(home.dir.path(), IMAGE, &[]);
     let invited = home.json(&["invite"], "");
     let (block, ticket) =
         (invited["block"].as_str().expect("text"), invited["ticket"].as_str().expect("text"));
@@ -152,7 +127,7 @@ impl Drop for Fleet {
 impl Fleet {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        image(dir.path());
+        image(dir.path(), IMAGE, &[]);
         Self { dir, name: format!("t{}", std::process::id()) }
     }
 
