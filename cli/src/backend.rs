@@ -591,6 +591,11 @@ pub(crate) async fn node(settings: &Settings) -> Result<Client, Failure> {
     }
 }
 
+/// Whether this folder's device still has to join, also where a join was killed in between.
+pub(crate) fn has_to_join(data: &Path) -> bool {
+    must_be_member(data).is_err() || driver::join_is_unfinished(data)
+}
+
 /// A folder that belongs to no fleet is refused before anything is made in it.
 pub(crate) fn must_be_member(data: &Path) -> Result<(), Failure> {
     // A journal that is lost is spoken of where it is opened.

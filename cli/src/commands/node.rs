@@ -29,7 +29,9 @@ struct Addresses {
 
 /// `osiris up`.
 pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    if let (Some(ticket), Err(_)) = (&args.join, backend::must_be_member(&settings.data)) {
+    if let Some(ticket) = &args.join
+        && backend::has_to_join(&settings.data)
+    {
         super::members::admit(ticket, args.label.as_deref(), settings).await?;
     }
     backend::must_be_member(&settings.data)?;

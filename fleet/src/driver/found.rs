@@ -273,6 +273,17 @@ impl Process {
     }
 }
 
+/// Whether a join was cut off before this device had received its own admission: its journal is whole, and nothing
+/// in it says that the device ever was a member. The same join may be run again. A folder that cannot be read is
+/// none: whoever opens it next says what is wrong.
+#[must_use]
+pub fn join_is_unfinished(data: &Path) -> bool {
+    let Ok(mut opened) = Opened::look(data) else { return false };
+    let me = opened.writer.author();
+    let view = opened.ledger.publish();
+    !opened.lacks && !view.is_member(&me) && !view.was_member(&me)
+}
+
 fn read_ticket(text: &str) -> Result<JoinTicket, DriverError> {
     let ticket: Ticket = text.trim().parse().map_err(|error: osiris_protocol::ticket::TicketError| {
         DriverError::new(
@@ -368,5 +379,29 @@ fn join_error(error: &JoinError) -> DriverError {
             format!("This device did not join: {other}."),
             "Check that one of the ticket's nodes runs and that its UDP port can be reached, then try again.",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_join_that_was_cut_off_is_told_from_a_member_and_from_a_damaged_folder() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (cut, member) = (dir.path().join("cut"), dir.path().join("member"));
+        assert!(!join_is_unfinished(&cut), "nothing is there");
+        let folder = Folder::open(&cut).expect("made");
+        folder.device_key().expect("a key");
+        Journal::create(folder.path(), &FleetId([7; 32]), &[]).expect("made");
+        drop(folder);
+        assert!(join_is_unfinished(&cut));
+        init(&member, InitOptions { name: "home".to_owned(), label: "a".to_owned() }).expect("founded");
+        assert!(!join_is_unfinished(&member));
+        // What lost its blocks is no join to be run again: that would hide it.
+        let journal = member.join("journal");
+        let header = std::fs::read(&journal).expect("read")[..44].to_vec();
+        std::fs::write(&journal, header).expect("written");
+        assert!(!join_is_unfinished(&member));
     }
 }

@@ -38,7 +38,7 @@ pub use crate::archive::Archived;
 pub use archive::{archive, verify_archive};
 pub use error::DriverError;
 pub use folder::{device, is_in_use, socket_path};
-pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join};
+pub use found::{InitOptions, Inited, JoinOptions, Joined, SecretKey, init, join, join_is_unfinished};
 pub use inspect::verify;
 pub use load::{SAMPLE_INTERVAL, load_page_path};
 pub use offline::Offline;

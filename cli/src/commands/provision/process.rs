@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{DRAIN_WITHIN, HEARD_WITHIN, KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, LOOK, Row};
 use crate::args::{PlaceArgs, ProvisionUpArgs};
-use crate::backend::{NOTHING, driver, must_be_member};
+use crate::backend::{NOTHING, driver, has_to_join, must_be_member};
 use crate::client::{Client, Patience};
 use crate::exit::{Exit, Failure};
 
@@ -263,7 +263,7 @@ pub(super) async fn up(
         place.healthy(|| Ok(!place.processes()?.is_empty())).await?;
         return Ok((first.as_raw_nonzero().to_string(), false));
     }
-    if must_be_member(&place.data).is_err() {
+    if has_to_join(&place.data) {
         let label = args.label.clone().unwrap_or_else(|| args.spawn.clone());
         let ticket = ticket.trim().to_owned();
         let options = driver::JoinOptions { ticket, label, user: None, mesh, timeout: args.timeout };
