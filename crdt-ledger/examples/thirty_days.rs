@@ -1,15 +1,17 @@
 //! Thirty days of a fleet of 100 nodes, and how a small device loads them.
 //!
 //! ```sh
-//! cargo run --release -p osiris-ledger --example thirty_days -- make FOLDER
-//! cargo run --release -p osiris-ledger --example thirty_days -- load FOLDER all
-//! cargo run --release -p osiris-ledger --example thirty_days -- load FOLDER small
+//! cargo build --release --workspace --example thirty_days
+//! target/release/examples/thirty_days make FOLDER
+//! target/release/examples/thirty_days load FOLDER all
+//! target/release/examples/thirty_days load FOLDER small
 //! ```
 //!
-//! `make` writes the same bytes each time: one journal with every block, and one with at most 50,000 blocks
-//! and the sealed pages of the rest; `make FOLDER DAYS BLOCKS` makes other sizes. `load` reads one of them in a
-//! process of its own, until the view says who serves what, and prints how long that took and the most memory
-//! that the process had.
+//! `make` writes the same bytes each time: three data folders of the founding device, `all` with every block,
+//! `small` with at most 50,000 of them and the sealed pages of the rest, and `least` with all dropped that is sealed;
+//! `make FOLDER DAYS BLOCKS` makes other sizes. `load` reads one of them in a process of its own, until the view says
+//! who serves what, and prints how long that took and the most memory that the process had. The real node is
+//! measured by `cargo bench --workspace --bench small_device`.
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,7 +24,7 @@ use std::{env, error::Error, fs, path::Path, sync::Arc, time::Instant};
 use osiris_ledger::{
     Author, BlobHash, Block, BlockId, Founding, Ledger, Now, Page, Payload, Roles, Session, SigningKey,
     World, Writer, join_proof,
-    journal::{self, Header},
+    journal::{self, Header, Kind},
     op,
 };
 
@@ -36,6 +38,8 @@ const FUNCTIONS: u64 = 10;
 const RESTART_DAYS: u64 = 7;
 /// Blocks that a small device keeps in full.
 const FULL_MAX: u64 = 50_000;
+/// The founding device, whose folders are written.
+const FOUNDER: u8 = 255;
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -43,8 +47,8 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["make", folder] => make(Path::new(folder), DAYS, FULL_MAX),
         ["make", folder, days, full_max] => make(Path::new(folder), days.parse()?, full_max.parse()?),
-        ["load", folder, which @ ("all" | "small")] => load(Path::new(folder), which),
-        _ => Err("usage: thirty_days make FOLDER [DAYS BLOCKS] | load FOLDER all|small".into()),
+        ["load", folder, which @ ("all" | "small" | "least")] => load(&Path::new(folder).join(which)),
+        _ => Err("usage: thirty_days make FOLDER [DAYS BLOCKS] | load FOLDER all|small|least".into()),
     }
 }
 
@@ -65,7 +69,7 @@ struct Fleet {
 
 impl Fleet {
     fn found() -> Result<Self> {
-        let mut founder = Writer::new(key(1, 255), Session([0; 16]));
+        let mut founder = Writer::new(key(1, FOUNDER), Session([0; 16]));
         let founding = Founding {
             name: "thirty-days".to_owned(),
             label: "founder".to_owned(),
@@ -152,45 +156,59 @@ fn make(folder: &Path, days: u64, full_max: u64) -> Result<()> {
     }
     fs::create_dir_all(folder)?;
     let Fleet { mut ledger, pages, .. } = fleet;
-    write_journal(&ledger, &folder.join("all"))?;
+    write_folder(&ledger, &pages, 0, &folder.join("all"))?;
     let all = (ledger.publish().hash(), ledger.digest());
-    let mut kept = 0;
-    for page in &pages {
-        if ledger.len_full() <= full_max {
-            break;
+    let mut dropped = 0;
+    for (name, most) in [("small", full_max), ("least", 0)] {
+        while let Some(page) = pages.get(dropped).filter(|_| ledger.len_full() > most) {
+            ledger.prune(page).map_err(|block| format!("a page is not true of {block}"))?;
+            dropped += 1;
         }
-        ledger.prune(page).map_err(|block| format!("a page is not true of {block}"))?;
-        fs::write(folder.join(format!("page-{kept:03}")), page.encode())?;
-        kept += 1;
+        assert_eq!((ledger.publish().hash(), ledger.digest()), all, "pruning changes nothing");
+        write_folder(&ledger, &pages, dropped, &folder.join(name))?;
     }
-    assert_eq!((ledger.publish().hash(), ledger.digest()), all, "pruning changes nothing");
-    write_journal(&ledger, &folder.join("small"))?;
-    println!("blocks {} in full {} pages {kept} of {}", ledger.len(), ledger.len_full(), pages.len());
     Ok(())
 }
 
-fn write_journal(ledger: &Ledger, to: &Path) -> Result<()> {
+/// The founding device's data folder: its key, its journal, and the bytes of every page. By the first of those,
+/// `dropped`, blocks are here.
+fn write_folder(ledger: &Ledger, pages: &[Arc<Page>], dropped: usize, to: &Path) -> Result<()> {
+    let library = to.join("library");
+    fs::create_dir_all(&library)?;
+    for page in pages {
+        fs::write(library.join(format!("{}.blob", page.hash())), page.encode())?;
+    }
+    fs::write(to.join("device.key"), format!("{}\n", BlobHash(key(1, FOUNDER).to_bytes())))?;
     let header = Header { fleet: ledger.fleet(), generation: 1 };
     let blocks = ledger.in_order();
-    let (bytes, _) =
-        journal::write(&header, blocks.iter().map(|block| AsRef::<Block>::as_ref(block).entry()));
-    Ok(fs::write(to, bytes)?)
+    let entries = blocks.iter().map(|block| (Kind::Block, AsRef::<Block>::as_ref(block).entry()));
+    let names: Vec<_> = pages[..dropped].iter().map(|page| page.hash()).collect();
+    let named = names.iter().map(|name| (Kind::Page, name.0.as_slice()));
+    let (bytes, _) = journal::write_all(&header, entries.chain(named));
+    fs::write(to.join("journal"), bytes)?;
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    println!(
+        "{name}: blocks {} in full {} pages {dropped} of {}",
+        ledger.len(),
+        ledger.len_full(),
+        pages.len()
+    );
+    Ok(())
 }
 
-fn load(folder: &Path, which: &str) -> Result<()> {
+fn load(folder: &Path) -> Result<()> {
     let start = Instant::now();
-    let bytes = fs::read(folder.join(which))?;
+    let bytes = fs::read(folder.join("journal"))?;
     let scan = journal::scan(&bytes, None)?;
     let mut ledger = Ledger::new(scan.header.fleet);
     let mut pages = 0;
-    if which == "small" {
-        for n in 0.. {
-            let Ok(bytes) = fs::read(folder.join(format!("page-{n:03}"))) else { break };
-            ledger.offer(&Arc::new(Page::decode(&ledger.fleet(), &bytes)?));
-            pages += 1;
-        }
+    for record in scan.records.iter().filter(|record| record.kind == Kind::Page) {
+        let name = BlobHash(record.payload.try_into()?);
+        let bytes = fs::read(folder.join("library").join(format!("{name}.blob")))?;
+        ledger.offer(&Arc::new(Page::decode(&ledger.fleet(), &bytes)?));
+        pages += 1;
     }
-    for record in &scan.records {
+    for record in scan.records.iter().filter(|record| record.kind == Kind::Block) {
         ledger.replay(record.payload)?;
     }
     ledger.take_offered();

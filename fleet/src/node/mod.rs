@@ -203,7 +203,10 @@ impl Node {
     /// If effects of the last input are left: they would be performed out of order.
     pub fn handle(&mut self, now: Now, input: Input) {
         assert!(self.effects.is_empty(), "effects are drained before the next input");
-        self.look_after_leases(now);
+        // By its clock a machine that slept was not away, and a claim may be ripe: it hears that it slept first.
+        if !matches!(input, Input::Suspended) {
+            self.look_after_leases(now);
+        }
         match input {
             Input::Start => {
                 self.started = true;

@@ -54,7 +54,7 @@ impl World<'_> {
     }
 
     fn spread(&mut self, node: NodeId, bytes: &Arc<[u8]>) {
-        for to in 0..NodeId::try_from(self.devices.len()).expect("few devices") {
+        for to in 0..self.nodes() {
             let member = matches!(self.devices[to as usize].standing, Standing::Member);
             if to != node && member && self.network.carries(node, to) {
                 let delay = self.network.delay();

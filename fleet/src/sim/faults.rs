@@ -9,6 +9,10 @@ pub(super) enum Fault {
     Crash { node: NodeId, in_write: bool, away_ms: u64 },
     /// A node that holds a lease dies, for longer than the lease lasts.
     HolderGone { choice: u64, away_ms: u64 },
+    /// A process stands still, or its machine is suspended.
+    Still { node: NodeId, suspended: bool, for_ms: u64 },
+    /// One that has a claim does.
+    SpawnerStill { choice: u64, suspended: bool, for_ms: u64 },
     /// A node is stopped in order.
     Restart { node: NodeId, away_ms: u64 },
     /// Nodes fall into parts.
@@ -63,8 +67,8 @@ impl Fault {
             Self::DiskFails { .. } => Some("failed write"),
             Self::Damage { .. } => Some("damaged disk"),
             Self::HintsLagged { .. } => Some("hints lost"),
-            // Counted where there is a holder.
-            Self::HolderGone { .. } => None,
+            // Counted where there is a holder, or a process that goes on until then.
+            Self::HolderGone { .. } | Self::Still { .. } | Self::SpawnerStill { .. } => None,
             Self::Heal | Self::Mend { .. } | Self::BackUp { .. } => None,
         }
     }
@@ -142,6 +146,22 @@ pub(super) fn schedule(options: &Options, nodes: u32) -> Vec<(u64, Fault)> {
         every(30_000, &mut |random, at, faults| {
             let (choice, away_ms) = (random.next(), random.between(50_000, 70_000));
             faults.push((at, Fault::HolderGone { choice, away_ms }));
+        });
+    }
+    every(options.still_every_ms, &mut |random, at, faults| {
+        let (node, suspended) = (node(random), random.chance(500));
+        // Some are so short that peers do not notice.
+        let for_ms =
+            if random.chance(300) { random.between(50, 2_000) } else { random.between(2_000, 20_000) };
+        faults.push((at, Fault::Still { node, suspended, for_ms }));
+    });
+    if options.wants_every_ms > 0 && options.still_every_ms > 0 {
+        every(20_000, &mut |random, at, faults| {
+            let (choice, suspended) = (random.next(), random.chance(500));
+            // Longer than a claim may stand still, or longer than a lease lasts.
+            let long = random.chance(400);
+            let for_ms = if long { random.between(16_000, 50_000) } else { random.between(1_100, 6_000) };
+            faults.push((at, Fault::SpawnerStill { choice, suspended, for_ms }));
         });
     }
     faults.retain(|(at, _)| *at < options.safety_ms);

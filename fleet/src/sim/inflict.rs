@@ -13,7 +13,7 @@ impl World<'_> {
     /// Inflicts a fault, or ends one.
     pub(super) fn fault(&mut self, fault: Fault) {
         self.say(format_args!("fault {fault:?}"));
-        let idle = |node: NodeId| self.devices[node as usize].running.is_none();
+        let idle = |node: NodeId| self.devices[node as usize].running.is_none() || self.is_still(node);
         if let Some(name) = fault.name().filter(|_| !fault.process().is_some_and(idle)) {
             self.faults.count(name);
         }
@@ -32,9 +32,15 @@ impl World<'_> {
                 }
             }
             Fault::Restart { node, away_ms } => {
-                if self.devices[node as usize].running.is_some() {
+                if self.devices[node as usize].running.is_some() && !self.is_still(node) {
                     self.stop(node);
                     self.queue.at(self.now + away_ms, What::Start(node));
+                }
+            }
+            Fault::Still { node, suspended, for_ms } => self.stand_still(node, suspended, for_ms),
+            Fault::SpawnerStill { choice, suspended, for_ms } => {
+                if let Some(node) = self.some_claimant(choice) {
+                    self.stand_still(node, suspended, for_ms);
                 }
             }
             Fault::Partition(parts) => {

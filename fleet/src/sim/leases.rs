@@ -47,6 +47,8 @@ pub(super) struct Outside {
     intents: BTreeMap<BlockId, bool>,
     /// Slot and round of every machine that a driver was sent for.
     ordered: BTreeMap<BlockId, (u32, u64)>,
+    /// Claims whose processes stood still for longer than they may.
+    lost: BTreeSet<BlockId>,
     /// What a process had counted when it was last looked at.
     counted: BTreeMap<(NodeId, u32), (LeaseCounts, MachineCounts)>,
 }
@@ -139,9 +141,13 @@ impl World<'_> {
             let activation =
                 ledger.and_then(|ledger| ledger.get(&op.activation)).map(|block| block.payload());
             let Some(Payload::Activated(op::Activated { claim })) = activation else { return };
-            let by_majority = self.has_majority(node, &claim.clone());
+            let claim = *claim;
+            let by_majority = self.has_majority(node, &claim);
             self.leases.intents.insert(block.id(), by_majority);
-            return;
+            return self.acts_by(node, &claim, block);
+        }
+        if own && let Payload::Activated(op::Activated { claim }) = block.payload() {
+            return self.acts_by(node, claim, block);
         }
         let Payload::Claimed(op) = block.payload() else { return };
         let (now, wall, id) = (self.now, self.wall(node), block.id());
@@ -156,6 +162,37 @@ impl World<'_> {
             made.heard.entry(node).or_insert(now);
             self.judge_rivals();
         }
+    }
+
+    /// A claim's process stood still for so long that it must never act on it again.
+    pub(super) fn lost_meanwhile(&mut self, claim: BlockId) {
+        self.leases.lost.insert(claim);
+    }
+
+    /// A node wrote a block by a claim: not by one that it lost while it stood still.
+    fn acts_by(&mut self, node: NodeId, claim: &BlockId, block: &Block) {
+        if self.leases.lost.contains(claim) {
+            let (now, what) = (self.now, block.payload().name());
+            self.check.violated(
+                now,
+                format_args!(
+                    "node {node} wrote `{what}` by claim {}, which it had lost while it stood still",
+                    claim.short()
+                ),
+            );
+        }
+    }
+
+    /// A node that has a claim.
+    pub(super) fn some_claimant(&self, choice: u64) -> Option<NodeId> {
+        let has_claim = |node: &NodeId| {
+            let running = self.devices[*node as usize].running.as_ref();
+            let facts = running.map(|running| running.lease_facts(self.now, self.wall(*node)));
+            !self.is_still(*node) && facts.is_some_and(|facts| !facts.own.is_empty())
+        };
+        let able: Vec<_> = (0..self.nodes()).filter(has_claim).collect();
+        let at = usize::try_from(choice).unwrap_or(0).checked_rem(able.len())?;
+        able.get(at).copied()
     }
 
     /// A node that holds a slot.
@@ -186,6 +223,15 @@ impl World<'_> {
         self.branches.add("lease expired and taken over", taken_over);
         let held = facts.own.iter().filter(|(_, own)| own.phase == rule::Phase::Held);
         let held: BTreeMap<_, _> = held.map(|(slot, own)| (*slot, own.claim)).collect();
+        if let Some(claim) = held.values().find(|claim| self.leases.lost.contains(claim)) {
+            self.check.violated(
+                now,
+                format_args!(
+                    "node {node} holds a slot by claim {}, which it lost while it stood still",
+                    claim.short()
+                ),
+            );
+        }
         let known = self.leases.holding.insert(node, held.clone()).unwrap_or_default();
         for (slot, claim) in held.iter().filter(|(slot, claim)| known.get(slot) != Some(claim)) {
             self.say(format_args!("holds {node} {slot} {}", claim.short()));

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Silence after which a peer counts as gone ([`osiris_mesh::limits::IDLE_TIMEOUT`]).
-const IDLE_MS: u64 = 3_000;
+pub(super) const IDLE_MS: u64 = 3_000;
 /// How long a dial in vain takes ([`osiris_mesh::limits::DIAL_TIMEOUT`]).
 const DIAL_MS: u64 = 4_000;
 
@@ -170,10 +170,11 @@ impl World<'_> {
         }
     }
 
-    /// Nothing came over a connection for a while: if its path is still cut, it is given up.
+    /// Nothing came over a connection for a while: if its path is still cut, or one end stands still, it is given up.
     pub(super) fn idle(&mut self, pair: Pair, generation: u64) {
-        if self.network.reaches(pair.0, pair.1)
-            || self.network.link(&pair).is_none_or(|link| link.generation != generation || !link.alive)
+        let silent = !self.network.reaches(pair.0, pair.1)
+            || [pair.0, pair.1].iter().any(|node| self.is_given_up(*node));
+        if !silent || self.network.link(&pair).is_none_or(|link| link.generation != generation || !link.alive)
         {
             return;
         }

@@ -30,6 +30,7 @@ mod queue;
 mod random;
 mod replay;
 mod report;
+mod still;
 mod workload;
 mod world;
 

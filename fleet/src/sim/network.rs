@@ -145,6 +145,13 @@ impl Network {
         self.of[node as usize].iter().copied().collect()
     }
 
+    /// The living connections of a node.
+    pub(super) fn links_of(&self, node: NodeId) -> Vec<(Pair, u64)> {
+        let pairs = self.of[node as usize].iter().map(|peer| pair(node, *peer).0);
+        let links = pairs.filter_map(|pair| Some((pair, self.links.get(&pair).filter(|link| link.alive)?)));
+        links.map(|(pair, link)| (pair, link.generation)).collect()
+    }
+
     /// A new connection. Returns its generation; each side is to be told at its moment.
     pub(super) fn establish(&mut self, pair: Pair, ready_at: [u64; 2]) -> u64 {
         self.generations += 1;

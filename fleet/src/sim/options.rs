@@ -78,6 +78,9 @@ pub struct Options {
     /// Members, of a thousand, that retain summaries of what sealed pages list.
     #[serde(default)]
     pub current: u32,
+    /// A process stands still for a while, or its machine is suspended.
+    #[serde(default)]
+    pub still_every_ms: u64,
     /// Calls of one function that want to run at its busiest time. Zero: nobody calls, and none is scaled.
     #[serde(default)]
     pub load: u32,
@@ -120,6 +123,7 @@ impl Options {
             wants_every_ms: 0,
             minority: false,
             current: 0,
+            still_every_ms: 0,
             load: 0,
         }
     }
@@ -157,6 +161,8 @@ impl Options {
         let mut calls = Random::new(seed, 8);
         let load = if small && calls.chance(250) { calls.between(6, 16) } else { 0 };
         let safety_ms = if load > 0 { safety_ms + 120_000 } else { safety_ms };
+        let mut pauses = Random::new(seed, 9);
+        let still_every_ms = if pauses.chance(500) { pauses.between(4_000, 20_000) } else { 0 };
         Self {
             hostile,
             safety_ms: if small { safety_ms } else { 20_000 },
@@ -181,6 +187,7 @@ impl Options {
             damage_every_ms: damage_every_ms * rarer,
             wants_every_ms,
             minority,
+            still_every_ms: still_every_ms * rarer,
             // Drawn apart from the others, which would change with it.
             load: u32::try_from(load).unwrap_or(0),
             current: Random::new(seed, 7).pick(&[0, 0, 500, 500, 1_000]).unwrap_or(0),

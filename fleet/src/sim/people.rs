@@ -79,6 +79,10 @@ impl World<'_> {
 
     pub(super) fn ask(&mut self, node: NodeId, asked: Asked, request: Request) {
         let (now, wall) = (self.now, self.wall(node));
+        if let Some(process) = self.run_of(node).filter(|_| self.is_still(node)) {
+            self.unless_still(What::Asked(process, Box::new((asked, request))));
+            return;
+        }
         self.say(format_args!("asks {node} {}", asked.name()));
         let Some(running) = self.devices[node as usize].running.as_mut() else { return };
         let done = running.ask(now, wall, asked, request);

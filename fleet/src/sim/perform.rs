@@ -317,7 +317,7 @@ impl World<'_> {
             self.promise(node, id, "let out");
         }
         self.say(format_args!("gossip {node} {}", print(&entry)));
-        for to in 0..NodeId::try_from(self.devices.len()).expect("few devices") {
+        for to in 0..self.nodes() {
             let heard = self.random.chance(self.options.hints);
             let member = matches!(self.devices[to as usize].standing, Standing::Member);
             if to != node && heard && member && self.network.carries(node, to) {

@@ -17,6 +17,7 @@ use super::{
     leases::{MACHINES, TARGET},
     load,
     queue::NodeId,
+    still::Still,
     workload::Asked,
 };
 
@@ -67,6 +68,8 @@ pub(super) struct Running {
     pub(super) roster: (usize, u64),
     /// When the mesh looks next.
     pub(super) keep_at: Option<u64>,
+    /// While it stands still.
+    pub(super) still: Option<Still>,
 }
 
 /// What a process is started with.
@@ -122,12 +125,18 @@ impl Running {
             members: Arc::default(),
             roster: (0, 0),
             keep_at: None,
+            still: None,
         }
     }
 
     /// This process's clocks. Its monotonic one starts with it.
     fn clock(&self, now: u64, wall: u64) -> Now {
         Now { mono: Mono(now - self.started), wall: WallMs(wall) }
+    }
+
+    /// The machine slept: this process's monotonic clock did not move.
+    pub(super) fn slept(&mut self, ms: u64) {
+        self.started += ms;
     }
 
     /// Leases as this process's core has them.

@@ -3,9 +3,9 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
-use crate::node::Input;
+use crate::node::{Input, Request};
 
-use super::{faults::Fault, network::Pair};
+use super::{faults::Fault, network::Pair, workload::Asked};
 
 /// A node, by its number.
 pub(super) type NodeId = u32;
@@ -21,6 +21,10 @@ pub(super) enum What {
     Synced(Process, u64),
     /// Something that a process waits for.
     Input(Process, Box<Input>),
+    /// Somebody asks a process that stood still when they did.
+    Asked(Process, Box<(Asked, Request)>),
+    /// A process that stood still goes on.
+    Wake(Process),
     /// A process's mesh looks whom to dial.
     Keep(Process),
     /// A process's mesh learns that the roster changed.

@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 25] = [
+pub const RARE: [&str; 27] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -26,6 +26,8 @@ pub const RARE: [&str; 25] = [
     "lease won",
     "lease lost",
     "lease expired and taken over",
+    "lease lost by a pause",
+    "lease lost by a suspend",
     "page sealed",
     "blocks dropped",
     "joined from pages",
@@ -39,11 +41,13 @@ pub const RARE: [&str; 25] = [
 ];
 
 /// Every kind of fault and of hostile deed. A campaign fails if one of them was never inflicted.
-pub const FAULTS: [&str; 24] = [
+pub const FAULTS: [&str; 26] = [
     "crash",
     "crash in a write",
     "holder gone",
     "restart",
+    "pause",
+    "suspend",
     "partition",
     "one-way cut",
     "broken connection",

@@ -264,7 +264,8 @@ impl<'a> World<'a> {
         None
     }
 
-    fn happen(&mut self, what: What) {
+    pub(super) fn happen(&mut self, what: What) {
+        let Some(what) = self.unless_still(what) else { return };
         match what {
             What::Start(node) => self.start(node),
             What::Tick(process) => self.tick(process),
@@ -275,6 +276,12 @@ impl<'a> World<'a> {
                     self.input(process.node, *input);
                 }
             }
+            What::Asked(process, asked) => {
+                if self.is_current(process) {
+                    self.ask(process.node, asked.0, asked.1);
+                }
+            }
+            What::Wake(process) => self.wake(process),
             What::Keep(process) => self.keep(process),
             What::Roster(process) => self.roster(process),
             What::Dialled { from, to } => self.dialled(from, to),
@@ -322,10 +329,15 @@ impl<'a> World<'a> {
         Some(Process { node, run: running.run })
     }
 
+    /// How many devices there are.
+    pub(super) fn nodes(&self) -> NodeId {
+        NodeId::try_from(self.devices.len()).expect("few devices")
+    }
+
     /// Whether something answers at a node's address.
     pub(super) fn is_up(&self, node: NodeId) -> bool {
         let device = &self.devices[node as usize];
-        device.hostile || device.running.is_some()
+        device.hostile || (device.running.is_some() && !self.is_still(node))
     }
 
     /// What a node's wall clock shows.
@@ -436,6 +448,10 @@ impl<'a> World<'a> {
     /// Hands an input to a node's core, and performs what follows.
     pub(super) fn input(&mut self, node: NodeId, input: Input) {
         let (now, wall) = (self.now, self.wall(node));
+        if let Some(process) = self.run_of(node).filter(|_| self.is_still(node)) {
+            self.unless_still(What::Input(process, Box::new(input)));
+            return;
+        }
         self.provisioned(node, &input);
         let Some(running) = self.devices[node as usize].running.as_mut() else { return };
         let done = running.handle(now, wall, input);
@@ -480,7 +496,10 @@ impl<'a> World<'a> {
         self.healed = true;
         self.say(format_args!("heal"));
         self.network.heal();
-        for node in 0..NodeId::try_from(self.devices.len()).expect("few devices") {
+        for process in (0..self.nodes()).filter_map(|node| self.run_of(node)).collect::<Vec<_>>() {
+            self.wake(process);
+        }
+        for node in 0..self.nodes() {
             let device = &mut self.devices[node as usize];
             device.disk_fails = false;
             device.crash_in_write = None;

@@ -248,6 +248,15 @@ fn who_stood_still_was_suspended_or_started_anew_has_lost_its_lease() {
     pass(&mut nodes, 1_250, 14_000);
     give(&mut nodes[0], 14_001, Input::Suspended);
     assert!(facts(&nodes[0], 14_001).own.is_empty());
+    // Its claim was ripe when it slept, and is not activated first.
+    let mut nodes = claimed(1_000);
+    pass(&mut nodes, 1_250, 13_750);
+    give(&mut nodes[0], 14_100, Input::Suspended);
+    let blocks = nodes[0].ledger().in_order();
+    assert!(
+        !blocks.iter().any(|block| matches!(block.payload(), Payload::Activated(_))),
+        "it acts on what it lost"
+    );
     // A new process of the same device says at once that the old one's lease is over.
     let mut nodes = claimed(1_000);
     pass(&mut nodes, 1_250, 14_000);
