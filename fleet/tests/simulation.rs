@@ -92,6 +92,36 @@ fn a_healthy_fleet_makes_machines_and_no_slot_has_two_holders() {
 }
 
 #[test]
+fn who_stood_still_acts_on_no_lease_that_it_lost_meanwhile() {
+    let mut lost = std::collections::BTreeMap::<String, u64>::new();
+    for seed in 1..=6 {
+        let options = Options { wants_every_ms: 4_000, still_every_ms: 8_000, ..Options::healthy(seed, 4) };
+        let report = passed(&Options { safety_ms: 120_000, ..options });
+        for (branch, count) in report.branches {
+            *lost.entry(branch).or_default() += count;
+        }
+    }
+    for branch in ["lease lost by a pause", "lease lost by a suspend", "machine made"] {
+        assert!(lost.get(branch).is_some_and(|count| *count > 0), "{branch}: {lost:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_runs_twice_forks_nothing_and_is_noticed() {
+    let (mut cloned, mut noticed) = (0, 0);
+    for nodes in 3..=6 {
+        let healthy = Options::healthy(u64::from(nodes), nodes);
+        let report = passed(&Options { clone_every_ms: 8_000, safety_ms: 60_000, ..healthy });
+        cloned += report.faults.get("cloned disk").copied().unwrap_or_default();
+        noticed += report.branches.get("twin noticed").copied().unwrap_or_default();
+        assert_eq!(report.branches.get("fork proven"), None, "{report:?}");
+    }
+    assert!(cloned > 4, "{cloned} folders were copied");
+    // Of two processes each is told by the members that left it for the other.
+    assert!(noticed > cloned, "{cloned} folders were copied, and {noticed} processes noticed");
+}
+
+#[test]
 fn replicas_of_a_healthy_fleet_follow_calls_that_come_and_go() {
     let mut sums = std::collections::BTreeMap::<String, u64>::new();
     for nodes in 4..=6 {

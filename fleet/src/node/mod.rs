@@ -197,6 +197,12 @@ impl Node {
         self.twin.has_agreed()
     }
 
+    /// Whether there is a second process with this device's key ([`AHEAD_MAX`] and its module say how that is known).
+    #[must_use]
+    pub fn has_twin(&self) -> bool {
+        self.twin.problem().is_some()
+    }
+
     /// Handles one input. Drain [`Node::poll_effect`] before the next.
     ///
     /// # Panics

@@ -109,6 +109,7 @@ impl World<'_> {
                 _ => {}
             }
         }
+        self.look_for_false_alarms();
         self.deploys_are_there(&expected);
         let view = self.view_of_all();
         self.machines_are_seen(&expected, &view);

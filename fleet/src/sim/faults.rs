@@ -13,6 +13,8 @@ pub(super) enum Fault {
     Still { node: NodeId, suspended: bool, for_ms: u64 },
     /// One that has a claim does.
     SpawnerStill { choice: u64, suspended: bool, for_ms: u64 },
+    /// A node's data folder is copied, and the copy runs for a while.
+    Clone { node: NodeId, for_ms: u64 },
     /// A node is stopped in order.
     Restart { node: NodeId, away_ms: u64 },
     /// Nodes fall into parts.
@@ -68,7 +70,9 @@ impl Fault {
             Self::Damage { .. } => Some("damaged disk"),
             Self::HintsLagged { .. } => Some("hints lost"),
             // Counted where there is a holder, or a process that goes on until then.
-            Self::HolderGone { .. } | Self::Still { .. } | Self::SpawnerStill { .. } => None,
+            Self::HolderGone { .. } | Self::Still { .. } | Self::SpawnerStill { .. } | Self::Clone { .. } => {
+                None
+            }
             Self::Heal | Self::Mend { .. } | Self::BackUp { .. } => None,
         }
     }
@@ -164,6 +168,9 @@ pub(super) fn schedule(options: &Options, nodes: u32) -> Vec<(u64, Fault)> {
             faults.push((at, Fault::SpawnerStill { choice, suspended, for_ms }));
         });
     }
+    every(options.clone_every_ms, &mut |random, at, faults| {
+        faults.push((at, Fault::Clone { node: node(random), for_ms: random.between(3_000, 20_000) }));
+    });
     faults.retain(|(at, _)| *at < options.safety_ms);
     faults
 }

@@ -43,6 +43,7 @@ impl World<'_> {
                     self.stand_still(node, suspended, for_ms);
                 }
             }
+            Fault::Clone { node, for_ms } => self.clone_disk(node, for_ms),
             Fault::Partition(parts) => {
                 // Newcomers are on the first side.
                 let mut all = parts;
@@ -63,7 +64,8 @@ impl World<'_> {
             Fault::Clock { node, offset_ms } => {
                 let years = offset_ms.abs() > CLOCK_OFF_MS_MAX / 2;
                 self.faults.add("clock off by years", u64::from(years));
-                self.devices[node as usize].wall_offset = offset_ms;
+                let device = &mut self.devices[node as usize];
+                (device.wall_offset, device.clock_changed) = (offset_ms, true);
             }
             Fault::BackUp { node } => self.devices[node as usize].journal.back_up(),
             Fault::Restore { node, away_ms } => {

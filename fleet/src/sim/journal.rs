@@ -97,6 +97,11 @@ impl Journal {
         self.found.lost += lost;
     }
 
+    /// Another disk with what is durable on this one.
+    pub(super) fn copied(&self) -> Self {
+        Self { records: self.records[..self.durable].to_vec(), durable: self.durable, ..Self::default() }
+    }
+
     /// Keeps a copy of the disk as it is.
     pub(super) fn back_up(&mut self) {
         self.copy = self.records[..self.durable].to_vec();

@@ -77,15 +77,19 @@ impl World<'_> {
         for peer in running.chosen.clone() {
             let Some(running) = self.devices[node as usize].running.as_mut() else { return };
             let dialing = running.dialing.entry(peer).or_default();
-            if dialing.under_way || self.network.believes(node, peer) {
+            let under_way = dialing.under_way;
+            if under_way || self.believes(node, peer) {
                 continue;
             }
+            let Some(running) = self.devices[node as usize].running.as_mut() else { return };
+            let dialing = running.dialing.entry(peer).or_default();
             let due = u64::try_from(dialing.backoff.not_before_ms()).unwrap_or(0);
             if due > now {
                 next = Some(next.map_or(due, |next: u64| next.min(due)));
                 continue;
             }
             dialing.under_way = true;
+            let peer = self.some_process(peer);
             let answered = self.is_up(peer) && self.network.reaches(node, peer);
             let pause = if answered { 2 * self.network.delay() } else { DIAL_MS };
             self.queue.at(now + pause, What::Dialled { from: process, to: peer });
@@ -105,12 +109,13 @@ impl World<'_> {
         }
         let (node, now) = (from.node, self.now);
         let reached = self.is_up(to) && self.network.reaches(node, to) && self.network.greets();
-        let believed = self.network.believes(node, to);
+        let known = self.canonical(to);
+        let believed = self.believes(node, known);
         let accepted = reached && self.accepts(to, node);
         let random = self.random.next();
         let wanted = self.accepts(node, to);
         let Some(running) = self.devices[node as usize].running.as_mut() else { return };
-        let dialing = running.dialing.entry(to).or_default();
+        let dialing = running.dialing.entry(known).or_default();
         dialing.under_way = false;
         let now_ms = i64::try_from(now).unwrap_or(i64::MAX);
         if believed || !wanted {
@@ -133,6 +138,7 @@ impl World<'_> {
             self.down(pair, generation, 0);
             self.down(pair, generation, 1);
         }
+        self.replaced(to, node);
         if !self.is_current(from) {
             return;
         }
@@ -165,7 +171,9 @@ impl World<'_> {
         self.say(format_args!("down {node} {peer}"));
         let key = self.devices[peer as usize].peer;
         self.input(node, Input::PeerDown(key));
-        if let Some(process) = self.run_of(node) {
+        // One that stands still looks later.
+        let process = self.run_of(node).map(What::Keep).and_then(|keep| self.unless_still(keep));
+        if let Some(What::Keep(process)) = process {
             self.keep(process);
         }
     }

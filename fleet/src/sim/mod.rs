@@ -31,6 +31,7 @@ mod random;
 mod replay;
 mod report;
 mod still;
+mod twins;
 mod workload;
 mod world;
 
@@ -63,7 +64,7 @@ pub fn run(options: &Options, listener: Option<Listener<'_>>) -> Result<Report, 
         options: options.clone(),
         passed: world.check.violated == 0,
         violations: world.check.violations.clone(),
-        nodes: world.devices.len() as u64,
+        nodes: u64::from(world.nodes() - world.options.copies()),
         virtual_ms: world.now,
         agreed_after_ms,
         events: world.log.events,

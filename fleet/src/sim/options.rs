@@ -11,6 +11,8 @@ use crate::node::{PageRules, Retain};
 pub const OWN_EVERYTHING_MAX: u32 = 50;
 /// Nodes whose views and automerge documents are compared in a larger run.
 pub const SAMPLE: u32 = 8;
+/// Copies of data folders that run at once.
+pub(super) const TWINS: u32 = 2;
 
 /// Everything that decides a run. The same options give the same run, to the bit.
 ///
@@ -81,6 +83,9 @@ pub struct Options {
     /// A process stands still for a while, or its machine is suspended.
     #[serde(default)]
     pub still_every_ms: u64,
+    /// A node's data folder is copied and runs twice for a while. None is where machines are made.
+    #[serde(default)]
+    pub clone_every_ms: u64,
     /// Calls of one function that want to run at its busiest time. Zero: nobody calls, and none is scaled.
     #[serde(default)]
     pub load: u32,
@@ -124,6 +129,7 @@ impl Options {
             minority: false,
             current: 0,
             still_every_ms: 0,
+            clone_every_ms: 0,
             load: 0,
         }
     }
@@ -163,6 +169,8 @@ impl Options {
         let safety_ms = if load > 0 { safety_ms + 120_000 } else { safety_ms };
         let mut pauses = Random::new(seed, 9);
         let still_every_ms = if pauses.chance(500) { pauses.between(4_000, 20_000) } else { 0 };
+        let clone_every_ms = if pauses.chance(300) { pauses.between(10_000, 30_000) } else { 0 };
+        let clones = small && wants_every_ms == 0;
         Self {
             hostile,
             safety_ms: if small { safety_ms } else { 20_000 },
@@ -188,6 +196,7 @@ impl Options {
             wants_every_ms,
             minority,
             still_every_ms: still_every_ms * rarer,
+            clone_every_ms: if clones { clone_every_ms } else { 0 },
             // Drawn apart from the others, which would change with it.
             load: u32::try_from(load).unwrap_or(0),
             current: Random::new(seed, 7).pick(&[0, 0, 500, 500, 1_000]).unwrap_or(0),
@@ -199,6 +208,11 @@ impl Options {
     #[must_use]
     pub fn small_fleet(seed: u64) -> u32 {
         u32::try_from(Random::new(seed, 6).between(3, 9)).expect("a small number")
+    }
+
+    /// Places for copies of data folders.
+    pub(super) fn copies(&self) -> u32 {
+        if self.clone_every_ms > 0 { TWINS } else { 0 }
     }
 
     /// What a node does about pages.
@@ -250,6 +264,9 @@ impl Options {
         ] {
             within(name, permille.into(), 0, 1_000)?;
         }
+        // What the simulator sees of leases from outside knows a device by one process.
+        let most = if self.wants_every_ms > 0 || !self.owns_everything() { 0 } else { u64::MAX };
+        within("clone_every_ms", self.clone_every_ms, 0, most)?;
         within("sync_ms_max", self.sync_ms_max, 1, 60_000)?;
         within("work_every_ms", self.work_every_ms, 1, 86_400_000)?;
         within("hostile_every_ms", self.hostile_every_ms, 1, 86_400_000)

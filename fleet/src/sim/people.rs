@@ -59,7 +59,7 @@ impl World<'_> {
                     self.ask(node, Asked::Withdraw, payload::withdraw(invitation));
                 }
             }
-            Wish::Leave if node > 0 => self.ask(node, Asked::Leave, payload::leave()),
+            Wish::Leave if self.canonical(node) > 0 => self.ask(node, Asked::Leave, payload::leave()),
             Wish::Leave | Wish::Revoke => {}
         }
     }

@@ -236,7 +236,7 @@ impl World<'_> {
 
     /// Sends a frame. One that cannot be sent is dropped, as by the mesh.
     pub(super) fn send(&mut self, node: NodeId, peer: PeerId, bytes: Arc<[u8]>) {
-        let Some(to) = self.by_peer.get(&peer).copied() else { return };
+        let Some(to) = self.by_peer.get(&peer).map(|peer| self.connected(node, *peer)) else { return };
         if self.options.owns_everything() && !self.devices[node as usize].hostile {
             self.inspect(node, &bytes);
         }

@@ -51,6 +51,8 @@ pub(super) enum What {
     Load,
     /// A hostile member does something.
     Hostile(NodeId),
+    /// A copy of a data folder runs no more.
+    CloneEnds(NodeId),
     /// A fault, and its end.
     Fault(Fault),
     /// The fleet is looked at.

@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 27] = [
+pub const RARE: [&str; 28] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -28,6 +28,7 @@ pub const RARE: [&str; 27] = [
     "lease expired and taken over",
     "lease lost by a pause",
     "lease lost by a suspend",
+    "twin noticed",
     "page sealed",
     "blocks dropped",
     "joined from pages",
@@ -41,13 +42,14 @@ pub const RARE: [&str; 27] = [
 ];
 
 /// Every kind of fault and of hostile deed. A campaign fails if one of them was never inflicted.
-pub const FAULTS: [&str; 26] = [
+pub const FAULTS: [&str; 27] = [
     "crash",
     "crash in a write",
     "holder gone",
     "restart",
     "pause",
     "suspend",
+    "cloned disk",
     "partition",
     "one-way cut",
     "broken connection",

@@ -78,6 +78,10 @@ pub(super) struct Device {
     pub(super) runs: u32,
     pub(super) crash_in_write: Option<u64>,
     pub(super) disk_fails: bool,
+    /// The device whose folder's copy this is, or the copy; while both may run.
+    pub(super) twin: Option<NodeId>,
+    pub(super) was_cloned: bool,
+    pub(super) clock_changed: bool,
     /// Whether its view is compared and its document made.
     pub(super) sampled: bool,
     random: Random,
@@ -128,6 +132,9 @@ impl<'a> World<'a> {
         let strangers = (options.nodes / 2).clamp(1, STRANGERS_MAX);
         let count = options.nodes + strangers;
         let keys: Vec<_> = (0..count).map(|_| SigningKey::from_bytes(&random.bytes())).collect();
+        // Places for copies of folders: they have other keys until they are made.
+        let mut apart = Random::new(options.seed, 10);
+        let copies: Vec<_> = (0..options.copies()).map(|_| SigningKey::from_bytes(&apart.bytes())).collect();
         let clerk = SigningKey::from_bytes(&random.bytes());
         let mut others = vec![Initial { author: public(&clerk), roles: payload::clerk_roles() }];
         for (key, number) in keys.iter().zip(0..options.nodes).skip(1) {
@@ -144,7 +151,7 @@ impl<'a> World<'a> {
             queue: Queue::default(),
             devices: Vec::new(),
             by_peer: BTreeMap::new(),
-            network: Network::new(options, keys.len()),
+            network: Network::new(options, keys.len() + copies.len()),
             fleet: ledger.fleet(),
             memo: options.shares_memo().then(|| Memo::new(ledger.fleet())),
             clerk,
@@ -168,6 +175,10 @@ impl<'a> World<'a> {
         };
         for (number, key) in (0..count).zip(keys) {
             world.add(number, key, &blocks);
+        }
+        for (number, key) in (count..).zip(copies) {
+            world.add(number, key, &blocks);
+            world.devices[number as usize].standing = Standing::Gone;
         }
         for block in &blocks {
             world.check.made(block.id(), true);
@@ -198,6 +209,9 @@ impl<'a> World<'a> {
             runs: 0,
             crash_in_write: None,
             disk_fails: false,
+            twin: None,
+            was_cloned: false,
+            clock_changed: false,
             sampled: self.options.owns_everything() || number < SAMPLE,
             random: Random::new(self.options.seed, 1_000 + u64::from(number)),
             key,
@@ -309,6 +323,7 @@ impl<'a> World<'a> {
             What::Want => self.want(),
             What::Load => self.load(),
             What::Hostile(node) => self.hostile(node),
+            What::CloneEnds(slot) => self.clone_ends(slot),
             What::Fault(fault) => self.fault(fault),
             What::Look => {}
         }
@@ -495,6 +510,10 @@ impl<'a> World<'a> {
     fn heal(&mut self) {
         self.healed = true;
         self.say(format_args!("heal"));
+        self.look_for_false_alarms();
+        for slot in self.options.nodes..self.nodes() {
+            self.clone_ends(slot);
+        }
         self.network.heal();
         for process in (0..self.nodes()).filter_map(|node| self.run_of(node)).collect::<Vec<_>>() {
             self.wake(process);
