@@ -287,11 +287,13 @@ fn wider(now: Mono, terms: &Terms, inputs: &Inputs, state: &State) -> Option<u32
 
 fn grow(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, rule: Rule, turn: Duration) -> Decision {
     let pressed = state.pressed(now);
-    if pressed < terms.window.saturating_add(turn) {
+    // That it lasts was seen before the machine was wished for; what stands ready for it is used at once.
+    let stands_ready = inputs.machines.spare.is_some();
+    if !stands_ready && pressed < terms.window.saturating_add(turn) {
         return Decision::hold(Rule::Window);
     }
     // Pauses end for all at once, so the turn counts here as well.
-    if state.since_change(now) < terms.cool_up.saturating_add(turn) {
+    if !stands_ready && state.since_change(now) < terms.cool_up.saturating_add(turn) {
         return Decision::hold(Rule::CoolDown);
     }
     // One that cannot start keeps the others from being added only for so long.
