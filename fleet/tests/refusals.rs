@@ -223,6 +223,12 @@ async fn a_journal_that_vanishes_under_a_running_node_is_noticed_and_mended_from
     until("both are connected", || async { a.status().await.connected == 1 }).await;
     let before = std::fs::read(founder.path().join("journal")).expect("the journal");
     a.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await;
+    // A block that comes in after the cut would be written behind it, and leave a hole.
+    until("both serve it", || async {
+        let rows: Vec<api::FunctionRow> = a.get("/v1/functions").await;
+        rows.iter().any(|row| row.name == "summary" && row.served_by == 2)
+    })
+    .await;
     agree(&[&a, &b]).await;
 
     // Cut exactly between two records.
