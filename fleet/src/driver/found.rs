@@ -14,7 +14,7 @@ use zeroize::Zeroize as _;
 use super::{
     error::DriverError,
     folder::{Folder, fresh_session, random},
-    limits::MEMBER_LOOK,
+    limits::{JOIN_BEGUN_BYTES_MAX, MEMBER_LOOK},
     offline::Offline,
     open::{Clock, Opened, offer_pages},
     rows,
@@ -273,11 +273,16 @@ impl Process {
     }
 }
 
-/// Whether a join was cut off before this device had received its own admission: its journal is whole, and nothing
-/// in it says that the device ever was a member. The same join may be run again. A folder that cannot be read is
-/// none: whoever opens it next says what is wrong.
+/// Whether a join was cut off near its beginning: the journal is whole and small, and nothing in it says that the
+/// device ever was a member. The same join may be run again. One that has received more than
+/// [`JOIN_BEGUN_BYTES_MAX`] goes on by itself once its node runs, so that no start reads a long journal twice. A
+/// folder that cannot be read is none: whoever opens it next says what is wrong.
 #[must_use]
 pub fn join_is_unfinished(data: &Path) -> bool {
+    let journal = std::fs::symlink_metadata(data.join("journal"));
+    if !journal.is_ok_and(|journal| journal.len() <= JOIN_BEGUN_BYTES_MAX) {
+        return false;
+    }
     let Ok(mut opened) = Opened::look(data) else { return false };
     let me = opened.writer.author();
     let view = opened.ledger.publish();

@@ -107,3 +107,5 @@ pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
 pub const STATE_BYTES_MAX: usize = 8 << 20;
 /// Largest value of a module's variable, bytes.
 pub const VARIABLE_BYTES_MAX: usize = 1 << 10;
+/// Largest journal of a join that is taken to have been cut off near its beginning: some thousand blocks.
+pub const JOIN_BEGUN_BYTES_MAX: u64 = 1 << 20;

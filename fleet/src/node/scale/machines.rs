@@ -66,6 +66,17 @@ impl Alone {
         alone
     }
 
+    /// With a machine that load brought and that serves.
+    fn grown() -> (Self, Errand) {
+        let mut alone = Self::new();
+        alone.load = (8, 2);
+        alone.run(80);
+        let made = alone.errands.pop().expect("an errand");
+        alone.joins(&made);
+        alone.run(20);
+        (alone, made)
+    }
+
     fn give(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -167,12 +178,7 @@ fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
 
 #[test]
 fn a_machine_for_a_function_that_is_removed_goes_at_once() {
-    let mut alone = Alone::new();
-    alone.load = (8, 2);
-    alone.run(80);
-    let made = alone.errands.pop().expect("an errand");
-    alone.joins(&made);
-    alone.run(20);
+    let (mut alone, made) = Alone::grown();
     alone.give(Input::Request(3, Request::Remove { name: "f".to_owned(), timeout_ms: 0 }));
     alone.load = (0, 0);
     alone.run(5);
@@ -182,12 +188,7 @@ fn a_machine_for_a_function_that_is_removed_goes_at_once() {
 
 #[test]
 fn load_that_comes_back_keeps_the_machine() {
-    let mut alone = Alone::new();
-    alone.load = (8, 2);
-    alone.run(80);
-    let made = alone.errands.pop().expect("an errand");
-    alone.joins(&made);
-    alone.run(20);
+    let (mut alone, _) = Alone::grown();
     alone.load = (0, 0);
     alone.run(250);
     assert_eq!(alone.count(), Some(1));
