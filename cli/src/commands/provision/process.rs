@@ -25,6 +25,12 @@ const LABEL: &str = "OSIRIS_SPAWN";
 const DATA: &str = "OSIRIS_DATA";
 /// Largest environment that is read, bytes. Linux allows a process 2 MiB of arguments and environment by default.
 const ENVIRON_BYTES_MAX: u64 = 4 << 20;
+/// Longest wait for a process that is being started to have an environment. It reads the program's head from a disk.
+const EXEC_WITHIN: Duration = Duration::from_secs(5);
+const EXEC_LOOK: Duration = Duration::from_millis(1);
+/// Flags in proc_pid_stat(5) of processes that end, and of the kernel's own threads.
+const PF_EXITING: u64 = 0x0000_0004;
+const PF_KTHREAD: u64 = 0x0020_0000;
 /// Longest path of a machine's folder: a Unix socket in it must have a path that every system takes.
 const FOLDER_BYTES_MAX: usize = 90;
 
@@ -223,16 +229,41 @@ fn labelled() -> Result<Vec<Labelled>, Failure> {
     Ok(found)
 }
 
+/// What a process shows of itself, where it has the label.
 fn look(pid: Pid) -> Option<Labelled> {
     let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(ENVIRON_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    let until = Instant::now() + EXEC_WITHIN;
+    let environment = loop {
+        // Asked before the environment is read: in between it may have got one.
+        let starts = is_starting(pid);
+        let mut bytes = Vec::new();
+        File::open(&path).ok()?.take(ENVIRON_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        if !bytes.is_empty() || !starts || Instant::now() >= until {
+            break bytes;
+        }
+        std::thread::sleep(EXEC_LOOK);
+    };
+    let text = String::from_utf8_lossy(&environment);
     let value = |name: &str| {
         let mut variables = text.split('\0');
         variables.find_map(|variable| variable.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
     };
     Some(Labelled { pid, spawn: value(LABEL)?, data: value(DATA).map(PathBuf::from) })
+}
+
+/// Whether a process is within execve(2), where it has left its old memory and its new one has no environment yet.
+/// Whoever started it goes on from there: it would be taken for a process without the label.
+fn is_starting(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // proc_pid_stat(5). The second field is a name, which may hold anything; after it comes the third.
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u64>().ok());
+    let (state, flags, env_end) = (fields.first(), number(9), number(51));
+    // These get no environment any more.
+    let has_none = matches!(state, Some(&("Z" | "X")))
+        || flags.is_none_or(|flags| flags & (PF_EXITING | PF_KTHREAD) != 0);
+    env_end == Some(0) && !has_none
 }
 
 /// A machine's process, as the system's table of processes has it.
@@ -347,4 +378,29 @@ pub(super) fn rows(args: &PlaceArgs) -> Result<Vec<Row>, Failure> {
     }
     rows.sort_by(|a, b| a.spawn.cmp(&b.spawn));
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_just_started_is_seen_with_its_label() {
+        // Within execve(2) it has no environment: without waiting for that, some of these are missed.
+        for number in 0..1000 {
+            let spawn = format!("m0-{number}-{}", std::process::id());
+            let mut sleep = Command::new("sleep");
+            let mut sleep = sleep.arg("60").env_clear().env(LABEL, &spawn).spawn().expect("it starts");
+            let pid = Pid::from_child(&sleep);
+            let seen = look(pid).map(|process| process.spawn);
+            let among =
+                number % 100 != 0 || labelled().expect("/proc").iter().any(|process| process.spawn == spawn);
+            sleep.kill().expect("killed");
+            // Not waited for yet: it has no environment, and is not waited for here.
+            assert!(!is_starting(pid), "it has started, or ended");
+            sleep.wait().expect("ended");
+            assert_eq!((seen.as_deref(), among), (Some(spawn.as_str()), true));
+            assert!(look(pid).is_none() && !is_starting(pid));
+        }
+    }
 }
