@@ -858,6 +858,23 @@ It comes back only by a new invitation. For this device itself there is `osiris 
         #[command(flatten)]
         wait: Wait,
     },
+    /// Say how many blocks a member may write in all. What it writes beyond comes to others slowly: one block in ten
+    /// seconds
+    #[command(after_help = "\
+Without a word of an admin a member may write 50,000 blocks: years of a busy node.
+
+Examples:
+  osiris member budget till-2 200000
+  osiris nodes -o json                     shows of each member its blocks and its budget")]
+    Budget {
+        /// The member's label, or the start of its key, as `osiris nodes` prints them
+        member: String,
+        /// Blocks in all, from its first on
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+        blocks: u64,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Say which labels a member bears, for functions that ask for some in `place`; no label takes all away
     #[command(after_help = "\
 Examples:

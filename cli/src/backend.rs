@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::Method;
 use osiris_fleet::api::{
     AddUser, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, FunctionDetail, FunctionRow,
-    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, MemberLabels, NameVoters, NodeRow, Recover,
-    Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Scale, ScaleBounds, Status,
-    Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami, Written,
+    InvitationRow, Invite, Invited, LeaseLimit, Leases, Log, MemberBudget, MemberLabels, NameVoters, NodeRow,
+    Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged, Scale, ScaleBounds,
+    Status, Sync, Synced, TicketReply, UserKnown, UserRevoked, UserRow, Verified, Voters, Whoami, Written,
 };
 pub(crate) use osiris_fleet::driver;
 use osiris_fleet::manifest::Manifest;
@@ -461,6 +461,21 @@ impl Backend {
             }
             Self::Replica(mut replica) => {
                 let mut written = replica.offline.label(labels).await?;
+                replica.hand_on(&mut written).await?;
+                Ok(written)
+            }
+        }
+    }
+
+    pub(crate) async fn budget(self, budget: MemberBudget) -> Result<Written, Failure> {
+        match self {
+            Self::Node(client) => {
+                let patience = client.patience().records(MEMBERS);
+                let budget = MemberBudget { timeout_ms: millis(patience.left()), ..budget };
+                client.post("/v1/members/budget", &budget, patience).await
+            }
+            Self::Replica(mut replica) => {
+                let mut written = replica.offline.budget(budget).await?;
                 replica.hand_on(&mut written).await?;
                 Ok(written)
             }

@@ -1,4 +1,4 @@
-//! `osiris scale` and `osiris member label`, without a node.
+//! `osiris scale`, `osiris member label` and `osiris member budget`, without a node.
 
 use std::process::{Command, Output};
 
@@ -66,4 +66,34 @@ fn bounds_and_labels_are_written_and_shown() {
         assert!(code.is_some_and(|code| code > 0), "{wrong:?}: {code:?}");
     }
     assert_eq!(code(&home, &["scale", "none", "--dry-run"]), Some(3));
+}
+
+#[test]
+fn a_budget_is_written_shown_and_warned_of_before_it_is_spent() {
+    let home = tempfile::tempdir().expect("a folder");
+    done(&home, &["init", "--name", "home", "--label", "test"]);
+    let row = || json(&home, &["nodes", "-o", "json"])[0].clone();
+    assert_eq!(row()["budget"], 50_000);
+    let (out, _) = done(&home, &["member", "budget", "test", "100"]);
+    assert!(out.contains("test may write 100 blocks from now on; 1 block of it are known here"), "{out}");
+    assert_eq!((&row()["budget"], &row()["blocks"]), (&100.into(), &2.into()));
+    let (log, _) = done(&home, &["ledger", "log"]);
+    assert!(log.contains("allows test 100 block(s)"), "{log}");
+    let warned = || String::from_utf8(osiris(&home, &["doctor"]).stdout).expect("text").contains("may write");
+    assert!(!warned());
+    done(&home, &["member", "budget", "test", "3"]);
+    assert!(warned());
+    assert!(!done(&home, &["nodes"]).0.contains("over its budget"));
+    done(&home, &["member", "label", "test", "gpu"]);
+    assert!(done(&home, &["nodes"]).0.contains("over its budget"));
+    // It is its own admin, and may say otherwise.
+    done(&home, &["member", "budget", "test", "1000"]);
+    assert!(!warned() && !done(&home, &["nodes"]).0.contains("over its budget"));
+    for (wrong, expected) in [
+        (&["member", "budget", "test", "0"][..], 2),
+        (&["member", "budget", "test", "1000000001"], 2),
+        (&["member", "budget", "nobody", "9"], 3),
+    ] {
+        assert_eq!(code(&home, wrong), Some(expected), "{wrong:?}");
+    }
 }

@@ -87,6 +87,8 @@ pub struct Ledger {
     pages: Pages,
     chains: BTreeMap<ChainId, Chain>,
     by_actor: BTreeMap<[u8; 16], ChainId>,
+    /// Blocks of each author, in full or as summaries.
+    written: BTreeMap<Author, u64>,
     /// Shared with what reads entries on other cores.
     keys: Arc<BTreeMap<Author, VerifyingKey>>,
     early: Early,
@@ -129,6 +131,7 @@ impl Ledger {
             pages: Pages::default(),
             chains: BTreeMap::new(),
             by_actor: BTreeMap::new(),
+            written: BTreeMap::new(),
             keys: Arc::default(),
             early: Early::default(),
             grants: BTreeMap::new(),
@@ -357,7 +360,8 @@ impl Ledger {
             | Payload::Spawning(_)
             | Payload::Bounded(_)
             | Payload::Scaled(_)
-            | Payload::Labelled(_) => true,
+            | Payload::Labelled(_)
+            | Payload::Budgeted(_) => true,
             Payload::Claimed(_)
             | Payload::Activated(_)
             | Payload::Intent(_)
@@ -442,6 +446,7 @@ impl Ledger {
     /// Adds a block to its chain. Returns whether it is the first to fork it there.
     fn link(&mut self, chain_id: ChainId, seq: u64, id: BlockId, prev: BlockId) -> bool {
         self.remember_key(chain_id.author);
+        *self.written.entry(chain_id.author).or_default() += 1;
         let chain = self.chains.entry(chain_id).or_insert_with(|| Chain::new(chain_id.short_actor()));
         if seq == 1 {
             self.by_actor.insert(*chain.actor(), chain_id);

@@ -41,6 +41,12 @@ pub const PLACE_LABEL_BYTES_MAX: usize = 64;
 /// Labels for placement that one device may bear.
 pub const PLACE_LABELS_MAX: usize = 16;
 
+/// Blocks that a device may write where no admin said how many: years of a busy node, and as much as a small
+/// device can hold.
+pub const BUDGET_BLOCKS: u64 = 50_000;
+/// Blocks that an admin may allow a device.
+pub const BUDGET_BLOCKS_MAX: u64 = 1_000_000_000;
+
 /// Blocks that wait for one they name, of all senders together. Who sent most of them makes room.
 pub const EARLY_BLOCKS_MAX: usize = 4_096;
 /// Bytes that those may hold, each counted with [`EARLY_OVERHEAD_BYTES`].

@@ -1,5 +1,6 @@
 //! Operations: what a block says.
 
+mod budget;
 mod lease;
 mod scale;
 
@@ -11,6 +12,7 @@ use crate::{
     id::{Author, BlobHash, BlockId, FleetId, Session, Signature},
     limits,
 };
+pub use budget::Budgeted;
 pub use lease::{Activated, Claimed, Intent, Released, Retired, Spawning};
 pub use scale::{Bounded, Labelled, Range, Scaled, is_place_label};
 
@@ -95,6 +97,8 @@ pub enum Payload {
     Scaled(Scaled),
     /// The labels that a device bears, for the placement of functions.
     Labelled(Labelled),
+    /// How many blocks a device may write: what it writes beyond comes to others slowly.
+    Budgeted(Budgeted),
 }
 
 array_struct! {
@@ -352,7 +356,8 @@ impl Payload {
             | Self::Revoked(_)
             | Self::Voters(_)
             | Self::Spawning(_)
-            | Self::Labelled(_) => Role::Admin,
+            | Self::Labelled(_)
+            | Self::Budgeted(_) => Role::Admin,
             Self::Sealed(_) => Role::Voter,
             Self::Deployed(_) | Self::Removed(_) | Self::Bounded(_) => Role::Operator,
             // A recovery brings its own authority; whoever belongs to the fleet may carry it.
@@ -393,6 +398,7 @@ impl Payload {
             Self::Bounded(_) => "bounded",
             Self::Scaled(_) => "scaled",
             Self::Labelled(_) => "labelled",
+            Self::Budgeted(_) => "budgeted",
         }
     }
 
@@ -435,7 +441,8 @@ impl Payload {
             | Self::Spawning(_)
             | Self::Bounded(_)
             | Self::Scaled(_)
-            | Self::Labelled(_) => (none, none),
+            | Self::Labelled(_)
+            | Self::Budgeted(_) => (none, none),
             Self::Withdrawn(op) => (one(&op.invitation), op.stands.as_slice()),
             Self::Admitted(op) => (one(&op.invitation), none),
             Self::Revoked(op) => (op.grants.as_slice(), op.pins.as_slice()),
@@ -497,6 +504,7 @@ impl Payload {
             Self::Bounded(op) => op.check_fields(),
             Self::Scaled(op) => op.check_fields(),
             Self::Labelled(op) => op.check_fields(),
+            Self::Budgeted(op) => op.check_fields(),
             Self::Withdrawn(op) => {
                 ensure(op.stands.len() <= limits::STANDS_MAX, "too many admissions are named")?;
                 ensure(is_ascending(&op.stands), "the admissions are not in ascending order")

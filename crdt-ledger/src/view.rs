@@ -16,6 +16,7 @@ use crate::{
     id::{Author, BlobHash, BlockId, FleetId, Session},
     lease::{Slot, SpawnPolicy},
     ledger::{Ledger, register_name},
+    limits,
     op::{Deployed, Payload, World},
     scale::Scaling,
     seals::{SealedPage, Seals, VoterSet},
@@ -31,8 +32,12 @@ pub(crate) struct Registers {
     offers: BTreeMap<BlockId, Arc<Block>>,
     pub(crate) seals: Seals,
     pub(crate) scaling: Scaling,
+    budgets: Arc<Budgets>,
     touched: Touched,
 }
+
+/// Blocks that devices may write, each with the block that says so last.
+type Budgets = BTreeMap<Author, (Order, u64)>;
 
 /// What blocks spoke of since it was last taken.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +88,12 @@ impl Registers {
             Payload::Bounded(_) | Payload::Scaled(_) | Payload::Labelled(_) => {
                 self.scaling.apply(block);
                 self.touched.scaling = true;
+            }
+            Payload::Budgeted(op) => {
+                let said = (block.order(), op.blocks);
+                let budgets = Arc::make_mut(&mut self.budgets);
+                let known = budgets.entry(op.device).or_insert(said);
+                *known = said.max(*known);
             }
             Payload::Founded(_)
             | Payload::Withdrawn(_)
@@ -299,6 +310,7 @@ pub struct View {
     slots: Arc<BTreeMap<u32, Slot>>,
     spawning: SpawnPolicy,
     scaling: Arc<Scaling>,
+    budgets: Arc<Budgets>,
     blocks: u64,
     hash: OnceLock<[u8; 32]>,
 }
@@ -334,6 +346,7 @@ impl View {
             slots: Arc::new(ledger.slots()),
             spawning: ledger.spawning(),
             scaling: Arc::new(ledger.registers().scaling.clone()),
+            budgets: Arc::clone(&ledger.registers().budgets),
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
@@ -390,6 +403,7 @@ impl View {
             slots,
             spawning,
             scaling,
+            budgets: Arc::clone(&registers.budgets),
             blocks: ledger.len(),
             hash: OnceLock::new(),
         }
@@ -485,6 +499,12 @@ impl View {
         &self.scaling
     }
 
+    /// Blocks that a device may write in all. Those beyond count as any, and come to others slowly.
+    #[must_use]
+    pub fn budget(&self, device: &Author) -> u64 {
+        self.budgets.get(device).map_or(limits::BUDGET_BLOCKS, |(_, blocks)| *blocks)
+    }
+
     /// Blocks admitted when the snapshot was taken, void ones included.
     #[must_use]
     pub fn blocks(&self) -> u64 {
@@ -500,8 +520,9 @@ impl View {
             let users: Vec<_> = self.users.values().collect();
             let sealing = (&self.voters, &self.pages);
             let slots: Vec<_> = self.slots.values().collect();
+            let budgets: Vec<_> = self.budgets.iter().map(|(device, (_, blocks))| (device, blocks)).collect();
             let machines = (slots, &self.spawning, &*self.scaling);
-            let offers = (invitations, users);
+            let offers = (invitations, users, budgets);
             let said = (&self.fleet, &self.name, members, functions, offers, &*self.forks, sealing, machines);
             *blake3::hash(&codec::encode(&said)).as_bytes()
         })

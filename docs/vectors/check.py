@@ -24,7 +24,7 @@ ROLE_OF = {
     "invited": 4, "user": 4, "withdrawn": 4, "revoked": 4, "deployed": 2, "removed": 2,
     "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1, "voters": 4, "sealed": 64,
     "claimed": 32, "activated": 32, "intent": 32, "released": 1, "retired": 32, "spawning": 4,
-    "bounded": 2, "scaled": 1, "labelled": 4,
+    "bounded": 2, "scaled": 1, "labelled": 4, "budgeted": 4,
 }
 # Genesis and recoveries hold every role.
 ALL_ROLES = 127
@@ -206,6 +206,8 @@ class Ledger:
                 raise Refused("Field")
             if not all(map(is_place_label, labels)):
                 raise Refused("Field")
+        if block["op"] == "budgeted" and (is_weak(says[0]) or not 1 <= says[1] <= 1_000_000_000):
+            raise Refused("Field")
         if is_weak(block["author"]):
             raise Refused("WeakKey")
         named = ZERO if genesis else self.fleet
@@ -429,6 +431,7 @@ def check_ledger(vectors):
     assert view["bounds_of_all"] == bounds[None][1], "the bounds of all together"
     assert view["replicas"] == ledger.registers("scaled")["hello"], "the replicas"
     assert list(ledger.registers("labelled").values()) == [view["labels"]], "the labels"
+    assert list(ledger.registers("budgeted").values()) == [view["budget"]], "the budget"
     for row in vectors["blocks"]:
         for author, session, seq in forks:
             if (row["author"], row["session"]) == (author.hex(), session.hex()) and row["seq"] >= seq:

@@ -38,6 +38,7 @@
 //! | `GET /v1/scale` | → [`Scale`] |
 //! | `POST /v1/scale` | [`ScaleBounds`] → [`Written`] |
 //! | `POST /v1/members/labels` | [`MemberLabels`] → [`Written`] |
+//! | `POST /v1/members/budget` | [`MemberBudget`] → [`Written`] |
 //! | `POST /v1/leases/want` | [`LeaseWant`] → [`Leases`] |
 //! | `GET /v1/recovery` | → [`Recovery`] |
 //! | `POST /v1/recovery` | [`Recover`] → [`Recovered`] |
@@ -187,6 +188,10 @@ pub struct NodeRow {
     pub rejected: u64,
     /// How often blocks were left with it since then because it writes faster than its quota.
     pub held_back: u64,
+    /// Blocks of it that are here.
+    pub blocks: u64,
+    /// Blocks that it may write; those beyond come to others slowly.
+    pub budget: u64,
     /// Forked chains proven against it.
     pub forks: u64,
     /// This device's key is in use by another process, too; only known of the node that is asked.
@@ -1052,6 +1057,17 @@ pub struct MemberLabels {
     pub device: String,
     /// All its labels: `KEY` or `KEY=VALUE`.
     pub labels: Vec<String>,
+    /// How long to wait for another member to confirm, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Says how many blocks a member may write.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemberBudget {
+    /// The device's key, hex.
+    pub device: String,
+    /// Blocks in all, from its first on: 1 to 1,000,000,000.
+    pub blocks: u64,
     /// How long to wait for another member to confirm, in milliseconds.
     pub timeout_ms: u64,
 }

@@ -20,6 +20,15 @@ pub const AUTHOR_BLOCKS_PER_SECOND: i64 = 200;
 pub const AUTHOR_BYTES_BURST: i64 = 16 << 20;
 /// Bytes of one author's blocks that are taken a second, after a burst.
 pub const AUTHOR_BYTES_PER_SECOND: i64 = 128 << 10;
+/// Blocks of an author beyond its budget (`osiris_ledger::View::budget`) that are taken at once.
+pub const SPENT_BLOCKS_BURST: i64 = 100;
+/// Milliseconds from one block of an author beyond its budget to the next, after a burst.
+pub const SPENT_BLOCK_INTERVAL_MS: i64 = 10_000;
+/// Blocks beyond their authors' budgets that are taken at once from a member that did not write them. It may bring
+/// what it took in over months.
+pub const BROUGHT_BLOCKS_BURST: i64 = 20_000;
+/// Milliseconds from one such block to the next, after a burst.
+pub const BROUGHT_BLOCK_INTERVAL_MS: i64 = 1_000;
 /// How long after its first peer a node takes what comes to be history, if no peer agrees with it sooner.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 

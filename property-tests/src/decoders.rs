@@ -109,6 +109,7 @@ pub fn small_fleet() -> Ledger {
     write(Payload::Bounded(op::Bounded { name, range }));
     write(Payload::Scaled(op::Scaled { name: "hello".to_owned(), replicas: 2 }));
     write(Payload::Labelled(op::Labelled { device: key, labels: vec!["zone=a".to_owned()] }));
+    write(Payload::Budgeted(op::Budgeted { device: key, blocks: 100_000 }));
     write(Payload::Spawning(op::Spawning { machines: 1, minority: true }));
     let claim = write(Payload::Claimed(op::Claimed { slot: 0, round: 1, after: None }));
     let activation = write(Payload::Activated(op::Activated { claim }));

@@ -461,8 +461,15 @@ impl History {
                 }
             }
             Action::Label { device, labels } => {
-                let labels = (0..3).filter(|n| labels >> n & 1 == 1).map(|n| format!("zone={n}")).collect();
-                Payload::Labelled(op::Labelled { device: author(device % DEVICES), labels })
+                let device = author(device % DEVICES);
+                match choice.is_multiple_of(3) {
+                    true => Payload::Budgeted(op::Budgeted { device, blocks: u64::from(labels) + 1 }),
+                    false => {
+                        let zones = (0..3).filter(|n| labels >> n & 1 == 1);
+                        let labels = zones.map(|n| format!("zone={n}")).collect();
+                        Payload::Labelled(op::Labelled { device, labels })
+                    }
+                }
             }
         };
         Some((payload, None))

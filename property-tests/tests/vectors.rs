@@ -88,6 +88,10 @@ fn history() -> Ledger {
     let labels = vec!["gpu".to_owned(), "zone=a".to_owned()];
     let labelled = Payload::Labelled(op::Labelled { device: author(NODE), labels });
     append(&mut ledger, &mut founder, labelled);
+    for blocks in [200_000, 100_000] {
+        let budgeted = Payload::Budgeted(op::Budgeted { device: author(NODE), blocks });
+        append(&mut ledger, &mut founder, budgeted);
+    }
     // One machine was made and is gone, another one may be there.
     append(&mut ledger, &mut founder, Payload::Spawning(op::Spawning { machines: 2, minority: false }));
     let mut after = None;
@@ -188,6 +192,7 @@ fn view(ledger: &mut Ledger) -> Value {
         "bounds_of_all": view.scaling().fleet_max(),
         "replicas": view.scaling().replicas("hello").map(|(_, replicas)| replicas),
         "labels": view.scaling().labels(&author(NODE)),
+        "budget": view.budget(&author(NODE)),
         "members": view.members().values().map(member).collect::<Vec<_>>(),
         "functions": view.functions().values().map(function).collect::<Vec<_>>(),
         "forks": view.forks().iter().map(fork).collect::<Vec<_>>(),
@@ -275,6 +280,10 @@ fn refused(ledger: &mut Ledger) -> Vec<Value> {
         ("a label with two values", {
             let labelled = op::Labelled { device: author(NODE), labels: vec!["zone=a=b".to_owned()] };
             with(&|draft| draft.payload = Payload::Labelled(labelled.clone()))
+        }),
+        ("a budget of no blocks", {
+            let budgeted = op::Budgeted { device: author(NODE), blocks: 0 };
+            with(&|draft| draft.payload = Payload::Budgeted(budgeted.clone()))
         }),
         ("an admission without its proof", {
             let offer = ledger.in_order().into_iter().find(|block| block.payload().name() == "invited");
@@ -415,7 +424,7 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
         .collect();
     let blocks = blocks(&ledger);
     let names: std::collections::BTreeSet<_> = blocks.iter().map(|row| row["op"].to_string()).collect();
-    assert_eq!(names.len(), 22, "each operation has a block: {names:?}");
+    assert_eq!(names.len(), 23, "each operation has a block: {names:?}");
     let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
     let held = ledger.len();

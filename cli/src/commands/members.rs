@@ -276,6 +276,7 @@ pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure
     out.rows(&rows, &headers, "no members", |row| {
         let trouble = match (row.forks, row.rejected) {
             _ if row.twin => Cell::new("runs twice: see osiris doctor").tone(Tone::Bad),
+            (0, 0) if row.blocks > row.budget => Cell::new("over its budget").tone(Tone::Warning),
             (0, 0) if row.held_back > 0 => Cell::new("floods").tone(Tone::Warning),
             (0, 0) => Cell::dim("-"),
             (0, rejected) => Cell::new(human::count(rejected, "invalid message")).tone(Tone::Warning),

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use osiris_fleet::api::{MemberLabels, NodeRow, Recover, Revoke, RoleChange};
+use osiris_fleet::api::{MemberBudget, MemberLabels, NodeRow, Recover, Revoke, RoleChange};
 use zeroize::Zeroizing;
 
 use super::seen;
@@ -27,7 +27,25 @@ pub(crate) async fn member(command: &MemberCommand, settings: &Settings, out: Ou
             revoke(member, *discard, *wait, settings, out).await
         }
         MemberCommand::Label { member, labels, wait } => label(member, labels, *wait, settings, out).await,
+        MemberCommand::Budget { member, blocks, wait } => budget(member, *blocks, *wait, settings, out).await,
     }
+}
+
+async fn budget(
+    member: &str,
+    blocks: u64,
+    wait: Wait,
+    settings: &Settings,
+    out: Out,
+) -> Result<Exit, Failure> {
+    let mut backend = Backend::open_within(settings, wait.timeout).await?;
+    let row = find(&backend.nodes().await?, member)?;
+    let offline = backend.is_offline();
+    let timeout_ms = millis(wait.timeout);
+    let written = backend.budget(MemberBudget { device: row.device, blocks, timeout_ms }).await?;
+    let (may, wrote) = (human::count(blocks, "block"), human::count(row.blocks, "block"));
+    out.line(&written, &format!("{} may write {may} from now on; {wrote} of it are known here", row.label))?;
+    Ok(seen(&written, offline, out))
 }
 
 async fn label(

@@ -9,6 +9,24 @@ use crate::{
 };
 
 impl Ledger {
+    /// Blocks of one author that are here, in full or as summaries, of all its sessions and of every branch.
+    #[must_use]
+    pub fn written_by(&self, author: &Author) -> u64 {
+        self.written.get(author).copied().unwrap_or(0)
+    }
+
+    /// How many more blocks an author may write before its budget is spent, by the view that was published last.
+    #[must_use]
+    pub fn left_to_write(&self, author: &Author) -> u64 {
+        self.view.load().budget(author).saturating_sub(self.written_by(author))
+    }
+
+    /// Whether an author has written more blocks than it may.
+    #[must_use]
+    pub fn is_over_budget(&self, author: &Author) -> bool {
+        self.written_by(author) > self.view.load().budget(author)
+    }
+
     /// The admitted blocks of one author, chain by chain.
     pub fn blocks_by(&self, author: Author) -> impl Iterator<Item = &Arc<Block>> {
         let chains = self.chains.iter().filter(move |(id, _)| id.author == author);

@@ -133,7 +133,7 @@ impl Desk {
             in_flight,
             problems: match &facts.ended {
                 Some(ended) => vec![ended.problem()],
-                None => self.foreign_key().into_iter().collect(),
+                None => self.foreign_key().into_iter().chain(self.budget_problem(&facts)).collect(),
             }
             .into_iter()
             .chain(facts.twin)

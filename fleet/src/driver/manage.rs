@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api,
-    node::{Ended, Query, Reply, Request},
+    node::{Ended, Facts, Query, Reply, Request},
 };
 
 /// Followed lines that wait for a slow reader.
@@ -210,6 +210,10 @@ impl Manage for Management {
         Box::pin(self.desk.label(labels))
     }
 
+    fn budget(&self, budget: api::MemberBudget) -> Answer<'_, api::Written> {
+        Box::pin(self.desk.budget(budget))
+    }
+
     fn recovery(&self) -> Answer<'_, api::Recovery> {
         Box::pin(self.desk.recovery())
     }
@@ -265,6 +269,7 @@ impl Desk {
     pub(crate) async fn doctor(&self) -> Result<api::Doctor, ApiError> {
         let facts = self.facts().await?;
         let key = self.key_problem(facts.ended.as_ref());
+        let budget = self.budget_problem(&facts);
         let used = ProcessUse::read();
         let mut doctor = api::Doctor {
             memory_bytes: used.memory_bytes,
@@ -304,6 +309,7 @@ impl Desk {
             .problems
             .extend(facts.problems.values().map(|why| format!("A revision cannot run here: {why}")));
         doctor.problems.extend(key);
+        doctor.problems.extend(budget);
         let (view, me, library) = (self.view(), self.me, self.library.clone());
         let served = tokio::task::spawn_blocking(move || super::verify::served_bytes(&view, &me, &library));
         doctor
@@ -345,6 +351,17 @@ impl Desk {
         };
         let left = self.waiting.among(&missing);
         Ok((!left.is_empty()).then(|| format!("{} {}", left.sentence(&self.view()), mend.blocks())))
+    }
+
+    /// That the device has written nearly all that it may: early enough that an admin hears of it before others wait.
+    pub(crate) fn budget_problem(&self, facts: &Facts) -> Option<String> {
+        let written = facts.written.get(&self.me).copied().unwrap_or(0);
+        let budget = self.view().budget(&self.me);
+        (written >= budget / 5 * 4).then(|| {
+            format!(
+                "This device has written {written} of the {budget} blocks that it may write; what it writes beyond comes to others slowly. An admin allows more with `osiris member budget`."
+            )
+        })
     }
 
     /// What is wrong with the device's key: as a file, and in the eyes of the fleet.

@@ -340,6 +340,15 @@ impl Offline {
         self.at_desk(|desk| async move { desk.label(labels).await }).await
     }
 
+    /// Says how many blocks a member may write.
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn budget(&mut self, budget: api::MemberBudget) -> Result<api::Written> {
+        let budget = api::MemberBudget { timeout_ms: 0, ..budget };
+        self.at_desk(|desk| async move { desk.budget(budget).await }).await
+    }
+
     /// A ticket to dial members with.
     ///
     /// # Errors

@@ -60,6 +60,8 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                 serving: served_by(view, &member.device),
                 rejected: facts.rejected.get(&member.device).copied().unwrap_or(0),
                 held_back: facts.held_back.get(&member.device).copied().unwrap_or(0),
+                blocks: facts.written.get(&member.device).copied().unwrap_or(0),
+                budget: view.budget(&member.device),
                 twin: member.device == *me && facts.twin.is_some(),
                 forks: view.forks().iter().filter(|fork| fork.author == member.device).count() as u64,
             }
@@ -340,5 +342,6 @@ fn says(view: &View, payload: &Payload) -> String {
             let labels = if op.labels.is_empty() { "nothing" } else { &op.labels.join(", ") };
             format!("labels {} with {labels}", label(view, &op.device))
         }
+        Payload::Budgeted(op) => format!("allows {} {} block(s)", label(view, &op.device), op.blocks),
     }
 }

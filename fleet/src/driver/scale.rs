@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::op::Range;
+use osiris_ledger::{limits, op::Range};
 
 use super::{
     answer::ApiError,
@@ -53,6 +53,17 @@ impl Desk {
         labels.sort_unstable();
         labels.dedup();
         let reply = self.ask(Request::Label { device, labels, timeout_ms }).await?;
+        self.written(reply)
+    }
+
+    pub(crate) async fn budget(&self, budget: api::MemberBudget) -> Result<api::Written> {
+        let device = people::device(&budget.device)?;
+        let api::MemberBudget { blocks, timeout_ms, .. } = budget;
+        if !(1..=limits::BUDGET_BLOCKS_MAX).contains(&blocks) {
+            let message = format!("A member may write 1 to {} blocks.", limits::BUDGET_BLOCKS_MAX);
+            return Err(ApiError::bad_request(message));
+        }
+        let reply = self.ask(Request::Budget { device, blocks, timeout_ms }).await?;
         self.written(reply)
     }
 }

@@ -39,6 +39,18 @@ impl Node {
         Ok(None)
     }
 
+    /// Says how many blocks a member may write.
+    pub(super) fn budget(
+        &mut self,
+        now: Now,
+        token: Token,
+        budgeted: op::Budgeted,
+        timeout_ms: u64,
+    ) -> Answer {
+        self.active_member(&budgeted.device)?;
+        self.write(now, token, Payload::Budgeted(budgeted), timeout_ms, false)
+    }
+
     pub(super) fn grant_roles(&mut self, now: Now, token: Token, change: &RoleChange) -> Answer {
         let member = self.active_member(&change.device)?;
         if member.roles.covers(change.roles) {
@@ -209,7 +221,7 @@ impl Node {
         last.ok_or_else(|| self.refused(AppendError::NotMember))
     }
 
-    fn active_member(&self, device: &Author) -> Result<&Member, Refusal> {
+    pub(super) fn active_member(&self, device: &Author) -> Result<&Member, Refusal> {
         match self.view.members().get(device) {
             Some(member) if member.active => Ok(member),
             Some(member) => {

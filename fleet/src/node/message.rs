@@ -229,6 +229,15 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
+    /// Say how many blocks a device may write.
+    Budget {
+        /// The device.
+        device: Author,
+        /// Blocks in all, from its first on.
+        blocks: u64,
+        /// Wait so long for another member.
+        timeout_ms: u64,
+    },
     /// Say that the machine of an intent is gone, by the word of whoever asks; [`Want::Gone`] takes it away.
     Retire {
         /// The `intent` block.
@@ -393,6 +402,8 @@ pub struct Facts {
     pub rejected: BTreeMap<Author, u64>,
     /// How often blocks were left with their author because it writes faster than its quota.
     pub held_back: BTreeMap<Author, u64>,
+    /// Blocks of each member that are here.
+    pub written: BTreeMap<Author, u64>,
     /// Revisions that should be ready here and are not: why.
     pub problems: BTreeMap<BlockId, String>,
     /// Whether this node serves no more.

@@ -104,6 +104,9 @@ impl Node {
             Request::Label { device, labels, timeout_ms } => {
                 self.label(now, token, op::Labelled { device, labels }, timeout_ms)
             }
+            Request::Budget { device, blocks, timeout_ms } => {
+                self.budget(now, token, op::Budgeted { device, blocks }, timeout_ms)
+            }
             Request::Want(want) => self.ask_for(now, want).map(|()| Some(self.query(now, Query::Leases))),
             Request::Retire { intent, timeout_ms } => self.retire(now, token, intent, timeout_ms),
             Request::Release { slot, timeout_ms } => self.release(now, token, slot, timeout_ms),
@@ -414,6 +417,7 @@ impl Node {
                 Reply::Facts(Box::new(Facts {
                     rejected,
                     held_back,
+                    written: by_member(&|member| self.ledger.written_by(&Author(member.to_bytes()))),
                     early: early as u64,
                     summaries: self.ledger.len() - self.ledger.len_full(),
                     retain: self.pages.retain(),

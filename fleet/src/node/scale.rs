@@ -402,10 +402,7 @@ impl Node {
         labelled: op::Labelled,
         timeout_ms: u64,
     ) -> Result<Option<Reply>, Refusal> {
-        if !self.view.is_member(&labelled.device) {
-            let message = format!("There is no member {}.", labelled.device.short());
-            return Err(Refusal::new(codes::NOT_FOUND, message, "`osiris nodes` lists the members."));
-        }
+        self.active_member(&labelled.device)?;
         self.write(now, token, Payload::Labelled(labelled), timeout_ms, false)
     }
 }

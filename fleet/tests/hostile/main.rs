@@ -222,6 +222,48 @@ async fn a_flood_of_valid_blocks_is_held_back_and_a_slow_reader_waits_alone() {
     scene.down().await;
 }
 
+/// Valid blocks beyond what a member may write come at a trickle, until an admin allows more.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_its_budget_a_member_is_held_back_until_an_admin_allows_more() {
+    const MAY: u64 = 50;
+    let mut scene = Scene::new().await;
+    let allow = async |node: &Node, device: String, blocks| {
+        let budget = api::MemberBudget { device, blocks, timeout_ms: 10_000 };
+        node.post::<api::Written>("/v1/members/budget", &budget).await
+    };
+    let start = scene.mallory().await;
+    assert_eq!(start.budget, ledger::BUDGET_BLOCKS);
+    allow(&scene.a, start.device.clone(), start.blocks + MAY).await;
+    let most = start.blocks + MAY + mesh::SPENT_BLOCKS_BURST as u64;
+    let (_, flood) = scene.hostile.chain(500);
+    let begin = Instant::now();
+    until("it is held back", || async {
+        scene.hostile.send_blocks(&flood).await;
+        scene.mallory().await.held_back > 0
+    })
+    .await;
+    for _ in 0..3 {
+        scene.hostile.send_blocks(&flood).await;
+    }
+    let trickled = 1 + begin.elapsed().as_millis() as u64 / mesh::SPENT_BLOCK_INTERVAL_MS as u64;
+    let row = scene.mallory().await;
+    assert!(row.blocks > row.budget && row.blocks <= most + trickled, "{row:?}");
+    assert_eq!(row.rejected, 0, "they are valid");
+    // The other member has no more of them, and whoever else writes is not held up.
+    agree(&[&scene.a, &scene.b]).await;
+    scene.goes_on().await;
+    // With what it writes within a larger budget nothing is slow.
+    allow(&scene.a, row.device.clone(), start.blocks + 500).await;
+    until("all of it", || async {
+        scene.hostile.send_blocks(&flood).await;
+        scene.mallory().await.blocks == start.blocks + 500
+    })
+    .await;
+    agree(&[&scene.a, &scene.b]).await;
+    scene.goes_on().await;
+    scene.down().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forks_at_many_places_rebuild_the_document_at_a_bounded_rate() {
     const FORKS: usize = 100;

@@ -167,6 +167,7 @@ async fn the_document_describes_what_is_served() {
                     Some("Invite") => r#"{"uses":1,"roles":[],"note":"","timeout_ms":1}"#,
                     Some("Revoke") => r#"{"device":"ab","timeout_ms":1}"#,
                     Some("RoleChange") => r#"{"device":"ab","roles":[],"timeout_ms":1}"#,
+                    Some("MemberBudget") => r#"{"device":"ab","blocks":1,"timeout_ms":1}"#,
                     Some("MemberLabels") => r#"{"device":"ab","labels":[],"timeout_ms":1}"#,
                     Some("Log") => r#"{"limit":1}"#,
                     Some("AddUser") => r#"{"name":"isis","key":"","roles":[],"devices":1,"timeout_ms":1}"#,
@@ -186,5 +187,5 @@ async fn the_document_describes_what_is_served() {
             walked += 1;
         }
     }
-    assert_eq!(walked, 57);
+    assert_eq!(walked, 58);
 }

@@ -246,6 +246,9 @@ impl Manage for Desk {
     fn label(&self, labels: MemberLabels) -> Answer<'_, Written> {
         self.answer(format!("label {} {:?}", labels.device, labels.labels), Written::default())
     }
+    fn budget(&self, budget: MemberBudget) -> Answer<'_, Written> {
+        self.answer(format!("budget {} {}", budget.device, budget.blocks), Written::default())
+    }
     fn recovery(&self) -> Answer<'_, Recovery> {
         self.answer("recovery", Recovery::default())
     }

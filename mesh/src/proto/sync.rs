@@ -288,9 +288,9 @@ impl Sync {
             }
             Frame::Vector(..) | Frame::Buckets(_) | Frame::Part(..) | Frame::Gaps(_) => {}
             Frame::Blocks(entries, more) => {
-                let (entries, held_back) = self.within_quota(now, from, entries);
+                let (entries, held_back) = self.within_quota(now, from, entries, ledger);
                 self.admit_all(from, ledger, &entries, &mut outcome);
-                self.charge(now, &outcome.admitted);
+                self.charge(now, &outcome.admitted, ledger);
                 // What is over a quota is asked for again in the next period, not at once.
                 if may_answer && !held_back && (more || !outcome.admitted.is_empty()) {
                     // Nothing new in a cut batch: on a forked chain short ids may hide what is held.
@@ -314,9 +314,9 @@ impl Sync {
             self.malformed(from);
             return (outcome, false);
         };
-        let (entries, held_back) = self.within_quota(now, from, entries);
+        let (entries, held_back) = self.within_quota(now, from, entries, ledger);
         self.admit_all(from, ledger, &entries, &mut outcome);
-        self.charge(now, &outcome.admitted);
+        self.charge(now, &outcome.admitted, ledger);
         (outcome, more && !held_back)
     }
 
@@ -324,13 +324,16 @@ impl Sync {
     /// missing, peers are asked soon.
     pub fn hint(&mut self, now: Now, entry: &[u8], ledger: &mut Ledger) -> Vec<Arc<Block>> {
         let author = Block::author_of(entry);
-        if author.is_some_and(|author| self.quotas.allowed(now.mono, &author, [entry.len()].into_iter()) == 0)
-        {
+        let mut is_left = |author| {
+            self.quotas.allowed(now.mono, &author, [entry.len()].into_iter()) == 0
+                || (ledger.left_to_write(&author) == 0 && self.quotas.allowed_beyond(now.mono, author) == 0)
+        };
+        if author.is_some_and(&mut is_left) {
             return Vec::new();
         }
         match ledger.admit(entry) {
             Ok(Admission::New { admitted, rejected }) => {
-                self.charge(now, &admitted);
+                self.charge(now, &admitted, ledger);
                 for refused in rejected {
                     self.blame(refused.sender);
                 }
@@ -350,18 +353,41 @@ impl Sync {
         }
     }
 
-    /// Leaves out what the sender itself wrote beyond its quota, and says whether there was any.
-    fn within_quota(&mut self, now: Now, from: PeerId, mut entries: Vec<ByteBuf>) -> (Vec<ByteBuf>, bool) {
-        let author = Author(from.to_bytes());
-        let is_own = |entry: &ByteBuf| Block::author_of(entry) == Some(author);
+    /// Leaves out what the sender itself wrote beyond its quota, and what anybody wrote beyond its budget, as far as it
+    /// is too much at once. Says whether there was any.
+    fn within_quota(
+        &mut self,
+        now: Now,
+        from: PeerId,
+        mut entries: Vec<ByteBuf>,
+        ledger: &Ledger,
+    ) -> (Vec<ByteBuf>, bool) {
+        let sender = Author(from.to_bytes());
+        let is_own = |entry: &ByteBuf| Block::author_of(entry) == Some(sender);
         let sizes = entries.iter().filter(|entry| is_own(entry)).map(|entry| entry.len());
-        let mut left = self.quotas.allowed(now.mono, &author, sizes);
+        let mut left = self.quotas.allowed(now.mono, &sender, sizes);
+        let mut beyond = self.quotas.allowed_beyond(now.mono, sender);
+        // What each author may still write, this batch counted.
+        let mut budgets: BTreeMap<Author, u64> = BTreeMap::new();
         let before = entries.len();
         entries.retain(|entry| {
-            let fits = left > 0;
-            let own = is_own(entry);
-            left -= usize::from(own && fits);
-            !own || fits
+            let Some(author) = Block::author_of(entry) else { return true };
+            let own = author == sender;
+            if own && left == 0 {
+                return false;
+            }
+            left -= usize::from(own);
+            let budget = budgets.entry(author).or_insert_with(|| ledger.left_to_write(&author));
+            if *budget >= before as u64 || ledger.holds(&Block::id_of(entry)) {
+                return true;
+            }
+            if *budget > 0 {
+                *budget -= 1;
+                return true;
+            }
+            let passes = if own { beyond > 0 } else { self.quotas.brings_beyond(now.mono, sender) };
+            beyond -= usize::from(own && passes);
+            passes
         });
         let held_back = before - entries.len();
         if held_back > 0 {
@@ -370,9 +396,12 @@ impl Sync {
         (entries, held_back > 0)
     }
 
-    fn charge(&mut self, now: Now, admitted: &[Arc<Block>]) {
+    fn charge(&mut self, now: Now, admitted: &[Arc<Block>], ledger: &Ledger) {
         for block in admitted {
             self.quotas.charge(now.mono, block.author(), block.entry().len());
+            if ledger.is_over_budget(&block.author()) {
+                self.quotas.charge_beyond(now.mono, block.author());
+            }
         }
     }
 
@@ -457,122 +486,5 @@ fn answer(outcome: &mut Outcome, ledger: &Ledger, batch: Batch, gaps: Vec<Gap>) 
 }
 
 #[cfg(test)]
-mod tests {
-    use osiris_ledger::{BlobHash, Founding, Payload, Session, SigningKey, World, Writer, op};
-
-    use super::*;
-
-    #[test]
-    fn frames_round_trip_and_garbage_is_refused() {
-        let frame = Frame::Receipt(vec![BlockId([3; 32])]);
-        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
-        let entries = [[1; 100], [2; 100]].map(|entry| ByteBuf::from(entry.to_vec()));
-        let frame = Frame::Blocks(entries.to_vec(), true);
-        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
-        let short = Frame::Blocks(vec![ByteBuf::from(b"no block".to_vec())], false);
-        assert_eq!(Frame::decode(&short.encode()), Err(FrameError));
-        assert_eq!(Frame::decode(b"\xff\xff"), Err(FrameError));
-        assert_eq!(Frame::decode(&[]), Err(FrameError));
-        assert_eq!(Frame::decode(&vec![0; FRAME_BYTES_MAX + 1]), Err(FrameError));
-    }
-
-    /// A fleet's ledger with so many chains, and its founder's key.
-    fn with_chains(chains: u16) -> (SigningKey, Ledger) {
-        let key = SigningKey::from_bytes(&[1; 32]);
-        let other = SigningKey::from_bytes(&[2; 32]);
-        let founding = Founding {
-            name: "fleet".to_owned(),
-            label: "one".to_owned(),
-            admin: &other,
-            recovery: Author(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes()),
-            nonce: Session([9; 16]),
-        };
-        let mut writer = Writer::new(key.clone(), Session([9; 16]));
-        let (mut ledger, _) = writer.found(Now::default(), founding).expect("founded");
-        ledger.publish();
-        for chain in 1..chains {
-            write(&key, &mut ledger, chain);
-        }
-        (key, ledger)
-    }
-
-    /// A block in a session of its own.
-    fn write(key: &SigningKey, ledger: &mut Ledger, session: u16) -> BlockId {
-        let mut id = [1; 16];
-        id[..2].copy_from_slice(&session.to_le_bytes());
-        let deployed = op::Deployed {
-            name: format!("f{session}"),
-            component: BlobHash([1; 32]),
-            size: 1,
-            world: World::Native,
-            manifest: BlobHash([2; 32]),
-            manifest_size: 1,
-            replaces: Vec::new(),
-        };
-        let mut writer = Writer::new(key.clone(), Session(id));
-        writer.append(ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed").id()
-    }
-
-    fn copy(ledger: &Ledger) -> Ledger {
-        let mut copy = Ledger::new(ledger.fleet());
-        for block in ledger.in_order() {
-            copy.replay(block.entry()).expect("valid");
-        }
-        copy.publish();
-        copy
-    }
-
-    /// Lets two replicas talk until they have nothing to say. Returns the kinds of frames and their bytes.
-    fn talk(a: &mut Ledger, b: &mut Ledger) -> (Vec<&'static str>, usize) {
-        let peers = [[3; 32], [4; 32]].map(PeerId::from_bytes);
-        let mut sides = [(Sync::new(1), a), (Sync::new(2), b)];
-        let mut frames = std::collections::VecDeque::new();
-        for at in 0..2 {
-            let (sync, ledger) = &mut sides[at];
-            let frame = sync.peer_up(Now::default(), peers[1 - at], ledger);
-            // Only one side starts, so that what it takes can be told.
-            frames.extend((at == 0).then_some((1, frame)));
-        }
-        let (mut kinds, mut bytes) = (Vec::new(), 0);
-        while let Some((to, frame)) = frames.pop_front() {
-            bytes += frame.encode().len();
-            kinds.push(match &frame {
-                Frame::Digest(_) => "digest",
-                Frame::Vector(..) => "vector",
-                Frame::Buckets(_) => "buckets",
-                Frame::Part(..) => "part",
-                Frame::Gaps(_) => "gaps",
-                Frame::Blocks(..) => "blocks",
-                Frame::Pages(_) | Frame::Receipt(_) | Frame::Rows(_) => "other",
-            });
-            let (sync, ledger) = &mut sides[to];
-            let outcome = sync.handle(Now::default(), peers[1 - to], frame, ledger);
-            frames.extend(outcome.answers.into_iter().map(|answer| (1 - to, answer)));
-        }
-        (kinds, bytes)
-    }
-
-    #[test]
-    fn replicas_with_many_chains_compare_those_that_differ() {
-        let (key, mut a) = with_chains(1_000);
-        let mut b = copy(&a);
-        write(&key, &mut a, 2_000);
-        write(&key, &mut b, 2_001);
-        let whole = Frame::Vector(false, a.vector(false)).encode().len();
-        let (kinds, bytes) = talk(&mut a, &mut b);
-        assert_eq!(a.digest(), b.digest());
-        assert_eq!(kinds[..3], ["digest", "buckets", "part"], "{kinds:?}");
-        assert!(!kinds.contains(&"vector"), "{kinds:?}");
-        assert!(bytes * 3 < whole, "{bytes} bytes, where a vector of all chains has {whole}");
-    }
-
-    #[test]
-    fn replicas_with_few_chains_compare_them_all_at_once() {
-        let (key, mut a) = with_chains(VECTOR_AT_ONCE_MAX as u16 - 1);
-        let mut b = copy(&a);
-        write(&key, &mut a, 2_000);
-        let (kinds, _) = talk(&mut a, &mut b);
-        assert_eq!(a.digest(), b.digest());
-        assert_eq!(kinds[..2], ["digest", "vector"], "{kinds:?}");
-    }
-}
+#[path = "sync_tests.rs"]
+mod tests;

@@ -38,8 +38,10 @@ fn exists(root: &Path, Test(package, file, name): Test) -> bool {
         "osiris-property-tests" => "property-tests/tests",
         _ => return false,
     };
-    let path = root.join(folder).join(file).with_extension("rs");
-    fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("fn {name}(")))
+    let folder = root.join(folder).join(file);
+    let has =
+        |path: PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("fn {name}(")));
+    has(folder.with_extension("rs")) || has(folder.join("main.rs"))
 }
 
 #[test]

@@ -259,6 +259,24 @@ pub(crate) const ALL: &[Mutation] = &[
         ),
     },
     Mutation {
+        name: "the budget of a device",
+        file: "mesh/src/proto/sync.rs",
+        find: "            if *budget >= before as u64 || ledger.holds(&Block::id_of(entry)) {\n",
+        replace: "            if *budget < u64::MAX || ledger.holds(&Block::id_of(entry)) {\n",
+        test: Test(
+            "osiris-fleet",
+            "hostile",
+            "beyond_its_budget_a_member_is_held_back_until_an_admin_allows_more",
+        ),
+    },
+    Mutation {
+        name: "losing what was claimed before a suspend",
+        file: "fleet/src/node/lease.rs",
+        find: "            self.lose(now, slot, Loss::Suspended);\n",
+        replace: "            let _ = (now, slot, Loss::Suspended);\n",
+        test: Test("osiris-fleet", "simulation", "who_stood_still_acts_on_no_lease_that_it_lost_meanwhile"),
+    },
+    Mutation {
         name: "the head file",
         file: "fleet/src/store.rs",
         find: "        let named = head.and_then(journal::read_head_file);\n",

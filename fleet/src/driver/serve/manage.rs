@@ -12,10 +12,10 @@ pub use crate::driver::answer::ApiError;
 
 use crate::api::{
     AddUser, BacklogRow, BlobStored, BlockRow, ChangeUser, Deploy, Deployed, Doctor, Drained, FunctionDetail,
-    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, MemberLabels,
-    NameVoters, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange, RolesChanged,
-    Scale, ScaleBounds, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown, UserRevoked, UserRow,
-    Verified, Voters, Whoami, Written,
+    FunctionRow, InvitationRow, Invite, Invited, LeaseLimit, LeaseWant, Leases, Log, LogRow, MemberBudget,
+    MemberLabels, NameVoters, NodeRow, Recover, Recovered, Recovery, Revoke, RevokeUser, Revoked, RoleChange,
+    RolesChanged, Scale, ScaleBounds, Status, Sync as SyncRequest, Synced, TicketReply, UserKnown,
+    UserRevoked, UserRow, Verified, Voters, Whoami, Written,
 };
 
 /// A boxed future that can be sent to another thread.
@@ -105,6 +105,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn bound(&self, bounds: ScaleBounds) -> Answer<'_, Written>;
     /// `POST /v1/members/labels`.
     fn label(&self, labels: MemberLabels) -> Answer<'_, Written>;
+    /// `POST /v1/members/budget`.
+    fn budget(&self, budget: MemberBudget) -> Answer<'_, Written>;
     /// `POST /v1/leases/want`.
     fn want_lease(&self, want: LeaseWant) -> Answer<'_, Leases>;
     /// `GET /v1/recovery`.

@@ -86,6 +86,8 @@ const TYPES: &[Type] = &[
             f("serving", Texts),
             f("rejected", Number),
             f("held_back", Number),
+            f("blocks", Number),
+            f("budget", Number),
             f("forks", Number),
             f("twin", Flag),
         ],
@@ -559,6 +561,7 @@ const TYPES: &[Type] = &[
             f("timeout_ms", Number),
         ],
     ),
+    ("MemberBudget", true, &[f("device", Text), f("blocks", Number), f("timeout_ms", Number)]),
     ("MemberLabels", true, &[f("device", Text), f("labels", Texts), f("timeout_ms", Number)]),
     ("Recovery", false, &[f("fleet", Text), f("key", Text), f("device", Text), f("generation", Number)]),
     (
@@ -731,10 +734,11 @@ mod tests {
         check("ScaleRow", api::ScaleRow::default());
         check("ScaleDecision", api::ScaleDecision::default());
         check("ScaleBounds", api::ScaleBounds::default());
+        check("MemberBudget", api::MemberBudget::default());
         check("MemberLabels", api::MemberLabels::default());
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 59, "a type has no check here");
+        assert_eq!(TYPES.len(), 60, "a type has no check here");
     }
 }

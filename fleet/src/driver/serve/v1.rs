@@ -82,6 +82,7 @@ pub(super) async fn answer(
         Op::NameVoters => json(&manage.name_voters(parse("NameVoters", &body)?).await?),
         Op::Scale => json(&manage.scale().await?),
         Op::ScaleBounds => json(&manage.bound(parse("ScaleBounds", &body)?).await?),
+        Op::MemberBudget => json(&manage.budget(parse("MemberBudget", &body)?).await?),
         Op::MemberLabels => json(&manage.label(parse("MemberLabels", &body)?).await?),
         Op::Recovery => json(&manage.recovery().await?),
         Op::Recover => json(&manage.recover(parse("Recover", &body)?).await?),

@@ -1,0 +1,172 @@
+use osiris_ledger::{BlobHash, Founding, Payload, Session, SigningKey, World, Writer, op};
+
+use super::*;
+use crate::limits::{SPENT_BLOCK_INTERVAL_MS, SPENT_BLOCKS_BURST};
+
+#[test]
+fn frames_round_trip_and_garbage_is_refused() {
+    let frame = Frame::Receipt(vec![BlockId([3; 32])]);
+    assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    let entries = [[1; 100], [2; 100]].map(|entry| ByteBuf::from(entry.to_vec()));
+    let frame = Frame::Blocks(entries.to_vec(), true);
+    assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    let short = Frame::Blocks(vec![ByteBuf::from(b"no block".to_vec())], false);
+    assert_eq!(Frame::decode(&short.encode()), Err(FrameError));
+    assert_eq!(Frame::decode(b"\xff\xff"), Err(FrameError));
+    assert_eq!(Frame::decode(&[]), Err(FrameError));
+    assert_eq!(Frame::decode(&vec![0; FRAME_BYTES_MAX + 1]), Err(FrameError));
+}
+
+/// A fleet's ledger with so many chains, and its founder's key.
+fn with_chains(chains: u16) -> (SigningKey, Ledger) {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let other = SigningKey::from_bytes(&[2; 32]);
+    let founding = Founding {
+        name: "fleet".to_owned(),
+        label: "one".to_owned(),
+        admin: &other,
+        recovery: Author(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes()),
+        nonce: Session([9; 16]),
+    };
+    let mut writer = Writer::new(key.clone(), Session([9; 16]));
+    let (mut ledger, _) = writer.found(Now::default(), founding).expect("founded");
+    ledger.publish();
+    for chain in 1..chains {
+        write(&key, &mut ledger, chain);
+    }
+    (key, ledger)
+}
+
+/// A block in a session of its own.
+fn write(key: &SigningKey, ledger: &mut Ledger, session: u16) -> BlockId {
+    let mut id = [1; 16];
+    id[..2].copy_from_slice(&session.to_le_bytes());
+    let deployed = op::Deployed {
+        name: format!("f{session}"),
+        component: BlobHash([1; 32]),
+        size: 1,
+        world: World::Native,
+        manifest: BlobHash([2; 32]),
+        manifest_size: 1,
+        replaces: Vec::new(),
+    };
+    let mut writer = Writer::new(key.clone(), Session(id));
+    writer.append(ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed").id()
+}
+
+fn copy(ledger: &Ledger) -> Ledger {
+    let mut copy = Ledger::new(ledger.fleet());
+    for block in ledger.in_order() {
+        copy.replay(block.entry()).expect("valid");
+    }
+    copy.publish();
+    copy
+}
+
+/// Lets two replicas talk until they have nothing to say. Returns the kinds of frames and their bytes.
+fn talk(a: &mut Ledger, b: &mut Ledger) -> (Vec<&'static str>, usize) {
+    let peers = [[3; 32], [4; 32]].map(PeerId::from_bytes);
+    let mut sides = [(Sync::new(1), a), (Sync::new(2), b)];
+    let mut frames = std::collections::VecDeque::new();
+    for at in 0..2 {
+        let (sync, ledger) = &mut sides[at];
+        let frame = sync.peer_up(Now::default(), peers[1 - at], ledger);
+        // Only one side starts, so that what it takes can be told.
+        frames.extend((at == 0).then_some((1, frame)));
+    }
+    let (mut kinds, mut bytes) = (Vec::new(), 0);
+    while let Some((to, frame)) = frames.pop_front() {
+        bytes += frame.encode().len();
+        kinds.push(match &frame {
+            Frame::Digest(_) => "digest",
+            Frame::Vector(..) => "vector",
+            Frame::Buckets(_) => "buckets",
+            Frame::Part(..) => "part",
+            Frame::Gaps(_) => "gaps",
+            Frame::Blocks(..) => "blocks",
+            Frame::Pages(_) | Frame::Receipt(_) | Frame::Rows(_) => "other",
+        });
+        let (sync, ledger) = &mut sides[to];
+        let outcome = sync.handle(Now::default(), peers[1 - to], frame, ledger);
+        frames.extend(outcome.answers.into_iter().map(|answer| (1 - to, answer)));
+    }
+    (kinds, bytes)
+}
+
+#[test]
+fn replicas_with_many_chains_compare_those_that_differ() {
+    let (key, mut a) = with_chains(1_000);
+    let mut b = copy(&a);
+    write(&key, &mut a, 2_000);
+    write(&key, &mut b, 2_001);
+    let whole = Frame::Vector(false, a.vector(false)).encode().len();
+    let (kinds, bytes) = talk(&mut a, &mut b);
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(kinds[..3], ["digest", "buckets", "part"], "{kinds:?}");
+    assert!(!kinds.contains(&"vector"), "{kinds:?}");
+    assert!(bytes * 3 < whole, "{bytes} bytes, where a vector of all chains has {whole}");
+}
+
+#[test]
+fn replicas_with_few_chains_compare_them_all_at_once() {
+    let (key, mut a) = with_chains(VECTOR_AT_ONCE_MAX as u16 - 1);
+    let mut b = copy(&a);
+    write(&key, &mut a, 2_000);
+    let (kinds, _) = talk(&mut a, &mut b);
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(kinds[..2], ["digest", "vector"], "{kinds:?}");
+}
+
+/// The founder's own budget: no more than what it has written by then, and so many blocks beyond.
+fn over_budget(key: &SigningKey, ledger: &mut Ledger, beyond: u16) -> Vec<ByteBuf> {
+    let device = Author(key.verifying_key().to_bytes());
+    let blocks = ledger.written_by(&device) + 1;
+    let mut writer = Writer::new(key.clone(), Session([7; 16]));
+    let budgeted = Payload::Budgeted(op::Budgeted { device, blocks });
+    writer.append(ledger, Now::default(), budgeted).expect("allowed");
+    ledger.publish();
+    let ids: Vec<_> = (0..beyond).map(|n| write(key, ledger, 3_000 + n)).collect();
+    ids.iter().map(|id| ByteBuf::from(ledger.get(id).expect("here").entry().to_vec())).collect()
+}
+
+#[test]
+fn what_is_beyond_a_budget_comes_at_a_trickle_from_its_author_and_by_hints_and_at_once_from_others() {
+    let (key, mut whole) = with_chains(3);
+    let author = Author(key.verifying_key().to_bytes());
+    let mut start = copy(&whole);
+    let beyond = over_budget(&key, &mut whole, 300);
+    for block in whole.in_order() {
+        if !beyond.iter().any(|entry| entry.as_slice() == block.entry()) {
+            start.replay(block.entry()).expect("valid");
+        }
+    }
+    start.publish();
+    assert_eq!((start.left_to_write(&author), start.is_over_budget(&author)), (0, false));
+    let burst = SPENT_BLOCKS_BURST as usize;
+    let taken = |sync: &mut Sync, ledger: &mut Ledger, from: PeerId, at: u64| {
+        let before = ledger.len();
+        let now = Now { mono: Mono(at), ..Now::default() };
+        let _ = sync.peer_up(now, from, ledger);
+        let _ = sync.handle(now, from, Frame::Blocks(beyond.clone(), false), ledger);
+        (ledger.len() - before) as usize
+    };
+    let (itself, other) = (PeerId::from_bytes(author.0), PeerId::from_bytes([4; 32]));
+    // What is here already costs nothing: each batch begins with it.
+    let (mut sync, mut ledger) = (Sync::new(1), copy(&start));
+    let interval = SPENT_BLOCK_INTERVAL_MS as u64;
+    let steps = [0, 1, interval, 4 * interval].map(|at| taken(&mut sync, &mut ledger, itself, at));
+    assert_eq!(steps, [burst, 0, 1, 3]);
+    assert_eq!(sync.held_back(&itself) as usize, 300 * 4 - burst * 4 - (1 + 4));
+    let hints = |sync: &mut Sync, ledger: &mut Ledger, at: u64| {
+        let now = Now { mono: Mono(at), ..Now::default() };
+        beyond.iter().map(|entry| sync.hint(now, entry, ledger).len()).sum::<usize>()
+    };
+    assert_eq!(hints(&mut sync, &mut ledger, 6 * interval), 2);
+    // Another member took them in while they trickled; what it brings is charged to the author all the same.
+    assert_eq!(taken(&mut sync, &mut ledger, other, 6 * interval), 300 - burst - 6);
+    assert_eq!(taken(&mut Sync::new(1), &mut copy(&start), other, 0), 300);
+    // A process that starts again knows from its ledger what was written.
+    let (mut sync, mut ledger) = (Sync::new(1), copy(&start));
+    assert_eq!(taken(&mut sync, &mut ledger, itself, 0), burst);
+    assert_eq!(taken(&mut Sync::new(1), &mut copy(&ledger), itself, 0), burst);
+}
