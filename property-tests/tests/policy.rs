@@ -310,3 +310,40 @@ fn a_load_that_comes_and_goes_makes_changes_rarer() {
     let quiet = (18_000..40_000).filter(|now| fleet.second(*now, &mut states).is_some()).count();
     assert_eq!(fleet.count, 0, "and in the end it goes all the same, after {quiet} more changes");
 }
+
+#[test]
+fn a_machine_is_claimed_without_waiting_for_replicas_of_members_that_are_gone() {
+    let terms = Terms::default();
+    let target = Target { min: 3, max: 6, backlog: 1, idle: Duration::from_secs(30) };
+    let claimed = |ready, candidates| {
+        let mut state = State::default();
+        let decides = |now: &u64| {
+            let here = Here { serves: true, backlog: 20, ..Here::default() };
+            let machines = Machines { may_claim: true, ..Machines::default() };
+            let inputs = Inputs {
+                target,
+                count: 3,
+                ready,
+                candidates,
+                free: 0,
+                others: 0,
+                fleet_max: None,
+                backlog: 20,
+                running: 3,
+                ended: *now,
+                per_replica: 1,
+                rank: 0,
+                here,
+                machines,
+            };
+            policy(Mono(*now * SECOND), &terms, &inputs, &mut state).act == Some(Act::ClaimMachine)
+        };
+        (0..600).find(decides).map(Duration::from_secs)
+    };
+    let window = terms.machine_window.max(terms.window).max(terms.cool_up);
+    assert_eq!(claimed(3, 3), Some(window));
+    // One of three is gone, and the other two serve.
+    assert_eq!(claimed(2, 2), Some(window));
+    // All three are there, and one does not start.
+    assert_eq!(claimed(2, 3), Some(terms.start_max));
+}

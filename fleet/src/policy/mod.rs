@@ -296,8 +296,9 @@ fn grow(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, rule: Rule, tu
     if !stands_ready && state.since_change(now) < terms.cool_up.saturating_add(turn) {
         return Decision::hold(Rule::CoolDown);
     }
-    // One that cannot start keeps the others from being added only for so long.
-    if inputs.ready < inputs.count && state.since_change(now) < terms.start_max {
+    // One that cannot start keeps the others from being added only for so long; one without a member to be on, as
+    // members are gone, is not waited for.
+    if inputs.ready < inputs.count.min(inputs.candidates) && state.since_change(now) < terms.start_max {
         return Decision::hold(Rule::Starting);
     }
     let room = room(inputs);
