@@ -42,14 +42,52 @@ impl Home {
     fn founded() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         run(&mut osiris(dir.path(), &["init", "--name", "home", "--label", "maker"]));
-        let node = osiris(dir.path(), &["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let home = Self { dir, node: node.expect("it starts") };
+        Self::up(dir, &[])
+    }
+
+    /// One that makes containers by Terraform.
+    fn maker() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        run(&mut osiris(dir.path(), &["init", "--name", "home", "--label", "maker"]));
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../terraform/machines/docker");
+        let module = module.canonicalize().expect("the module");
+        let socket = std::env::var("DOCKER_HOST").unwrap_or_default();
+        let docker = match socket.strip_prefix("unix://") {
+            Some(socket) => format!("docker = \"{socket}\"\n"),
+            None => String::new(),
+        };
+        let config = format!(
+            "[provision]\ntarget = \"docker\"\nmodule = {module:?}\n\n[provision.variables]\nimage = \"{IMAGE}\"\n{docker}"
+        );
+        fs::write(dir.path().join("data/config.toml"), config).expect("written");
+        Self::up(dir, &["--machines", "1"])
+    }
+
+    fn up(dir: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let log = fs::File::create(dir.path().join("log")).expect("a log");
+        let mut node = osiris(dir.path(), &[&["up"], arguments].concat());
+        node.env("PATH", std::env::var("PATH").expect("a PATH")).stdout(Stdio::null()).stderr(log);
+        let home = Self { dir, node: node.spawn().expect("it starts") };
+        home.until("the node serves", || {
+            home.command(&["status", "--ready"]).status().expect("it runs").success()
+        });
+        home
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
-        while !home.command(&["status", "--ready"]).status().expect("it runs").success() {
-            assert!(Instant::now() < end, "the node does not serve");
+        while !holds() {
+            let log = || fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < end, "in vain: {what}\n{}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        home
+    }
+
+    /// What the ledger says of machines.
+    fn machines(&self) -> Vec<Value> {
+        let leases = self.json(&["lease", "ls"], "");
+        let slots = leases["slots"].as_array().expect("slots").iter();
+        slots.flat_map(|slot| slot["machines"].as_array().expect("machines").clone()).collect()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -104,6 +142,28 @@ fn a_container_joins_is_healthy_can_do_little_and_leaves() {
     }
     assert_eq!(home.member(&spawn).as_deref(), Some("revoked"), "it has left the fleet");
     assert_eq!(home.json(&["provision", "status"], "").as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+#[ignore = "needs both docker and terraform"]
+fn a_wish_becomes_a_container_by_terraform_and_it_goes_again() {
+    let place = tempfile::tempdir().expect("a folder");
+    image(place.path(), IMAGE, &[]);
+    let home = Home::maker();
+    home.json(&["lease", "limit", "--machines", "1", "--timeout", "300ms"], "");
+    home.json(&["lease", "want"], "");
+    home.until("it is made", || home.machines().iter().any(|made| made["doing"] == "made"));
+    // Counted by the engine, not by the ledger.
+    let made = home.machines();
+    let spawn = format!("m0-1-{}", &made[0]["intent"].as_str().expect("an id")[..16]);
+    let labelled = || docker(&["ps", "-a", "-q", "--filter", &format!("label=osiris.spawn={spawn}")]);
+    assert_eq!(labelled().lines().count(), 1);
+    assert_eq!(home.member("m0-1").as_deref(), Some("connected"));
+    let inspected: Value = serde_json::from_str(&docker(&["inspect", labelled().trim()])).expect("JSON");
+    assert_eq!(inspected[0]["State"]["Health"]["Status"], "healthy");
+    home.json(&["lease", "retire", "0-1"], "");
+    home.until("nothing is left", || home.machines().is_empty() && labelled().trim().is_empty());
+    assert_eq!(home.member("m0-1").as_deref(), Some("revoked"), "it has left the fleet");
 }
 
 /// A person's fleet, with names that no other one has, and nothing left of it at the end.

@@ -5,6 +5,7 @@
 
 mod bare;
 mod load;
+mod race;
 mod report;
 mod svg;
 mod watch;
@@ -70,6 +71,8 @@ struct Came {
     bare: Duration,
     crowd: Tally,
     light: Tally,
+    /// Who claimed one slot in one round, the winner first.
+    race: Vec<String>,
     killed: Option<String>,
 }
 
@@ -139,6 +142,7 @@ async fn play(
     let least = if fault.is_some() { NODES - 1 } else { NODES };
     script.step("deploy summary, up to 4 replicas", deploy(fleet, least)).await?;
     script.step("one machine by hand", by_hand(fleet, terraform, place, came)).await?;
+    script.long_step("two members claim at once", PATIENCE, race::run(fleet, place, &mut came.race)).await?;
     let http = fleet.nodes()[0].http();
     let (body, took) = load::heavy(http).await?;
     let sockets = fleet.nodes().iter().map(|node| node.socket.clone()).collect();

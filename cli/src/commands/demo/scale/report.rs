@@ -47,6 +47,9 @@ pub(super) struct Report<'a> {
     phases: Vec<Phase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     beside: Option<Beside>,
+    /// Who asked for a machine at the same moment, before the load: the winner first.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    at_once: &'a [String],
     claims: Vec<(u64, String, bool)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     killed: Option<&'a str>,
@@ -88,6 +91,7 @@ impl<'a> Report<'a> {
             timeline,
             phases: phases(&seen.events),
             beside: beside(seen, came.bare).filter(|_| came.killed.is_none()),
+            at_once: &came.race,
             claims,
             killed: came.killed.as_deref(),
             machines_max: seen.machines_max,
@@ -136,6 +140,10 @@ impl<'a> Report<'a> {
                 "from the claim to the end of Terraform {fleet_s:.1} s; by hand {bare_s:.1} s; the settle window is {settle_s:.1} s; over both {over_s:.1} s (aim: at most {} s, {met})",
                 AIM.as_secs()
             ));
+        }
+        if let [winner, losers @ ..] = self.at_once {
+            let losers = if losers.is_empty() { "nobody".to_owned() } else { losers.join(", ") };
+            say(format!("claimed at once, before the load: {winner} won, {losers} lost and released"));
         }
         let claims = self.claims.iter().map(|(round, by, won)| {
             format!("round {round}: {by} {}", if *won { "won" } else { "did not win" })
