@@ -36,6 +36,7 @@ pub mod op;
 mod page;
 pub mod scale;
 mod seals;
+pub mod state;
 mod time;
 mod vector;
 mod view;

@@ -83,6 +83,13 @@ pub const RECORD_BYTES_MAX: usize = 64 << 10;
 /// Generations of a journal that are tried, from 0, where its header is damaged and no head file says which.
 pub const JOURNAL_GENERATIONS_TRIED: u32 = 4_096;
 
+/// Bytes of a sealed state of a machine, with all that is around it.
+pub const STATE_RECORD_BYTES_MAX: usize = 80 << 10;
+/// Spawners that a state is sealed for.
+pub const STATE_READERS_MAX: usize = 64;
+/// Machines whose states a spawner keeps, and that one frame names.
+pub const STATES_MAX: usize = 256;
+
 /// Bytes of a row of counters. Fits one message of gossip.
 pub const ROW_BYTES_MAX: usize = 16 << 10;
 /// Functions that a row counts.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use osiris_fleet::manifest::Manifest;
 use osiris_ledger::{
     Author, Block, BlockId, Buckets, FleetId, Founding, Ledger, Now, Payload, Reject, Session, SigningKey,
-    World, Writer, counter::Row, journal, limits, op,
+    World, Writer, counter::Row, journal, limits, op, state::Record,
 };
 use osiris_mesh::proto::{message::Message, sync::Frame};
 use osiris_protocol::{
@@ -51,12 +51,13 @@ const fn bytes_alone(len: usize) -> usize {
 }
 
 /// All of them.
-pub const ALL: [Decoder; 14] = [
+pub const ALL: [Decoder; 15] = [
     Decoder { name: "entry", try_bytes: entry, memory_max: with_a_ledger },
     Decoder { name: "signed-body", try_bytes: signed_body, memory_max: with_a_ledger },
     Decoder { name: "sync-frame", try_bytes: sync_frame, memory_max: values },
     Decoder { name: "sync-answer", try_bytes: sync_answer, memory_max: with_a_ledger },
     Decoder { name: "row", try_bytes: row, memory_max: values },
+    Decoder { name: "state-record", try_bytes: state_record, memory_max: values },
     Decoder { name: "message", try_bytes: message, memory_max: values },
     Decoder { name: "frames", try_bytes: frames, memory_max: bytes_alone },
     Decoder { name: "call-request", try_bytes: call::<CallRequest>, memory_max: values },
@@ -202,7 +203,7 @@ fn sync_answer(bytes: &[u8]) {
 /// The bytes as a row, and as a row's body that the small fleet's device signs.
 fn row(bytes: &[u8]) {
     let fleet = ENTRIES.with(|(fleet, _)| *fleet);
-    let signed = sign_row(&fleet, bytes);
+    let signed = sign(b"osiris-row-v1", &fleet, bytes);
     for bytes in [bytes, signed.as_slice()] {
         if let Ok(row) = Row::read(&fleet, bytes) {
             assert_eq!(row.bytes(), bytes, "a row is kept as it came");
@@ -212,11 +213,23 @@ fn row(bytes: &[u8]) {
     }
 }
 
-/// `body ‖ ed25519(blake3("osiris-row-v1" ‖ fleet ‖ body))`.
-fn sign_row(fleet: &FleetId, body: &[u8]) -> Vec<u8> {
+/// The bytes as the record of a machine's state, and as its body that the small fleet's device signs.
+fn state_record(bytes: &[u8]) {
+    let fleet = ENTRIES.with(|(fleet, _)| *fleet);
+    let signed = sign(b"osiris-state-v1", &fleet, bytes);
+    for bytes in [bytes, signed.as_slice()] {
+        if let Ok(record) = Record::read(&fleet, bytes) {
+            assert_eq!(record.bytes(), bytes, "a record is kept as it came");
+            assert!(record.wraps().len() <= limits::STATE_READERS_MAX && record.about().serial > 0);
+        }
+    }
+}
+
+/// `body ‖ ed25519(blake3(domain ‖ fleet ‖ body))`.
+fn sign(domain: &[u8], fleet: &FleetId, body: &[u8]) -> Vec<u8> {
     use osiris_ledger::Signer as _;
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"osiris-row-v1").update(&fleet.0).update(body);
+    hasher.update(domain).update(&fleet.0).update(body);
     [body, &device().sign(hasher.finalize().as_bytes()).to_bytes()].concat()
 }
 

@@ -16,10 +16,11 @@ use osiris_ledger::{
     Author, BlobHash, Ledger,
     counter::{Figures, RowWriter},
     journal::{self, Header},
+    state::{About, Record, Sealed, WRAPPED_BYTES, Wrap},
 };
 use osiris_mesh::proto::{
     message::{AddressEntry, AgedAddr, Hello, Message},
-    sync::Frame,
+    sync::{Frame, StatesFrame},
 };
 use osiris_property_tests::decoders::{ALL, Decoder, device, small_fleet};
 use osiris_protocol::{
@@ -216,6 +217,8 @@ fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ("blocks", Frame::Blocks(entries, false)),
                 ("pages", Frame::Pages(vec![(BlobHash([7; 32]), 1_000)])),
                 ("receipt", Frame::Receipt(vec![blocks[0].id()])),
+                ("states", Frame::States(StatesFrame::Notes(vec![(blocks[0].id(), blocks[1].id(), 3)]))),
+                ("records", Frame::States(StatesFrame::Records(vec![vec![8; 90].into()]))),
             ];
             frames.into_iter().map(|(name, frame)| (name, frame.encode())).collect()
         }
@@ -227,6 +230,14 @@ fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
             rows.renew(blocks.iter().take(2).map(|block| block.id()));
             let row = rows.write(&key).bytes().to_vec();
             vec![("body", row[..row.len() - 64].to_vec()), ("signed", row)]
+        }
+        "state-record" => {
+            let about = About { intent: blocks[1].id(), claim: blocks[2].id(), serial: 3 };
+            let wraps = vec![Wrap { device: Author([4; 32]), key: vec![5; WRAPPED_BYTES].into() }];
+            let sealed = Sealed { ephemeral: [6; 32], wraps, bytes: vec![7; 100] };
+            let record = Record::write(&ledger.fleet(), &device(), about, sealed).expect("it fits");
+            let record = record.bytes().to_vec();
+            vec![("body", record[..record.len() - 64].to_vec()), ("signed", record)]
         }
         "message" => {
             let hello =

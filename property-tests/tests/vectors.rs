@@ -14,7 +14,7 @@ use osiris_ledger::{
     journal::{self, Head, Header},
     op, recovery_certificate,
 };
-use osiris_mesh::proto::sync::Frame;
+use osiris_mesh::proto::sync::{Frame, StatesFrame};
 use serde_json::{Value, json};
 use support::{
     ADMIN, FOUNDER, FOUNDER_ADMIN, Forged, NODE, OPERATOR, RECOVERY, TICKET, admitted, append, author,
@@ -380,6 +380,7 @@ fn frames(ledger: &mut Ledger) -> Value {
     let mut bucket = Buckets::NONE;
     bucket.insert(blocks[0].chain().actor()[0]);
     let part = Frame::Part(false, bucket.as_bytes().to_vec().into(), ledger.vector_of(&bucket, false));
+    let states = Frame::States;
     let frames = [
         ("digest", Frame::Digest(ledger.digest().to_vec().into())),
         ("short vector", Frame::Vector(false, ledger.vector(false))),
@@ -390,6 +391,9 @@ fn frames(ledger: &mut Ledger) -> Value {
         ("two blocks, and there are more", Frame::Blocks(entries, true)),
         ("pages", Frame::Pages(vec![(BlobHash([7; 32]), 1_000)])),
         ("receipt", Frame::Receipt(vec![blocks[0].id()])),
+        ("states that are kept", states(StatesFrame::Notes(vec![(blocks[0].id(), blocks[1].id(), 3)]))),
+        ("states that are wanted", states(StatesFrame::Wanted(vec![blocks[0].id()]))),
+        ("records of states", states(StatesFrame::Records(vec![vec![8; 90].into()]))),
     ];
     let row = |(what, frame): (&str, Frame)| {
         let bytes = frame.encode();

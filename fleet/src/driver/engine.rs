@@ -16,7 +16,7 @@ use super::{
     limits::HELD_BYTES_MAX,
     metrics::{HeldNow, Metrics},
     open::Clock,
-    provision::Provisioner,
+    provision::{Kept, Provisioner},
     serve::NodeState,
     store::JournalThread,
 };
@@ -77,6 +77,8 @@ pub(crate) struct Engine {
     pub(crate) mesh: Option<Mesh>,
     pub(crate) hosting: Option<Arc<Hosting>>,
     pub(crate) provisioner: Option<Arc<Provisioner>>,
+    /// States of machines that spawners share.
+    kept: Kept,
     /// What the core was told last of this process's functions.
     observed: Vec<(String, Figures)>,
     /// How long the machine had been suspended when the core was last called.
@@ -91,6 +93,7 @@ impl Engine {
         metrics: Arc<Metrics>,
         journal: JournalThread,
         state: Arc<NodeState>,
+        kept: Kept,
     ) -> (Self, NodeHandle) {
         let (to_handle, requests) = mpsc::channel(REQUESTS);
         let (to_core, inputs) = mpsc::channel(INPUTS);
@@ -112,6 +115,7 @@ impl Engine {
             mesh: None,
             hosting: None,
             provisioner: None,
+            kept,
             observed: Vec::new(),
             asleep: Clock::asleep(),
         };
@@ -127,6 +131,10 @@ impl Engine {
     pub(crate) async fn start(&mut self) {
         for (hash, _) in self.library.list() {
             self.handle(Input::BlobHeld(BlobHash(hash.0))).await;
+        }
+        let kept = self.kept.read();
+        if !kept.is_empty() {
+            self.handle(Input::StatesKept(kept)).await;
         }
         self.handle(Input::Start).await;
     }
@@ -322,6 +330,13 @@ impl Engine {
                 Some(provisioner) => provisioner.perform(errand, self.to_core.clone()),
                 None => tracing::warn!("this process makes no machines"),
             },
+            Effect::SealState(machine, share) => {
+                if let Some(provisioner) = &self.provisioner {
+                    provisioner.seal_again(machine, share, self.to_core.clone());
+                }
+            }
+            Effect::KeepState(intent, record) => self.kept.keep(intent, record),
+            Effect::DropState(intent) => self.kept.forget(intent),
             Effect::Fetch { hash, size, from } => self.fetch(hash, size, from),
             Effect::ReadManifest(hash) => self.read_manifest(hash),
             Effect::Prepare { revision, component, manifest } => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use osiris_ledger::BlobHash;
+use osiris_ledger::{BlobHash, SigningKey};
 use osiris_mesh::{Mesh, MeshConfig, MeshError, MeshEvent, PeerId};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::{Runtime, RuntimeConfig};
@@ -29,7 +29,7 @@ use super::{
     manage::{FOREIGN_KEY_NEXT, Management, foreign_key},
     metrics::Metrics,
     open::{Clock, Opened},
-    provision::{ProvisionOptions, Provisioner},
+    provision::{Kept, ProvisionOptions, Provisioner},
     routes::Routes,
     serve::{self, NodeState, State, Token, validate_listen},
     services::{MeshSlot, NodeServices, ViewRoster},
@@ -128,6 +128,7 @@ impl Process {
             Arc::clone(&metrics),
             journal.map_or_else(JournalThread::none, Journal::spawn),
             Arc::clone(&state),
+            Kept::new(folder.path()),
         );
         let desk = Desk {
             handle,
@@ -317,7 +318,11 @@ pub(crate) async fn run_opened(
     if let Some(provision) = &options.provision {
         process.engine.node.allow_machines(options.machines);
         process.engine.node.provision(Some(provision.for_core(&process.secret)));
-        process.engine.provision(Provisioner::new(provision.clone(), Arc::clone(&desk)));
+        process.engine.provision(Provisioner::new(
+            provision.clone(),
+            Arc::clone(&desk),
+            SigningKey::from_bytes(&process.secret),
+        ));
     }
     let mut events = process
         .connect(

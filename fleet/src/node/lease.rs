@@ -12,6 +12,7 @@ mod delay;
 pub mod rule;
 mod spawn;
 mod spend;
+mod states;
 #[cfg(test)]
 mod tests;
 mod want;
@@ -29,6 +30,7 @@ use self::{
     delay::{Delays, Measure},
     rule::{Loss, Mine, Next, Phase, Rival, Terms},
     spawn::Machines,
+    states::States,
 };
 use super::{Node, Refusal, Reply, Token};
 use crate::api::codes;
@@ -39,6 +41,7 @@ pub use spawn::{
     SPEND_PATIENCE, Spawn,
 };
 pub use spend::{LeaseFacts, OwnLease};
+pub use states::Share;
 pub use want::Want;
 
 /// How often a node looks after an own claim. Well below [`Terms::standstill`], so that a look that comes late says
@@ -104,6 +107,7 @@ pub(super) struct Leases {
     /// Why the last wish or claim came to nothing, in a sentence.
     says: Option<String>,
     machines: Machines,
+    states: States,
 }
 
 impl Leases {
@@ -119,6 +123,7 @@ impl Leases {
             counts: LeaseCounts::default(),
             says: None,
             machines: Machines::default(),
+            states: States::default(),
         }
     }
 

@@ -7,14 +7,14 @@ use std::{
 
 use osiris_ledger::{
     AppendError, Author, BlobHash, Block, BlockId, Page, Reject, Role, Roles, Signature, SigningKey, View,
-    Void, World, counter::Figures, op,
+    Void, World, counter::Figures, op, state::Record,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
 
 use super::{
     Ended, FleetCounters, Retain,
-    lease::{Errand, LeaseFacts, Want},
+    lease::{Errand, LeaseFacts, Share, Spawn, Want},
     scale::{MachineLoad, ScaleFacts},
 };
 use crate::{api::codes, manifest::Manifest};
@@ -53,6 +53,10 @@ pub enum Input {
     Called(String),
     /// [`Effect::Provision`] has made the machine of this intent, and it is a member; or why not.
     Provisioned(BlockId, Result<(), String>),
+    /// Records that [`Effect::KeepState`] kept in earlier processes. Comes before [`Input::Start`].
+    StatesKept(Vec<Vec<u8>>),
+    /// A record that this device signed.
+    StateSealed(Record),
     /// [`Effect::Provision`] has taken the machine of this intent away; or why not.
     Removed(BlockId, Result<(), String>),
     /// Which machines of this node's target are there, by [`super::lease::Spawn::id`].
@@ -631,6 +635,12 @@ pub enum Effect {
     Retire(BlockId),
     /// Make a machine, or take one away.
     Provision(Errand),
+    /// Seal the state of a machine that this node made, for the spawners of now: [`Input::StateSealed`].
+    SealState(Spawn, Share),
+    /// Keep the record of a machine's state, durably, in the place of an earlier one.
+    KeepState(BlockId, Record),
+    /// Forget it.
+    DropState(BlockId),
     /// Tell people, in the log.
     Warn(String),
     /// The view changed: roster and routes follow.

@@ -225,6 +225,7 @@ impl Node {
                 if self.is_spawner(&peer) {
                     self.leases.peer_up(now.mono, peer);
                 }
+                self.tell_states(peer);
                 if let Some(question) = self.telemetry.question() {
                     self.send(peer, &question);
                 }
@@ -242,6 +243,11 @@ impl Node {
                         self.rows_frame(now, peer, frame)
                     }
                     Ok(Frame::Rows(_)) => {}
+                    Ok(Frame::States(frame)) => {
+                        if self.sync.may_ask(now, &peer) {
+                            self.states_frame(peer, frame);
+                        }
+                    }
                     Ok(Frame::Pages(pages)) => {
                         if self.sync.may_ask(now, &peer) {
                             self.pages_named(now, peer, pages);
@@ -267,6 +273,8 @@ impl Node {
             Input::Want(want) => self.want(now, want),
             Input::Machine(load) => self.scale.machine(load),
             Input::Called(name) => self.scale.wanted(&name),
+            Input::StatesKept(records) => self.states_kept(&records),
+            Input::StateSealed(record) => self.take_state(record, None),
             Input::Provisioned(intent, made) => self.provisioned(now, intent, made),
             Input::Removed(intent, gone) => self.removed(now, intent, gone),
             Input::Machines(seen) => self.machines_seen(now, &seen),
@@ -353,6 +361,7 @@ impl Node {
                 let rows = self.telemetry.digest();
                 self.send(peer, &rows);
             }
+            self.tell_states_again(peer);
         }
     }
 

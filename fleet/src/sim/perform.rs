@@ -214,6 +214,8 @@ impl World<'_> {
                 self.later(node, 5, Input::Manifest(hash, manifest));
             }
             Effect::Provision(errand) => self.provision(node, &errand),
+            // Its machines are known by their labels.
+            Effect::SealState(..) | Effect::KeepState(..) | Effect::DropState(_) => {}
             Effect::Prepare { revision, component, .. } => {
                 let pause = self.random.between(20, 800);
                 let input = match component.0[0] % 100 < BROKEN_PERCENT {

@@ -103,7 +103,12 @@ impl Running {
         let mut node = Node::new(clock, &config, ledger, writer);
         node.allow_machines(MACHINES);
         node.set_terms(load::terms());
-        let with = Provisioning { target: TARGET.to_owned(), shared: true, secret: seed_bytes(seed) };
+        let with = Provisioning {
+            target: TARGET.to_owned(),
+            shared: true,
+            by_state: false,
+            secret: seed_bytes(seed),
+        };
         node.provision(Some(with));
         Self {
             run,

@@ -61,7 +61,24 @@ pub enum Frame {
     Receipt(Vec<BlockId>),
     /// About counters, which are no blocks.
     Rows(RowsFrame),
+    /// About states of machines, which are no blocks. Between spawners alone.
+    States(StatesFrame),
 }
+
+/// How two spawners bring each other to the same states of machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StatesFrame {
+    /// Which ones the sender keeps: at most [`limits::STATES_MAX`].
+    Notes(Vec<StateNote>),
+    /// Intents of which the sender has none, or an earlier one.
+    Wanted(Vec<BlockId>),
+    /// Records ([`osiris_ledger::state`]).
+    Records(Vec<ByteBuf>),
+}
+
+/// One record: the intent, the claim under which it was written, and its serial.
+pub type StateNote = (BlockId, BlockId, u64);
 
 /// How two replicas of the table of counters compare theirs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,7 +318,7 @@ impl Sync {
             }
             Frame::Receipt(ids) => outcome.confirmed = ids,
             // The node's own affair.
-            Frame::Rows(_) | Frame::Pages(_) => {}
+            Frame::Rows(_) | Frame::Pages(_) | Frame::States(_) => {}
         }
         outcome
     }

@@ -84,7 +84,7 @@ fn talk(a: &mut Ledger, b: &mut Ledger) -> (Vec<&'static str>, usize) {
             Frame::Part(..) => "part",
             Frame::Gaps(_) => "gaps",
             Frame::Blocks(..) => "blocks",
-            Frame::Pages(_) | Frame::Receipt(_) | Frame::Rows(_) => "other",
+            Frame::Pages(_) | Frame::Receipt(_) | Frame::Rows(_) | Frame::States(_) => "other",
         });
         let (sync, ledger) = &mut sides[to];
         let outcome = sync.handle(Now::default(), peers[1 - to], frame, ledger);

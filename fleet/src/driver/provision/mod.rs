@@ -4,7 +4,10 @@
 //! one, and with Terraform's state. The ticket goes by the environment, as an ephemeral variable: it is in no file.
 //! What an errand does may be done twice. What is taken away is known by its label, never by an id out of a state.
 
+mod sealed;
+mod share;
 mod state;
+mod taken;
 mod terraform;
 
 use std::{
@@ -14,9 +17,10 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use osiris_ledger::SigningKey;
+use osiris_ledger::{SigningKey, state::Record};
 use osiris_protocol::{name::check_function_name, ticket::InvitationSecret};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -30,7 +34,7 @@ use super::{
     folder::random,
     limits::{
         APPLY_TIMEOUT, INIT_TIMEOUT, LABEL_TIMEOUT, LOOK_INTERVAL, PROVISION_GRACE, PROVISION_PARALLEL_MAX,
-        VARIABLE_BYTES_MAX,
+        STATE_BYTES_MAX, VARIABLE_BYTES_MAX,
     },
 };
 use crate::{
@@ -38,9 +42,11 @@ use crate::{
     disk::replace,
     node::{
         Input,
-        lease::{Errand, Job, Provisioning, Spawn},
+        lease::{Errand, Job, Provisioning, Share, Spawn},
     },
 };
+pub(crate) use share::Kept;
+use share::Sharer;
 use state::StateServer;
 use terraform::Run;
 
@@ -96,11 +102,6 @@ impl ProvisionOptions {
         if let Some(kind) = self.kind.as_deref().filter(|kind| !BY_LABEL.contains(kind)) {
             wrong.push(format!("`kind` {kind:?} is none of {}", BY_LABEL.join(", ")));
         }
-        // Without a label to go by, what another node made is known by its state alone, which that node has: this one
-        // would find nothing, and say that it is gone.
-        if self.shared && self.kind.is_none() {
-            wrong.push(format!("`shared` needs a `kind`, one of {}", BY_LABEL.join(", ")));
-        }
         let sound = |path: &Path| {
             path.to_str()
                 .is_some_and(|text| !text.contains(['$', '%', '"', '\\']) && !text.contains(char::is_control))
@@ -136,7 +137,9 @@ impl ProvisionOptions {
     /// What the core is told of it. `device` is the device's secret key.
     pub(crate) fn for_core(&self, device: &[u8; 32]) -> Provisioning {
         let secret = blake3::derive_key("osiris machine invitations of a device v1", device);
-        Provisioning { target: self.target.clone(), shared: self.shared, secret }
+        // What `osiris provision` serves is known by its label, and needs no state.
+        let by_state = self.shared && self.kind.is_none();
+        Provisioning { target: self.target.clone(), shared: self.shared, by_state, secret }
     }
 }
 
@@ -158,35 +161,62 @@ pub(crate) struct Provisioner {
     options: ProvisionOptions,
     place: PathBuf,
     desk: Arc<Desk>,
+    device: Arc<SigningKey>,
     stop: CancellationToken,
     tasks: TaskTracker,
     turns: Semaphore,
 }
 
 impl Provisioner {
-    pub(crate) fn new(options: ProvisionOptions, desk: Arc<Desk>) -> Arc<Self> {
-        let place = desk.data.join(FOLDER);
+    pub(crate) fn new(options: ProvisionOptions, desk: Arc<Desk>, device: SigningKey) -> Arc<Self> {
+        let (place, device) = (desk.data.join(FOLDER), Arc::new(device));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Arc::new(Self { options, place, desk, stop, tasks, turns: Semaphore::new(PROVISION_PARALLEL_MAX) })
+        let turns = Semaphore::new(PROVISION_PARALLEL_MAX);
+        Arc::new(Self { options, place, desk, device, stop, tasks, turns })
     }
 
     /// Performs an errand; its end is told to the core.
     pub(crate) fn perform(self: &Arc<Self>, errand: Errand, to_core: mpsc::Sender<Input>) {
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
-            let Errand { machine, job } = errand;
+            let Errand { machine, job, share } = errand;
             let Ok(_turn) = this.turns.acquire().await else { return };
             let (id, intent, word) = (machine.id(), machine.intent, job.word());
             tracing::info!(machine = %id, target = %machine.target, "{word} a machine");
             let input = match job {
-                Job::Make(key) => Input::Provisioned(intent, this.make(&machine, &key).await),
-                Job::Remove => Input::Removed(intent, this.remove(&machine).await),
+                Job::Make(key) => {
+                    let sharer = this.sharer(&machine, share.as_ref(), &to_core);
+                    Input::Provisioned(intent, this.make(&machine, &key, sharer).await)
+                }
+                Job::Remove => Input::Removed(intent, this.remove(&machine, share.as_ref(), &to_core).await),
             };
             // What was cut short is no failure: the next process finds what is left.
             if !this.stop.is_cancelled() {
                 let _ = to_core.send(input).await;
             }
         });
+    }
+
+    /// Seals the state of a machine anew, for other spawners than before.
+    pub(crate) fn seal_again(self: &Arc<Self>, machine: Spawn, share: Share, to_core: mpsc::Sender<Input>) {
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let file = terraform::folder(&this.place, &machine.id()).join(state::FILE);
+            let read = osiris_runtime::read_regular(&file, STATE_BYTES_MAX as u64);
+            if let (Ok(state), Some(sharer)) = (read, this.sharer(&machine, Some(&share), &to_core)) {
+                sharer.share(&state).await;
+            }
+        });
+    }
+
+    fn sharer(
+        &self,
+        machine: &Spawn,
+        share: Option<&Share>,
+        to_core: &mpsc::Sender<Input>,
+    ) -> Option<Arc<Sharer>> {
+        let (desk, device) = (Arc::clone(&self.desk), Arc::clone(&self.device));
+        share.map(|share| Arc::new(Sharer::new(desk, device, to_core.clone(), machine.intent, share)))
     }
 
     /// Looks now and then which machines are there.
@@ -216,23 +246,50 @@ impl Provisioner {
         let _ = tokio::time::timeout(2 * PROVISION_GRACE, self.tasks.wait()).await;
     }
 
-    async fn make(&self, machine: &Spawn, key: &SigningKey) -> Result<(), String> {
+    async fn make(
+        &self,
+        machine: &Spawn,
+        key: &SigningKey,
+        sharer: Option<Arc<Sharer>>,
+    ) -> Result<(), String> {
         let secret = InvitationSecret::new(key.to_bytes());
         let ticket = self.desk.join_ticket(machine.intent, secret, None).await;
         let ticket = Zeroizing::new(ticket.map_err(|error| error.body.message)?);
         let folder = terraform::folder(&self.place, &machine.id());
         self.write_root(&folder)
             .map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
-        self.terraform(&folder, machine, Some(&ticket), &["apply", "-json", "-auto-approve"]).await
+        let session = self.session(&folder, machine, Some(&ticket), sharer).await?;
+        session.run(&["apply", "-json", "-auto-approve", "-lock-timeout=30s"], APPLY_TIMEOUT).await.map(drop)
     }
 
-    async fn remove(&self, machine: &Spawn) -> Result<(), String> {
+    async fn remove(
+        &self,
+        machine: &Spawn,
+        share: Option<&Share>,
+        to_core: &mpsc::Sender<Input>,
+    ) -> Result<(), String> {
         let folder = terraform::folder(&self.place, &machine.id());
-        let by_state = match (folder.join(state::FILE).exists(), folder.exists()) {
-            (true, _) => self.terraform(&folder, machine, None, &["destroy", "-json", "-auto-approve"]).await,
+        let sharer = || self.sharer(machine, share, to_core);
+        let record = share.and_then(|share| share.record.as_ref());
+        let by_state = match (folder.join(state::FILE).exists(), folder.exists(), record) {
+            // What another member's state brought here is looked at anew each time.
+            (_, _, Some(record)) if share.is_some_and(|share| share.foreign) => {
+                self.take(&folder, machine, record, sharer()).await
+            }
+            (true, ..) => match self.session(&folder, machine, None, sharer()).await {
+                Ok(session) => {
+                    let destroy = ["destroy", "-json", "-auto-approve", "-lock-timeout=30s"];
+                    session.run(&destroy, APPLY_TIMEOUT).await.map(drop)
+                }
+                Err(why) => Err(why),
+            },
+            (false, _, Some(record)) => self.take(&folder, machine, record, sharer()).await,
             // Terraform keeps nothing of a creation that was killed in the middle.
-            (false, true) => Err("there is no state of it here".to_owned()),
-            (false, false) => Ok(()),
+            (false, true, None) => Err("there is no state of it here".to_owned()),
+            (false, false, None) if share.is_some_and(|share| share.foreign) => {
+                Err("the member that made it shared no state of it".to_owned())
+            }
+            (false, false, None) => Ok(()),
         };
         match &self.options.kind {
             Some(kind) => {
@@ -279,16 +336,40 @@ impl Provisioner {
         replace(&mut FolderDisk::new(folder), "main.tf.json", self.root().to_string().as_bytes())
     }
 
-    /// Runs Terraform in a machine's folder, with a listener for its state that ends with the run.
-    async fn terraform(
+    /// Takes a machine away by a state that was shared, if all that this destroys carries the machine's name.
+    async fn take(
         &self,
         folder: &Path,
         machine: &Spawn,
-        ticket: Option<&str>,
-        work: &[&str],
+        record: &Record,
+        sharer: Option<Arc<Sharer>>,
     ) -> Result<(), String> {
+        let state = sealed::open(&self.desk.fleet, &self.device, record);
+        let state = state.ok_or("the state that was shared is not sealed for this device")?;
+        let state = Zeroizing::new(taken::cleared(&state)?);
+        let written =
+            self.write_root(folder).and_then(|()| replace(&mut FolderDisk::new(folder), state::FILE, &state));
+        written.map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
+        let session = self.session(folder, machine, None, sharer).await?;
+        let plan = ["plan", "-destroy", "-out=plan", "-input=false", "-no-color", "-lock-timeout=30s"];
+        session.run(&plan, APPLY_TIMEOUT).await?;
+        let said = Zeroizing::new(session.run(&["show", "-json", "plan"], INIT_TIMEOUT).await?);
+        let destroyed = taken::destroys_only(&said, &machine.id())?;
+        tracing::info!(machine = %machine.id(), destroyed, "another member's machine is taken away by its state");
+        let apply = ["apply", "-json", "-input=false", "-lock-timeout=30s", "plan"];
+        session.run(&apply, APPLY_TIMEOUT).await.map(drop)
+    }
+
+    /// Terraform in a machine's folder, initialised, with a listener for its state that ends with the session.
+    async fn session<'a>(
+        &'a self,
+        folder: &'a Path,
+        machine: &Spawn,
+        ticket: Option<&str>,
+        sharer: Option<Arc<Sharer>>,
+    ) -> Result<Session<'a>, String> {
         let secret = random().map_err(|error| error.message)?;
-        let server = StateServer::start(folder, secret).await;
+        let server = StateServer::start(folder, secret, sharer).await;
         let server = server.map_err(|error| format!("no listener for Terraform's state: {error}"))?;
         let mut environment = self.options.environment.clone();
         let mut set = |name: String, value: &str| environment.push((name.into(), value.into()));
@@ -305,17 +386,9 @@ impl Provisioner {
         if let Some(ticket) = ticket {
             set("TF_VAR_ticket".to_owned(), ticket);
         }
-        let run = |arguments, timeout| Run {
-            program: &self.options.terraform,
-            folder,
-            arguments,
-            environment: &environment,
-            timeout,
-        };
-        run(&["init", "-input=false", "-no-color"], INIT_TIMEOUT).done(&self.stop).await?;
-        let mut arguments = work.to_vec();
-        arguments.extend(["-input=false", "-lock-timeout=30s"]);
-        run(&arguments, APPLY_TIMEOUT).done(&self.stop).await.map(|_| ())
+        let session = Session { provisioner: self, folder, environment, _server: server };
+        session.run(&["init", "-input=false", "-no-color"], INIT_TIMEOUT).await?;
+        Ok(session)
     }
 
     /// Asks `osiris provision`, which goes by labels.
@@ -336,6 +409,22 @@ impl Provisioner {
             timeout: if machine.is_some() { APPLY_TIMEOUT } else { LABEL_TIMEOUT },
         };
         run.done(&self.stop).await
+    }
+}
+
+/// Terraform at work on one machine.
+struct Session<'a> {
+    provisioner: &'a Provisioner,
+    folder: &'a Path,
+    environment: Vec<(OsString, OsString)>,
+    _server: StateServer,
+}
+
+impl Session<'_> {
+    async fn run(&self, arguments: &[&str], timeout: Duration) -> Result<String, String> {
+        let program = &self.provisioner.options.terraform;
+        let run = Run { program, folder: self.folder, arguments, environment: &self.environment, timeout };
+        run.done(&self.provisioner.stop).await
     }
 }
 
@@ -371,9 +460,9 @@ mod tests {
         assert!(options(folder.path()).validate().is_ok());
         let mut blind = options(folder.path());
         (blind.kind, blind.shared) = (None, true);
-        assert!(blind.validate().is_err_and(|error| error.message.contains("`shared` needs a `kind`")));
-        blind.shared = false;
-        assert!(blind.validate().is_ok());
+        // What is known by a label needs no state of others; what is not, does.
+        assert!(blind.validate().is_ok() && blind.for_core(&[1; 32]).by_state);
+        assert!(!options(folder.path()).for_core(&[1; 32]).by_state);
         let mut bad = options(Path::new("machines"));
         bad.target = "No Target".to_owned();
         bad.kind = Some("cloud".to_owned());

@@ -21,6 +21,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::share::Sharer;
 use crate::{
     disk::replace,
     driver::{
@@ -45,9 +46,10 @@ pub(super) struct StateServer {
     _task: AbortOnDropHandle<()>,
 }
 
-#[derive(Debug)]
 struct Shared {
     folder: PathBuf,
+    /// Whom each state is handed to that is kept.
+    sharer: Option<Arc<Sharer>>,
     /// `Basic …`, as the header says it.
     expected: String,
     /// What the holder of the lock said of it.
@@ -56,12 +58,16 @@ struct Shared {
 
 impl StateServer {
     /// Listens on a free port of the loopback interface. `secret` makes the password.
-    pub(super) async fn start(folder: &Path, secret: [u8; 32]) -> io::Result<Self> {
+    pub(super) async fn start(
+        folder: &Path,
+        secret: [u8; 32],
+        sharer: Option<Arc<Sharer>>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let password = blake3::hash(&secret).to_hex().to_string();
         let expected = format!("Basic {}", base64(format!("{USER}:{password}").as_bytes()));
-        let shared = Arc::new(Shared { folder: folder.to_owned(), expected, lock: Mutex::default() });
+        let shared = Arc::new(Shared { folder: folder.to_owned(), sharer, expected, lock: Mutex::default() });
         let task = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared)));
         Ok(Self { address, password, _task: task })
     }
@@ -164,7 +170,12 @@ impl Shared {
             return plain(StatusCode::PAYLOAD_TOO_LARGE, "");
         };
         match replace(&mut FolderDisk::new(&self.folder), FILE, &state) {
-            Ok(()) => plain(StatusCode::OK, ""),
+            Ok(()) => {
+                if let Some(sharer) = &self.sharer {
+                    sharer.share(&state).await;
+                }
+                plain(StatusCode::OK, "")
+            }
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }
@@ -229,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn a_state_is_kept_under_its_lock_for_whoever_has_the_password_and_outlives_the_listener() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = StateServer::start(folder.path(), [1; 32]).await.expect("it listens");
+        let server = StateServer::start(folder.path(), [1; 32], None).await.expect("it listens");
         let password = server.password.clone();
         assert_eq!(server.environment()[4], ("TF_HTTP_PASSWORD", password.clone()));
         let says =
@@ -249,7 +260,7 @@ mod tests {
         let address = server.address;
         drop(server);
         // The next run has another password, and the same state.
-        let server = StateServer::start(folder.path(), [2; 32]).await.expect("it listens");
+        let server = StateServer::start(folder.path(), [2; 32], None).await.expect("it listens");
         assert!(server.password != password && server.address != address);
         assert!(ask(&server, "GET", "/state", &password, "").await.starts_with("401"));
         assert!(ask(&server, "GET", "/state", &server.password, "").await.ends_with("mine"));

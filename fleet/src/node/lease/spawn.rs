@@ -21,6 +21,7 @@ use super::{
     super::{Effect, Node},
     Want,
     rule::{Loss, Phase},
+    states::Share,
 };
 
 /// How long a lease that was won for a machine is kept while none may be made by it.
@@ -45,6 +46,8 @@ pub struct Provisioning {
     pub target: String,
     /// Whether this node reaches machines of the same target that others made, and so may take away what they left.
     pub shared: bool,
+    /// Whether machines of the target are known by their states alone, so that makers share those.
+    pub by_state: bool,
     /// What the keys of invitations are derived from. Nobody else may know it.
     pub secret: [u8; 32],
 }
@@ -111,6 +114,8 @@ pub struct Errand {
     pub machine: Spawn,
     /// What.
     pub job: Job,
+    /// How its state is shared; none: not at all.
+    pub share: Option<Share>,
 }
 
 /// See [`Errand`].
@@ -190,6 +195,10 @@ impl Machines {
         self.counts
     }
 
+    pub(super) fn with(&self) -> Option<&Provisioning> {
+        self.with.as_ref()
+    }
+
     /// Name of the target, where this node makes machines.
     pub(super) fn target(&self) -> Option<&str> {
         self.with.as_ref().map(|with| with.target.as_str())
@@ -232,6 +241,7 @@ impl Node {
     /// Makes machines by leases that were won for them, and takes away those that have to go.
     pub(in super::super) fn look_after_machines(&mut self, now: Now) {
         self.leases.machines.look_at = None;
+        self.look_after_states();
         let may_write = self.read_only.is_none() && self.view.is_member(&self.me);
         if self.leases.machines.with.is_none() || !self.started || !self.serves || !may_write {
             return;
@@ -310,8 +320,9 @@ impl Node {
         }
         let work = Work { machine: machine.clone(), state: State::Making, tries: 0, own: true };
         self.leases.machines.work.insert(block.id(), work);
+        let share = self.leases.own.get(&slot).and_then(|own| self.share(&machine, own.claim, false));
         let job = Job::Make(Box::new(key));
-        self.effects.push_back(Effect::Provision(Errand { machine, job }));
+        self.effects.push_back(Effect::Provision(Errand { machine, job, share }));
     }
 
     /// Whether this node may touch a machine: it made it, or it holds the slot and reaches what others made.
@@ -367,12 +378,16 @@ impl Node {
                 }
             }
         }
+        let mut due = Vec::new();
         for work in self.leases.machines.work.values_mut() {
             if matches!(work.state, State::Goes(at) if at <= now.mono) {
                 work.state = State::Removing;
-                let errand = Errand { machine: work.machine.clone(), job: Job::Remove };
-                self.effects.push_back(Effect::Provision(errand));
+                due.push(work.machine.clone());
             }
+        }
+        for machine in due {
+            let share = self.share_to_remove(&machine);
+            self.effects.push_back(Effect::Provision(Errand { machine, job: Job::Remove, share }));
         }
     }
 

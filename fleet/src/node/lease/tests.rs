@@ -15,12 +15,12 @@ use crate::node::{
     sample::{author, founded, key, play},
 };
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now { mono: Mono(ms), wall: WallMs(0) }
 }
 
 /// A founder, the only voter, and a second spawner; so many machines are allowed.
-fn ledger(machines: u32, minority: bool) -> Ledger {
+pub(super) fn ledger(machines: u32, minority: bool) -> Ledger {
     let (mut founder, mut ledger) = founded(at(0));
     let mut write = |payload| founder.append(&mut ledger, at(0), payload).expect("allowed").id();
     let (device, roles) = (author(2), Roles::of(&[Role::Node, Role::Spawner]));
@@ -33,7 +33,7 @@ fn ledger(machines: u32, minority: bool) -> Ledger {
     ledger
 }
 
-fn spawner(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
+pub(super) fn spawner(now: Now, ledger: &Ledger, device: u8, session: u8) -> Node {
     allowed(now, ledger, (device, session), 10)
 }
 
@@ -52,16 +52,16 @@ fn allowed(now: Now, ledger: &Ledger, (device, session): (u8, u8), machines: u32
     node
 }
 
-fn peer(device: u8) -> PeerId {
+pub(super) fn peer(device: u8) -> PeerId {
     PeerId::from_bytes(author(device).0)
 }
 
-fn connect(nodes: &mut [Node; 2], now: Now) {
+pub(super) fn connect(nodes: &mut [Node; 2], now: Now) {
     play(now, nodes, [vec![Input::PeerUp(peer(2))], vec![Input::PeerUp(peer(1))]]);
 }
 
 /// Both, connected, after a start.
-fn pair(ledger: &Ledger) -> [Node; 2] {
+pub(super) fn pair(ledger: &Ledger) -> [Node; 2] {
     let mut nodes = [spawner(at(0), ledger, 1, 2), spawner(at(0), ledger, 2, 3)];
     play(at(0), &mut nodes, [vec![Input::Start], vec![Input::Start]]);
     connect(&mut nodes, at(0));
@@ -69,7 +69,7 @@ fn pair(ledger: &Ledger) -> [Node; 2] {
 }
 
 /// Both are called as often as they ask for.
-fn pass(nodes: &mut [Node; 2], from: u64, to: u64) {
+pub(super) fn pass(nodes: &mut [Node; 2], from: u64, to: u64) {
     for ms in (from..=to).step_by(250) {
         play(at(ms), nodes, [vec![Input::Tick], vec![Input::Tick]]);
     }
@@ -99,7 +99,7 @@ fn holds(node: &Node, ms: u64, slot: u32) -> bool {
 }
 
 fn provisioning(shared: bool) -> Option<Provisioning> {
-    Some(Provisioning { target: "process".to_owned(), shared, secret: [7; 32] })
+    Some(Provisioning { target: "process".to_owned(), shared, by_state: false, secret: [7; 32] })
 }
 
 /// What a node asks its driver to do about machines.
@@ -112,7 +112,7 @@ fn errands(node: &mut Node, ms: u64, input: Input) -> Vec<Errand> {
 }
 
 /// Lets a node spend its lease for a machine, at this moment alone; the intent, or why there is none.
-fn intend(node: &mut Node, ms: u64, lease: (u32, u64)) -> Result<BlockId, String> {
+pub(super) fn intend(node: &mut Node, ms: u64, lease: (u32, u64)) -> Result<BlockId, String> {
     node.provision(provisioning(false));
     let made = errands(node, ms, Input::Start).into_iter().find(|errand| {
         matches!(errand.job, Job::Make(_)) && (errand.machine.slot, errand.machine.round) == lease
@@ -459,7 +459,9 @@ fn a_lease_becomes_an_intent_the_intent_a_machine_and_the_lease_ends() {
     let seen = || Input::Machines([id.clone()].into());
     assert!(errands(&mut node, ms + 4, seen()).is_empty());
     let gone = errands(&mut node, ms + 5, Input::Want(Want::Gone(errand.machine.intent)));
-    assert!(matches!(gone.as_slice(), [Errand { job: Job::Remove, machine }] if *machine == errand.machine));
+    assert!(
+        matches!(gone.as_slice(), [Errand { job: Job::Remove, machine, .. }] if *machine == errand.machine)
+    );
     assert_eq!(machines(&node).len(), 1, "not before it is gone");
     give(&mut node, ms + 6, Input::Removed(errand.machine.intent, Ok(())));
     assert!(machines(&node).is_empty());
@@ -509,7 +511,9 @@ fn what_a_maker_left_that_died_between_intent_and_machine_is_taken_away() {
     let mut next = spawner(at(ms), &copy(node.ledger()), 1, 9);
     next.provision(provisioning(false));
     let undo = errands(&mut next, ms, Input::Start);
-    assert!(matches!(undo.as_slice(), [Errand { job: Job::Remove, machine }] if *machine == lost.machine));
+    assert!(
+        matches!(undo.as_slice(), [Errand { job: Job::Remove, machine, .. }] if *machine == lost.machine)
+    );
     give(&mut next, ms + 1, Input::Removed(lost.machine.intent, Ok(())));
     assert!(machines(&next).is_empty());
     assert_eq!(facts(&next, ms + 1).machine_counts.reconciled, 1);

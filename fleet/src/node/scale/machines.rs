@@ -58,7 +58,12 @@ impl Alone {
     fn new() -> Self {
         let mut node = server(at(0), &ledger(), 1, 2);
         node.allow_machines(1);
-        node.provision(Some(Provisioning { target: "process".to_owned(), shared: false, secret: [7; 32] }));
+        node.provision(Some(Provisioning {
+            target: "process".to_owned(),
+            shared: false,
+            by_state: false,
+            secret: [7; 32],
+        }));
         let mut alone = Self { node, ms: 0, load: (0, 0), done: 0, errands: Vec::new() };
         for input in [Input::Start, Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT)] {
             alone.give(input);
