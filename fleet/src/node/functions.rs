@@ -156,19 +156,23 @@ impl Node {
             return;
         }
         self.functions.last_look = Some(now.mono);
-        let mut wanted = BTreeSet::new();
+        let (mut wanted, mut warm) = (BTreeSet::new(), BTreeSet::new());
         if !self.draining && self.view.is_member(&self.me) {
             let view = Arc::clone(&self.view);
             for function in view.functions().values() {
+                let stands_ready = self.was_made_for(&function.name);
                 for revision in wanted_revisions(function) {
                     if self.is_wanted(now, function, revision) {
                         wanted.insert(revision.id);
-                        self.advance(now, revision);
+                        self.advance(now, revision, true);
+                    } else if stands_ready {
+                        warm.insert(revision.id);
+                        self.advance(now, revision, false);
                     }
                 }
             }
         }
-        self.retire_unwanted(now, &wanted);
+        self.retire_unwanted(now, &wanted, &warm);
     }
 
     /// Whether a revision is to be ready here. Without its manifest every member is a candidate for
@@ -235,11 +239,12 @@ impl Node {
         }
     }
 
-    /// One step towards being ready.
-    fn advance(&mut self, now: Now, revision: &Revision) {
+    /// One step towards being ready, and towards saying so.
+    fn advance(&mut self, now: Now, revision: &Revision, says_so: bool) {
         match self.functions.local.get(&revision.id) {
             Some(Local::Preparing) => {}
             Some(Local::Failed(_)) => self.take_back(now, revision),
+            Some(Local::Ready(_)) if !says_so => {}
             Some(Local::Ready(concurrency)) => {
                 let concurrency = *concurrency;
                 let said = revision.serving_by(&self.me);
@@ -265,7 +270,8 @@ impl Node {
         }
     }
 
-    fn retire_unwanted(&mut self, now: Now, wanted: &BTreeSet<BlockId>) {
+    /// `warm` are revisions that may be wanted at any moment: they stay ready, and are not served.
+    fn retire_unwanted(&mut self, now: Now, wanted: &BTreeSet<BlockId>, warm: &BTreeSet<BlockId>) {
         let known = |revision: &BlockId| {
             // Without the manifest it is not known whether the revision is wanted: leave it.
             self.view
@@ -284,7 +290,8 @@ impl Node {
             .functions
             .local
             .iter()
-            .filter(|(id, local)| !wanted.contains(id) && matches!(local, Local::Ready(_) | Local::Failed(_)))
+            .filter(|(id, _)| !wanted.contains(id) && !warm.contains(id))
+            .filter(|(_, local)| matches!(local, Local::Ready(_) | Local::Failed(_)))
             .map(|(id, _)| *id)
             .collect();
         for revision in idle {

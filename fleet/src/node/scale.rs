@@ -376,6 +376,13 @@ fn machines_with_functions(view: &View) -> BTreeMap<Author, &[String]> {
 }
 
 impl Node {
+    /// Whether this node is a machine that was made for a function, among others: then it stands ready for it before
+    /// it has a replica, so that one is there as soon as that is decided.
+    pub(super) fn was_made_for(&self, function: &str) -> bool {
+        let for_what = machines_with_functions(&self.view).remove(&self.me);
+        for_what.is_some_and(|functions| functions.iter().any(|name| name == function))
+    }
+
     /// Says between how many replicas a function is to be.
     pub(super) fn bound(
         &mut self,

@@ -215,3 +215,56 @@ fn a_machine_that_somebody_wished_for_is_for_any_function_and_stays() {
     alone.run(900);
     assert!(alone.errands.is_empty() && alone.machine().is_some());
 }
+
+#[test]
+fn a_machine_is_ready_for_its_function_before_it_has_a_replica_of_it() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(80);
+    let made = alone.errands.pop().expect("an errand");
+    alone.joins(&made);
+    assert_eq!(alone.count(), None, "nobody has changed it yet");
+    let newest = |name| alone.node.view().function(name).and_then(|f| f.newest.clone()).expect("deployed").id;
+    let (f, g) = (newest("f"), newest("g"));
+    let mut machine = server(at(alone.ms), alone.node.ledger(), MACHINE, 3);
+    let mut give = |ms, input| {
+        let (mut prepared, mut said) = (Vec::new(), Vec::new());
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            machine.handle(at(ms), input);
+            while let Some(effect) = machine.poll_effect() {
+                match effect {
+                    Effect::ReadManifest(hash) => {
+                        let scale = ScaleKeys { min: 1, max: 3, backlog: Some(1), idle_s: Some(20) };
+                        let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
+                        inputs.push_back(Input::Manifest(hash, Ok(manifest)));
+                    }
+                    Effect::Prepare { revision, .. } => {
+                        prepared.push(revision);
+                        inputs.push_back(Input::Prepared(revision, 2));
+                    }
+                    Effect::Retire(_) => panic!("it stays ready"),
+                    Effect::Persist(blocks) => said.extend(blocks.iter().map(|block| block.payload().name())),
+                    _ => {}
+                }
+            }
+        }
+        (prepared, said)
+    };
+    let ms = alone.ms;
+    let starts = [Input::Start, Input::PeerUp(Node::peer(&author(1)))];
+    let starts =
+        starts.into_iter().chain([Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT), Input::Tick]);
+    let (prepared, said): (Vec<_>, Vec<_>) = starts.map(|input| give(ms, input)).unzip();
+    assert_eq!(prepared.concat(), [f]);
+    assert!(!prepared.concat().contains(&g) && !said.concat().contains(&"serving"), "{said:?}");
+    // The count goes up: it says that it serves in that moment.
+    let before: BTreeSet<_> = alone.node.ledger().in_order().iter().map(|block| block.id()).collect();
+    alone.run(20);
+    assert_eq!(alone.count(), Some(2));
+    let fresh = alone.node.ledger().in_order();
+    let fresh = fresh.iter().filter(|block| !before.contains(&block.id()));
+    let (prepared, said): (Vec<_>, Vec<_>) =
+        fresh.map(|block| give(ms + 20_000, Input::Hint(block.entry().to_vec()))).unzip();
+    assert!(prepared.concat().is_empty() && said.concat().contains(&"serving"), "{prepared:?} {said:?}");
+}
