@@ -124,19 +124,24 @@ fn a_folder_that_runs_twice_forks_nothing_and_is_noticed() {
 #[test]
 fn replicas_of_a_healthy_fleet_follow_calls_that_come_and_go() {
     let mut sums = std::collections::BTreeMap::<String, u64>::new();
+    let mut branches = std::collections::BTreeMap::<String, u64>::new();
     for nodes in 4..=6 {
         let healthy = Options::healthy(u64::from(nodes), nodes);
         // People deploy for the first moments only: a new revision begins with a replica each time.
         let options = Options { load: 12, safety_ms: 300_000, work_every_ms: 20_000, ..healthy };
         let report = passed(&options);
-        for branch in ["scaled up", "scaled down", "scaled to none", "woken"] {
-            assert!(report.branches.get(branch).is_some_and(|count| *count > 0), "{branch}: {report:?}");
-        }
         for (what, sum) in report.load {
             *sums.entry(what).or_default() += sum;
         }
+        for (branch, count) in report.branches {
+            *branches.entry(branch).or_default() += count;
+        }
     }
-    eprintln!("{sums:?}");
+    // Not in each run: whether calls come while there is no replica is chance.
+    for branch in ["scaled up", "scaled down", "scaled to none", "woken"] {
+        assert!(branches.get(branch).is_some_and(|count| *count > 0), "{branch}: {branches:?}");
+    }
+    eprintln!("{sums:?} {branches:?}");
     let of = |what: &str| sums.get(what).copied().unwrap_or(0);
     let (had, needed) = (of("replicas, seconds"), of("replicas of an oracle, seconds"));
     // Not a figure to be proud of, but a bound: neither everything all the time nor far too little.
