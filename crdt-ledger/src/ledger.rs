@@ -36,6 +36,7 @@ use crate::{
     lease::{self, Leases},
     memo::Memo,
     op::{self, Payload},
+    said::Said,
     view::{Registers, View},
 };
 
@@ -114,6 +115,7 @@ pub struct Ledger {
     unapplied: Vec<BlockId>,
     digest: TipsDigest,
     memo: Option<Memo>,
+    said: Said,
     /// Standings or forks changed since the view was published: none of it can be kept.
     view_stale: bool,
     view: Arc<ArcSwap<View>>,
@@ -147,6 +149,7 @@ impl Ledger {
             unapplied: Vec::new(),
             digest: TipsDigest::default(),
             memo: None,
+            said: Said::default(),
             view_stale: false,
             view: Arc::new(ArcSwap::from_pointee(View::empty(fleet))),
         }
@@ -425,7 +428,8 @@ impl Ledger {
         if op::verify(&founded.recovery, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
     }
 
-    fn insert(&mut self, block: Arc<Block>) -> Arc<Block> {
+    fn insert(&mut self, mut block: Arc<Block>) -> Arc<Block> {
+        self.said.share(&mut block);
         self.pages.came_in_full(&block.id());
         self.blocks.insert(block.id(), Arc::clone(&block));
         if !self.link(block.chain(), block.seq(), block.id(), block.prev()) {
@@ -584,10 +588,17 @@ impl Ledger {
         self.document = document;
     }
 
-    /// The automerge document, all changes applied, as automerge saves it.
+    /// The automerge document, all changes applied, as automerge saves it. Where there are more changes than are
+    /// held ([`Ledger::hold_document`]), it is made for this, which takes nearly 1 kB a block meanwhile.
     pub fn document_bytes(&mut self) -> Vec<u8> {
         self.document_heads();
-        self.document.save()
+        self.document.save(self)
+    }
+
+    /// Holds the automerge document in memory while it has at most so many changes, one a block; of a larger one
+    /// nothing but the heads. Without this: [`limits::DOCUMENT_HELD_MAX`].
+    pub fn hold_document(&mut self, changes_max: usize) {
+        self.document.hold(changes_max);
     }
 
     /// Checks every signature, link and rule again, as if the blocks came from a stranger; of summaries all

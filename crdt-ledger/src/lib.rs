@@ -34,6 +34,7 @@ pub mod limits;
 mod memo;
 pub mod op;
 mod page;
+mod said;
 pub mod scale;
 mod seals;
 mod time;

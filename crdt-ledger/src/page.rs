@@ -162,7 +162,7 @@ impl Page {
         let row = |block: &&Block| {
             let (revision, concurrency) = said(block)?;
             let prev = if block.seq() == 1 { None } else { Some(link(&block.prev())?) };
-            let mut parents = block.parents().iter().map(link).collect::<Option<Vec<_>>>()?;
+            let mut parents = block.parents().map(|id| link(&id)).collect::<Option<Vec<_>>>()?;
             parents.sort_unstable();
             let chain = chains.binary_search(&WireChain(block.chain())).ok()?;
             Some(WireRow {
@@ -395,7 +395,7 @@ impl<'a> Summary<'a> {
     /// Whether it is the summary of this block.
     #[must_use]
     pub fn is_of(self, block: &Block) -> bool {
-        let mut parents = block.parents().to_vec();
+        let mut parents = block.parents().collect::<Vec<_>>();
         let mut mine: Vec<_> = self.parents().collect();
         parents.sort_unstable();
         mine.sort_unstable();
