@@ -156,7 +156,8 @@ impl Block {
     }
 
     /// Reads an entry, of at most [`limits::ENTRY_BYTES_MAX`], and checks all that needs no other block, but not yet the signature.
-    pub(crate) fn decode(id: BlockId, entry: &[u8]) -> Result<Self, Reject> {
+    pub(crate) fn decode(id: BlockId, bytes: impl AsRef<[u8]> + Into<Box<[u8]>>) -> Result<Self, Reject> {
+        let entry = bytes.as_ref();
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
             return Err(Reject::Malformed);
         };
@@ -169,7 +170,7 @@ impl Block {
         let Some((seq, depth, payload)) = layout::read(&entry[..body_len]) else {
             return Err(why_refused(&entry[..body_len]));
         };
-        let block = Self { id, entry: entry.into(), seq, depth, payload: Arc::new(payload) };
+        let block = Self { id, entry: bytes.into(), seq, depth, payload: Arc::new(payload) };
         block.check_shape()?;
         Ok(block)
     }

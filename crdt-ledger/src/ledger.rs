@@ -22,6 +22,7 @@ pub use ending::{EndedBy, Ending};
 pub use pages::PageFault;
 use pages::Pages;
 use read::Read;
+pub use read::Replayed;
 pub use recheck::Checked;
 
 use crate::{
@@ -39,6 +40,10 @@ use crate::{
     said::Said,
     view::{Registers, View},
 };
+
+/// Register blocks that are noted to be folded later, one by one. Beyond that, as when a ledger is loaded, to fold all
+/// blocks costs less than to look each of them up.
+const UNAPPLIED_MAX: usize = 4_096;
 
 /// What became of an entry.
 #[derive(Debug)]
@@ -111,8 +116,9 @@ pub struct Ledger {
     /// Authority blocks or forks came in since the standings were evaluated.
     authority_stale: bool,
     forks_stale: bool,
-    /// Register blocks that came in since then.
+    /// Register blocks that came in since then; of many only that all have to be folded again.
     unapplied: Vec<BlockId>,
+    refold: bool,
     digest: TipsDigest,
     memo: Option<Memo>,
     said: Said,
@@ -147,6 +153,7 @@ impl Ledger {
             authority_stale: false,
             forks_stale: false,
             unapplied: Vec::new(),
+            refold: false,
             digest: TipsDigest::default(),
             memo: None,
             said: Said::default(),
@@ -255,7 +262,9 @@ impl Ledger {
     fn missing(&mut self, block: &Block, known: &mut Vec<BlockId>) -> Vec<BlockId> {
         let mut missing = Vec::new();
         for id in block.needs() {
-            if !self.holds(&id)
+            // Nearly every block names its grant; there are few of those.
+            if !self.grants.contains_key(&id)
+                && !self.holds(&id)
                 && let Err(lacks) = self.pull(id, known)
             {
                 missing.push(lacks);
@@ -294,29 +303,15 @@ impl Ledger {
         if block.is_genesis_shaped() {
             return check_founding(block);
         }
-        self.check_place(Held::Full(block))?;
+        self.check_place(block)?;
         self.check_authority(block)?;
         self.check_references(block)
     }
 
     /// Whether a block stands where its links say.
-    fn check_place(&self, block: Held<'_>) -> Result<(), Reject> {
-        let mut below = 0;
-        if let Some(prev) = self.held(&block.prev()) {
-            if prev.chain() != block.chain() {
-                return Err(Reject::OtherChain);
-            }
-            if prev.seq().checked_add(1) != Some(block.seq()) {
-                return Err(Reject::Seq { expected: prev.seq().saturating_add(1), got: block.seq() });
-            }
-            below = prev.order().depth;
-        }
-        for parent in block.parents() {
-            let held = self.held(&parent).ok_or(Reject::Parents)?;
-            below = below.max(held.order().depth);
-        }
-        let (expected, got) = (below.saturating_add(1), block.order().depth);
-        if got == expected { Ok(()) } else { Err(Reject::Depth { expected, got }) }
+    fn check_place(&self, block: &Arc<Block>) -> Result<(), Reject> {
+        let parents = block.parents().map(|id| self.held(&id));
+        check_links(Held::Full(block), self.held(&block.prev()), parents)
     }
 
     /// Whether the grant that a block uses is its author's and has a role, where one is needed.
@@ -438,7 +433,7 @@ impl Ledger {
         if block.payload().is_authority() {
             self.insert_authority(&block);
         } else if !self.leases.insert(&block) {
-            self.apply_or_wait(block.id());
+            self.apply_or_wait(Held::Full(&block));
         }
         block
     }
@@ -464,14 +459,15 @@ impl Ledger {
     }
 
     /// Folds a block of a register, now or once the standings are up to date.
-    fn apply_or_wait(&mut self, id: BlockId) {
-        if self.authority_stale || self.forks_stale {
-            self.unapplied.push(id);
-        } else if let Some(held) =
-            self.blocks.get(&id).map(Held::Full).or(self.pages.get(&id).map(Held::Summary))
-            && self.standings.counts(self, held)
-        {
-            self.registers.apply(held);
+    fn apply_or_wait(&mut self, held: Held<'_>) {
+        if !self.authority_stale && !self.forks_stale {
+            if self.standings.counts(self, held) {
+                self.registers.apply(held);
+            }
+        } else if self.unapplied.len() < UNAPPLIED_MAX {
+            self.unapplied.push(held.id());
+        } else {
+            self.refold = true;
         }
     }
 
@@ -535,10 +531,15 @@ impl Ledger {
         let fresh = Standings::evaluate(self);
         let old = std::mem::replace(&mut self.standings, fresh);
         let unapplied = std::mem::take(&mut self.unapplied);
+        let refold = std::mem::take(&mut self.refold);
         let same = old.grants.iter().all(|(id, standing)| self.standings.grants.get(id) == Some(standing));
-        if same && !forked {
+        if same && !forked && !refold {
             for id in unapplied {
-                self.apply_or_wait(id);
+                let held =
+                    self.blocks.get(&id).map(Held::Full).or_else(|| self.pages.get(&id).map(Held::Summary));
+                if let Some(held) = held.filter(|held| self.standings.counts(self, *held)) {
+                    self.registers.apply(held);
+                }
             }
             return;
         }
@@ -800,6 +801,29 @@ impl Ledger {
             (*id, grant.device, grant.roles, given, standing.is_some_and(Standing::is_active))
         })
     }
+}
+
+/// Whether a block stands where its links say, given what they lead to.
+fn check_links<'a>(
+    block: Held<'_>,
+    prev: Option<Held<'a>>,
+    parents: impl Iterator<Item = Option<Held<'a>>>,
+) -> Result<(), Reject> {
+    let mut below = 0;
+    if let Some(prev) = prev {
+        if prev.chain() != block.chain() {
+            return Err(Reject::OtherChain);
+        }
+        if prev.seq().checked_add(1) != Some(block.seq()) {
+            return Err(Reject::Seq { expected: prev.seq().saturating_add(1), got: block.seq() });
+        }
+        below = prev.order().depth;
+    }
+    for parent in parents {
+        below = below.max(parent.ok_or(Reject::Parents)?.order().depth);
+    }
+    let (expected, got) = (below.saturating_add(1), block.order().depth);
+    if got == expected { Ok(()) } else { Err(Reject::Depth { expected, got }) }
 }
 
 fn check_founding(block: &Block) -> Result<(), Reject> {

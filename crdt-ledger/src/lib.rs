@@ -48,7 +48,7 @@ pub use document::Document;
 pub use effective::Void;
 pub use held::Held;
 pub use id::{Author, BlobHash, BlockId, ChainId, FleetId, ParseIdError, Session, Signature};
-pub use ledger::{Admission, Buckets, Checked, EndedBy, Ending, Ledger, PageFault, Refused};
+pub use ledger::{Admission, Buckets, Checked, EndedBy, Ending, Ledger, PageFault, Refused, Replayed};
 pub use memo::Memo;
 pub use op::{Payload, World, join_proof, join_proof_message, recovery_certificate, recovery_message};
 pub use page::{Page, PageError, Summary, is_prunable};

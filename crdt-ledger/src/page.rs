@@ -331,12 +331,18 @@ fn check_lists(wire: &Wire) -> Option<()> {
 }
 
 impl<'a> Summary<'a> {
-    fn links(self) -> (Option<&'a u32>, &'a [u32]) {
+    /// Links to its predecessor and to its parents: numbers of its page's rows, and behind those of what lies outside.
+    pub(crate) fn links(self) -> (Option<&'a u32>, &'a [u32]) {
         let has_prev = usize::from(self.row.seq > 1);
         let start = self.row.links as usize;
         let (prev, parents) =
             self.page.links[start..start + has_prev + usize::from(self.row.parents)].split_at(has_prev);
         (prev.first(), parents)
+    }
+
+    /// The block that a link of its page leads to.
+    pub(crate) fn linked(self, link: u32) -> BlockId {
+        self.page.name(link)
     }
 
     /// The block's id.

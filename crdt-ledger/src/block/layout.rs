@@ -203,7 +203,7 @@ mod tests {
     fn fields_are_where_they_were_written() {
         for body in bodies().into_iter().filter(|body| body.seq > 1 && body.parents.len() <= 8) {
             let entry = [codec::encode(&body), vec![0xff; 64]].concat();
-            let block = Block::decode(entry_id(&entry), &entry).expect("well-formed");
+            let block = Block::decode(entry_id(&entry), entry).expect("well-formed");
             assert_eq!((block.author(), block.chain().session), (body.author, body.session));
             assert_eq!((block.seq(), block.prev()), (body.seq, body.prev));
             assert_eq!(block.parents().collect::<Vec<_>>(), body.parents);
@@ -217,7 +217,7 @@ mod tests {
         let stopped = Payload::Stopped(op::Stopped { revision: BlockId([5; 32]) });
         for (parents, expected) in [(8, None), (9, Some(Reject::Parents)), (24, Some(Reject::Parents))] {
             let entry = [codec::encode(&body(2, parents, 3, 4, stopped.clone())), vec![0; 64]].concat();
-            assert_eq!(Block::decode(entry_id(&entry), &entry).err(), expected, "{parents} parents");
+            assert_eq!(Block::decode(entry_id(&entry), entry).err(), expected, "{parents} parents");
         }
     }
 }
