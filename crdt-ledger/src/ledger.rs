@@ -94,7 +94,7 @@ pub struct Ledger {
     chains: BTreeMap<ChainId, Chain>,
     by_actor: BTreeMap<[u8; 16], ChainId>,
     /// Shared with what reads entries on other cores.
-    keys: Arc<BTreeMap<Author, VerifyingKey>>,
+    keys: Arc<BTreeMap<Author, Arc<VerifyingKey>>>,
     early: Early,
     grants: BTreeMap<BlockId, Grant>,
     authority: BTreeMap<Order, Arc<Block>>,
@@ -513,9 +513,14 @@ impl Ledger {
     }
 
     fn remember_key(&mut self, author: Author) {
-        if !self.keys.contains_key(&author)
-            && let Some(key) = op::usable_key(&author)
-        {
+        if self.keys.contains_key(&author) {
+            return;
+        }
+        let key = match &self.memo {
+            Some(memo) => memo.key(&author),
+            None => op::usable_key(&author).map(Arc::new),
+        };
+        if let Some(key) = key {
             Arc::make_mut(&mut self.keys).insert(author, key);
         }
     }

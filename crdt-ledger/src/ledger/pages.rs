@@ -88,6 +88,14 @@ impl Pages {
         self.held.values().filter_map(|place| self.summary(*place))
     }
 
+    /// Every row of every page.
+    fn places(&self) -> impl Iterator<Item = (&Kept, Place)> {
+        self.pages
+            .iter()
+            .zip(0..)
+            .flat_map(|(kept, page)| (0..kept.page.rows()).map(move |row| (kept, Place { page, row })))
+    }
+
     /// The block came in full: its summary is not needed.
     pub(super) fn came_in_full(&mut self, id: &BlockId) {
         self.offered.remove(id);
@@ -205,19 +213,20 @@ impl Ledger {
     /// Takes in all offered summaries whose links are here, in ledger order. Returns the blocks in full that
     /// had waited for them, and those of them that turned out invalid.
     pub fn take_offered(&mut self) -> (Vec<Arc<crate::Block>>, Vec<super::Refused>) {
-        let mut order: Vec<_> = self
+        let mut offered: Vec<_> = self
             .pages
-            .offered
-            .values()
-            .filter_map(|place| self.pages.summary(*place))
-            .map(Summary::order)
+            .places()
+            .filter(|(kept, place)| !kept.here[place.row as usize])
+            .map(|(_, place)| place)
             .collect();
-        order.sort_unstable();
+        // Each page is in this order already, and pages follow each other: so a stable sort has little to do.
+        offered.sort_by_key(|place| self.pages.summary(*place).map(Summary::order));
         let (mut admitted, mut rejected) = (Vec::new(), Vec::new());
-        for order in order {
+        for place in offered {
+            let Some(id) = self.pages.summary(place).map(Summary::id) else { continue };
             // What waited for it comes in before the next, which may name that.
             let mut known = Vec::new();
-            let _ = self.pull(order.id, &mut known);
+            let _ = self.pull(id, &mut known);
             rejected.extend(self.release_early(known, &mut admitted));
         }
         (admitted, rejected)

@@ -18,7 +18,7 @@ use crate::{
 /// Reads entries without looking at the ledger, which changes meanwhile.
 pub(super) struct Reader {
     fleet: FleetId,
-    keys: Arc<BTreeMap<Author, VerifyingKey>>,
+    keys: Arc<BTreeMap<Author, Arc<VerifyingKey>>>,
     verify: bool,
     memo: Option<Memo>,
 }
