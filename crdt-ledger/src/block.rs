@@ -8,8 +8,12 @@
 //!
 //! The genesis block cannot contain its own id: it signs 32 zero bytes in the fleet id's place.
 
+use std::sync::Arc;
+
 use ed25519_dalek::{Signature as DalekSignature, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+
+mod layout;
 
 use crate::{
     codec::{self, DecodeError},
@@ -130,11 +134,16 @@ impl Reject {
 
 /// A block whose own bytes are well-formed and signed by its author. Whether it is valid depends on
 /// the blocks it names ([`crate::Ledger::admit`]).
+///
+/// A ledger holds tens of thousands of these, so what its bytes say is read from them when it is asked for; only
+/// what orders it, and its payload, is kept beside them.
 #[derive(Clone, Debug)]
 pub struct Block {
     id: BlockId,
     entry: Box<[u8]>,
-    body: Body,
+    seq: u64,
+    depth: u64,
+    payload: Arc<Payload>,
 }
 
 impl Block {
@@ -147,7 +156,8 @@ impl Block {
     }
 
     /// Reads an entry, of at most [`limits::ENTRY_BYTES_MAX`], and checks all that needs no other block, but not yet the signature.
-    pub(crate) fn decode(id: BlockId, entry: &[u8]) -> Result<Self, Reject> {
+    pub(crate) fn decode(id: BlockId, bytes: impl AsRef<[u8]> + Into<Box<[u8]>>) -> Result<Self, Reject> {
+        let entry = bytes.as_ref();
         let Some(body_len) = entry.len().checked_sub(limits::SIGNATURE_BYTES) else {
             return Err(Reject::Malformed);
         };
@@ -157,37 +167,33 @@ impl Block {
         {
             return Err(Reject::Version(*version));
         }
-        let body: Body = codec::decode(&entry[..body_len]).map_err(|error| match error {
-            DecodeError::Malformed => Reject::Malformed,
-            DecodeError::NotCanonical => Reject::NotCanonical,
-        })?;
-        if body.version != VERSION {
-            return Err(Reject::Version(body.version));
-        }
-        let block = Self { id, entry: entry.into(), body };
+        let Some((seq, depth, payload)) = layout::read(&entry[..body_len]) else {
+            return Err(why_refused(&entry[..body_len]));
+        };
+        let block = Self { id, entry: bytes.into(), seq, depth, payload: Arc::new(payload) };
         block.check_shape()?;
         Ok(block)
     }
 
     fn check_shape(&self) -> Result<(), Reject> {
-        let body = &self.body;
         let genesis = self.is_genesis_shaped();
-        let parents = &body.parents;
-        let repeated = parents.iter().enumerate().any(|(i, p)| parents[..i].contains(p));
+        let parents = self.parents();
+        let repeated =
+            parents.clone().enumerate().any(|(i, p)| parents.clone().take(i).any(|other| other == p));
         if parents.len() > limits::PARENTS_MAX || repeated {
             return Err(Reject::Parents);
         }
         // Every chain hangs on the fleet: a first block names what its author had seen.
-        if (body.seq == 1 && parents.is_empty() && !genesis) || (genesis && !parents.is_empty()) {
+        if (self.seq == 1 && parents.len() == 0 && !genesis) || (genesis && parents.len() > 0) {
             return Err(Reject::Parents);
         }
-        if body.seq == 0 || (body.seq == 1) != (body.prev == BlockId::ZERO) {
-            return Err(Reject::Seq { expected: 1, got: body.seq });
+        if self.seq == 0 || (self.seq == 1) != (self.prev() == BlockId::ZERO) {
+            return Err(Reject::Seq { expected: 1, got: self.seq });
         }
-        if genesis && (body.seq != 1 || body.depth != 1 || body.grant != BlockId::ZERO) {
+        if genesis && (self.seq != 1 || self.depth != 1 || self.grant() != BlockId::ZERO) {
             return Err(Reject::Malformed);
         }
-        body.payload.check_fields().map_err(Reject::Field)
+        self.payload.check_fields().map_err(Reject::Field)
     }
 
     /// Checks the signature. `key` is the author's key, already decoded and not weak.
@@ -206,14 +212,26 @@ impl Block {
         if entry.len() > limits::ENTRY_BYTES_MAX {
             return Err(Reject::TooLarge(entry.len()));
         }
-        let block = Self { id: entry_id(&entry), entry: entry.into_boxed_slice(), body };
+        let Body { seq, depth, payload, .. } = body;
+        let payload = Arc::new(payload);
+        let block = Self { id: entry_id(&entry), entry: entry.into_boxed_slice(), seq, depth, payload };
         block.check_shape()?;
         Ok(block)
     }
 
+    /// Keeps its payload as another block has the same one, so that both take the room of one.
+    pub(crate) fn share_payload(&mut self, like: &Arc<Payload>) {
+        debug_assert_eq!(self.payload, *like, "the same payload");
+        self.payload = Arc::clone(like);
+    }
+
+    pub(crate) fn payload_shared(&self) -> &Arc<Payload> {
+        &self.payload
+    }
+
     /// Whether this is shaped like the first block of a fleet.
     pub(crate) fn is_genesis_shaped(&self) -> bool {
-        matches!(self.body.payload, Payload::Founded(_))
+        matches!(*self.payload, Payload::Founded(_))
     }
 
     /// The id of the block with these bytes, whether or not they are one.
@@ -237,65 +255,75 @@ impl Block {
     /// The chain it belongs to.
     #[must_use]
     pub fn chain(&self) -> ChainId {
-        ChainId { author: self.body.author, session: self.body.session }
+        ChainId { author: self.author(), session: Session(layout::bytes(&self.entry, layout::SESSION)) }
     }
 
     /// The device that signed it.
     #[must_use]
     pub fn author(&self) -> Author {
-        self.body.author
+        Author(layout::bytes(&self.entry, layout::AUTHOR))
     }
 
     /// Its place in its chain, from 1.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.body.seq
+        self.seq
     }
 
     /// Its predecessor in its chain; zero for a first block.
     #[must_use]
     pub fn prev(&self) -> BlockId {
-        self.body.prev
+        BlockId(layout::bytes(&self.entry, layout::prev(&self.entry)))
     }
 
     /// Heads of other chains that its author had admitted.
-    #[must_use]
-    pub fn parents(&self) -> &[BlockId] {
-        &self.body.parents
+    pub fn parents(&self) -> impl ExactSizeIterator<Item = BlockId> + DoubleEndedIterator + Clone + use<'_> {
+        layout::parents(&self.entry).iter().map(|[_, _, id @ ..]| BlockId(*id))
     }
 
     /// Its place in the order of all blocks.
     #[must_use]
     pub fn order(&self) -> Order {
-        Order { depth: self.body.depth, id: self.id }
+        Order { depth: self.depth, id: self.id }
     }
 
     /// The author's wall clock, for people.
     #[must_use]
     pub fn wall(&self) -> WallMs {
-        WallMs(self.body.wall_ms)
+        WallMs(layout::wall(&self.entry))
     }
 
     /// The grant it uses; zero for the genesis block.
     #[must_use]
     pub fn grant(&self) -> BlockId {
-        self.body.grant
+        BlockId(layout::bytes(&self.entry, layout::grant(&self.entry)))
     }
 
     /// What it says.
     #[must_use]
     pub fn payload(&self) -> &Payload {
-        &self.body.payload
+        &self.payload
     }
 
     /// All blocks that must be known before this one can be judged.
     pub(crate) fn needs(&self) -> impl Iterator<Item = BlockId> + '_ {
-        let fixed = [self.body.prev, self.body.grant];
+        let fixed = [self.prev(), self.grant()];
         fixed
             .into_iter()
             .filter(|id| *id != BlockId::ZERO)
-            .chain(self.body.parents.iter().copied())
-            .chain(self.body.payload.references())
+            .chain(self.parents())
+            .chain(self.payload.references())
+    }
+}
+
+/// What is wrong with a body that [`layout::read`] does not take: the slow way, by writing again what was read.
+fn why_refused(body: &[u8]) -> Reject {
+    match codec::decode::<Body>(body) {
+        Err(DecodeError::Malformed) => Reject::Malformed,
+        Err(DecodeError::NotCanonical) => Reject::NotCanonical,
+        Ok(body) if body.version != VERSION => Reject::Version(body.version),
+        // What is left are lists so long that their length takes two bytes.
+        Ok(_) => Reject::Parents,
     }
 }
 

@@ -12,7 +12,9 @@ pub(crate) struct Chain {
     first: Vec<BlockId>,
     /// Every further block, where the chain is forked.
     others: BTreeMap<u64, BTreeSet<BlockId>>,
-    /// Blocks that no block of this chain follows, with their places.
+    /// The block that no block of this chain follows, with its place; none where there are several.
+    tip: Option<(BlockId, u64)>,
+    /// Those, where the chain is or was forked. Most never are, and a map has room for eleven.
     tips: BTreeMap<BlockId, u64>,
 }
 
@@ -29,9 +31,20 @@ impl Chain {
 
     /// Adds a block whose predecessor is here. Returns whether it is the first of its place.
     pub(crate) fn insert(&mut self, seq: u64, id: BlockId, prev: BlockId) -> bool {
-        self.tips.remove(&prev);
-        self.tips.insert(id, seq);
+        match self.tip.take() {
+            Some((tip, _)) if tip == prev => self.tip = Some((id, seq)),
+            None if self.tips.is_empty() => self.tip = Some((id, seq)),
+            other => {
+                self.tips.extend(other);
+                self.tips.remove(&prev);
+                self.tips.insert(id, seq);
+            }
+        }
         if seq == self.first.len() as u64 + 1 {
+            if self.first.len() == self.first.capacity() {
+                // To double it would leave a third of it empty, of all chains.
+                self.first.reserve_exact((self.first.len() / 8).max(4));
+            }
             self.first.push(id);
             return true;
         }
@@ -79,8 +92,13 @@ impl Chain {
     }
 
     /// Blocks that nothing follows, with their places.
-    pub(crate) fn tips(&self) -> impl ExactSizeIterator<Item = (BlockId, u64)> + '_ {
-        self.tips.iter().map(|(id, seq)| (*id, *seq))
+    pub(crate) fn tips(&self) -> impl Iterator<Item = (BlockId, u64)> + '_ {
+        self.tip.into_iter().chain(self.tips.iter().map(|(id, seq)| (*id, *seq)))
+    }
+
+    /// How many those are.
+    pub(crate) fn tips_len(&self) -> usize {
+        usize::from(self.tip.is_some()) + self.tips.len()
     }
 
     /// The tip of the longest branch; of several, the smallest id.

@@ -8,6 +8,11 @@
 //! admitted blocks are kept pending, which costs a pointer each, and are applied in slices when there is
 //! time ([`Ledger::follow_document`]), and all of them when somebody asks for the heads.
 //!
+//! automerge holds nearly 1 kB for each block beside the ledger's own, which a small device has not. Each change
+//! follows the last one of its chain and nothing else, so the heads are the last change of each chain, and no
+//! document is needed to know them. Therefore a document of more than [`limits::DOCUMENT_HELD_MAX`] changes is not held:
+//! its changes are derived and counted, and it is made from the blocks when its bytes are asked for.
+//!
 //! Layout: root key `"<actor hex>/<segment>"` → a list of at most [`limits::SEGMENT_ENTRIES`]
 //! entries. The actor is `blake3(author ‖ session)`; a block is one change, whose only dependency is
 //! the chain's previous change.
@@ -38,9 +43,13 @@ struct ChainState {
 }
 
 /// The automerge document of one replica.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Document {
+    /// None before the first change, and where there are more than `held_max`.
     document: Option<Automerge>,
+    held_max: usize,
+    /// Changes that were derived.
+    changes: usize,
     chains: BTreeMap<ChainId, ChainState>,
     /// Blocks whose changes are not derived yet, each behind its predecessor.
     pending: VecDeque<Arc<Block>>,
@@ -48,6 +57,21 @@ pub struct Document {
     stale: bool,
     rebuilds: u64,
     left_out: bool,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self {
+            document: None,
+            held_max: limits::DOCUMENT_HELD_MAX,
+            changes: 0,
+            chains: BTreeMap::new(),
+            pending: VecDeque::new(),
+            stale: false,
+            rebuilds: 0,
+            left_out: false,
+        }
+    }
 }
 
 impl Document {
@@ -58,7 +82,19 @@ impl Document {
 
     /// An empty one of the same kind.
     pub(crate) fn another(&self) -> Self {
-        Self { left_out: self.left_out, ..Self::default() }
+        Self { left_out: self.left_out, held_max: self.held_max, ..Self::default() }
+    }
+
+    /// Holds so many changes at most from here on.
+    pub(crate) fn hold(&mut self, changes_max: usize) {
+        // One that was let go does not come back by itself.
+        self.stale |= changes_max > self.held_max && self.document.is_none() && self.changes > 0;
+        self.held_max = changes_max;
+    }
+
+    /// Whether there are more changes than are held.
+    fn is_let_go(&self) -> bool {
+        self.changes + self.pending.len() > self.held_max
     }
 
     /// Takes a block, to be applied later. Blocks at or above their chain's fork have no place here.
@@ -80,20 +116,15 @@ impl Document {
     /// Blocks were taken out of the ledger, or dropped to summaries: the document starts anew, without them, when it
     /// follows next.
     pub(crate) fn restart(&mut self) {
-        let (stale, left_out) = (!self.left_out, self.left_out);
-        *self = Self { stale, rebuilds: self.rebuilds, left_out, ..Self::default() };
+        *self = Self { stale: !self.left_out, rebuilds: self.rebuilds, ..self.another() };
     }
 
     /// Applies the first `count` blocks that wait; after a fork, begins the document again from the ledger's
     /// blocks.
     pub(crate) fn follow(&mut self, ledger: &Ledger, count: usize) {
         if self.stale {
-            *self = Self { rebuilds: self.rebuilds + 1, ..Self::default() };
-            for chain in ledger.chains().values() {
-                let end = chain.fork().unwrap_or(chain.len() + 1);
-                let blocks = (1..end).flat_map(|seq| chain.at(seq)).filter_map(|id| ledger.get(&id));
-                self.pending.extend(blocks.cloned());
-            }
+            *self = Self { rebuilds: self.rebuilds + 1, ..self.another() };
+            self.pending.extend(outside_forks(ledger).cloned());
         }
         let mut left = count.min(self.pending.len());
         while left > 0 {
@@ -101,24 +132,29 @@ impl Document {
             self.apply(ledger, batch);
             left -= batch;
         }
+        if self.pending.is_empty() {
+            // A start leaves room for all blocks in it.
+            self.pending = VecDeque::new();
+        }
     }
 
     /// Applies the next `count` pending blocks in one batch.
     fn apply(&mut self, ledger: &Ledger, count: usize) {
-        // `Automerge::new` draws a random actor; no transaction is ever made, so a fixed one serves.
-        let document =
-            self.document.get_or_insert_with(|| Automerge::new().with_actor(ActorId::from([0_u8; 32])));
+        if self.is_let_go() {
+            self.document = None;
+        }
+        let holds = !self.is_let_go() && (self.document.is_some() || self.changes == 0);
         let below_fork =
             |block: &Arc<Block>| ledger.chain_fork(&block.chain()).is_none_or(|fork| block.seq() < fork);
-        let changes: Vec<_> = self
-            .pending
-            .drain(..count)
-            .filter(below_fork)
-            .map(|block| derive(&block, self.chains.entry(block.chain()).or_default()))
-            .collect();
-        document
-            .apply_changes(changes)
-            .expect("changes that this build derived apply in the order of their chain");
+        let blocks = self.pending.drain(..count).filter(below_fork);
+        let derived = blocks.map(|block| derive(&block, self.chains.entry(block.chain()).or_default()));
+        if holds {
+            let changes: Vec<_> = derived.collect();
+            self.changes += changes.len();
+            apply_to(self.document.get_or_insert_with(empty), changes);
+        } else {
+            self.changes += derived.count();
+        }
     }
 
     /// Blocks whose changes are not applied yet; all, where it is to be built again.
@@ -133,15 +169,51 @@ impl Document {
 
     /// The heads, sorted.
     pub(crate) fn heads(&self) -> Vec<[u8; 32]> {
-        let heads = self.document.as_ref().map(Automerge::get_heads).unwrap_or_default();
-        let mut heads: Vec<_> = heads.into_iter().map(|hash| hash.0).collect();
+        let last = self.chains.values().filter_map(|state| state.last_change);
+        let mut heads: Vec<_> = last.map(|hash| hash.0).collect();
         heads.sort_unstable();
+        debug_assert!(self.document.as_ref().is_none_or(|document| heads == sorted_heads(document)));
         heads
     }
 
-    pub(crate) fn save(&self) -> Vec<u8> {
-        self.document.as_ref().map(Automerge::save).unwrap_or_default()
+    /// The document with all changes, as automerge saves it. Where it is not held it is made for this, and dropped.
+    pub(crate) fn save(&self, ledger: &Ledger) -> Vec<u8> {
+        if self.left_out || self.changes == 0 {
+            return Vec::new();
+        }
+        if let Some(document) = self.document.as_ref().filter(|_| !self.stale && self.pending.is_empty()) {
+            return document.save();
+        }
+        let mut whole = Self { held_max: usize::MAX, ..Self::default() };
+        whole.pending.extend(outside_forks(ledger).cloned());
+        whole.follow(ledger, usize::MAX);
+        whole.document.as_ref().map(Automerge::save).unwrap_or_default()
     }
+}
+
+/// The blocks that belong in the document, each behind its predecessor.
+fn outside_forks(ledger: &Ledger) -> impl Iterator<Item = &Arc<Block>> {
+    ledger.chains().values().flat_map(|chain| {
+        let end = chain.fork().unwrap_or(chain.len() + 1);
+        (1..end).flat_map(|seq| chain.at(seq)).filter_map(|id| ledger.get(&id))
+    })
+}
+
+/// `Automerge::new` draws a random actor; no transaction is ever made, so a fixed one serves.
+fn empty() -> Automerge {
+    Automerge::new().with_actor(ActorId::from([0_u8; 32]))
+}
+
+fn sorted_heads(document: &Automerge) -> Vec<[u8; 32]> {
+    let mut heads: Vec<_> = document.get_heads().into_iter().map(|hash| hash.0).collect();
+    heads.sort_unstable();
+    heads
+}
+
+fn apply_to(document: &mut Automerge, changes: Vec<Change>) {
+    document
+        .apply_changes(changes)
+        .expect("changes that this build derived apply in the order of their chain");
 }
 
 /// The canonical change of a block, given where its chain stands.

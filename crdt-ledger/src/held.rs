@@ -78,10 +78,10 @@ impl<'a> Held<'a> {
     /// Heads of other chains that its author had admitted.
     pub fn parents(self) -> impl Iterator<Item = BlockId> + 'a {
         let (full, summary) = match self {
-            Self::Full(block) => (block.parents(), None),
-            Self::Summary(summary) => (Default::default(), Some(summary)),
+            Self::Full(block) => (Some(block.parents()), None),
+            Self::Summary(summary) => (None, Some(summary)),
         };
-        full.iter().copied().chain(summary.into_iter().flat_map(Summary::parents))
+        full.into_iter().flatten().chain(summary.into_iter().flat_map(Summary::parents))
     }
 
     /// The grant that it uses; zero for the genesis block.

@@ -22,6 +22,7 @@ pub use ending::{EndedBy, Ending};
 pub use pages::PageFault;
 use pages::Pages;
 use read::Read;
+pub use read::Replayed;
 pub use recheck::Checked;
 
 use crate::{
@@ -36,8 +37,13 @@ use crate::{
     lease::{self, Leases},
     memo::Memo,
     op::{self, Payload},
+    said::Said,
     view::{Registers, View},
 };
+
+/// Register blocks that are noted to be folded later, one by one. Beyond that, as when a ledger is loaded, to fold all
+/// blocks costs less than to look each of them up.
+const UNAPPLIED_MAX: usize = 4_096;
 
 /// What became of an entry.
 #[derive(Debug)]
@@ -90,7 +96,7 @@ pub struct Ledger {
     /// Blocks of each author, in full or as summaries.
     written: BTreeMap<Author, u64>,
     /// Shared with what reads entries on other cores.
-    keys: Arc<BTreeMap<Author, VerifyingKey>>,
+    keys: Arc<BTreeMap<Author, Arc<VerifyingKey>>>,
     early: Early,
     grants: BTreeMap<BlockId, Grant>,
     authority: BTreeMap<Order, Arc<Block>>,
@@ -112,10 +118,12 @@ pub struct Ledger {
     /// Authority blocks or forks came in since the standings were evaluated.
     authority_stale: bool,
     forks_stale: bool,
-    /// Register blocks that came in since then.
+    /// Register blocks that came in since then; of many only that all have to be folded again.
     unapplied: Vec<BlockId>,
+    refold: bool,
     digest: TipsDigest,
     memo: Option<Memo>,
+    said: Said,
     /// Standings or forks changed since the view was published: none of it can be kept.
     view_stale: bool,
     view: Arc<ArcSwap<View>>,
@@ -148,8 +156,10 @@ impl Ledger {
             authority_stale: false,
             forks_stale: false,
             unapplied: Vec::new(),
+            refold: false,
             digest: TipsDigest::default(),
             memo: None,
+            said: Said::default(),
             view_stale: false,
             view: Arc::new(ArcSwap::from_pointee(View::empty(fleet))),
         }
@@ -255,7 +265,9 @@ impl Ledger {
     fn missing(&mut self, block: &Block, known: &mut Vec<BlockId>) -> Vec<BlockId> {
         let mut missing = Vec::new();
         for id in block.needs() {
-            if !self.holds(&id)
+            // Nearly every block names its grant; there are few of those.
+            if !self.grants.contains_key(&id)
+                && !self.holds(&id)
                 && let Err(lacks) = self.pull(id, known)
             {
                 missing.push(lacks);
@@ -294,29 +306,15 @@ impl Ledger {
         if block.is_genesis_shaped() {
             return check_founding(block);
         }
-        self.check_place(Held::Full(block))?;
+        self.check_place(block)?;
         self.check_authority(block)?;
         self.check_references(block)
     }
 
     /// Whether a block stands where its links say.
-    fn check_place(&self, block: Held<'_>) -> Result<(), Reject> {
-        let mut below = 0;
-        if let Some(prev) = self.held(&block.prev()) {
-            if prev.chain() != block.chain() {
-                return Err(Reject::OtherChain);
-            }
-            if prev.seq().checked_add(1) != Some(block.seq()) {
-                return Err(Reject::Seq { expected: prev.seq().saturating_add(1), got: block.seq() });
-            }
-            below = prev.order().depth;
-        }
-        for parent in block.parents() {
-            let held = self.held(&parent).ok_or(Reject::Parents)?;
-            below = below.max(held.order().depth);
-        }
-        let (expected, got) = (below.saturating_add(1), block.order().depth);
-        if got == expected { Ok(()) } else { Err(Reject::Depth { expected, got }) }
+    fn check_place(&self, block: &Arc<Block>) -> Result<(), Reject> {
+        let parents = block.parents().map(|id| self.held(&id));
+        check_links(Held::Full(block), self.held(&block.prev()), parents)
     }
 
     /// Whether the grant that a block uses is its author's and has a role, where one is needed.
@@ -429,7 +427,8 @@ impl Ledger {
         if op::verify(&founded.recovery, &message, &op.certificate) { Ok(()) } else { Err(Reject::Proof) }
     }
 
-    fn insert(&mut self, block: Arc<Block>) -> Arc<Block> {
+    fn insert(&mut self, mut block: Arc<Block>) -> Arc<Block> {
+        self.said.share(&mut block);
         self.pages.came_in_full(&block.id());
         self.blocks.insert(block.id(), Arc::clone(&block));
         if !self.link(block.chain(), block.seq(), block.id(), block.prev()) {
@@ -438,7 +437,7 @@ impl Ledger {
         if block.payload().is_authority() {
             self.insert_authority(&block);
         } else if !self.leases.insert(&block) {
-            self.apply_or_wait(block.id());
+            self.apply_or_wait(Held::Full(&block));
         }
         block
     }
@@ -465,14 +464,15 @@ impl Ledger {
     }
 
     /// Folds a block of a register, now or once the standings are up to date.
-    fn apply_or_wait(&mut self, id: BlockId) {
-        if self.authority_stale || self.forks_stale {
-            self.unapplied.push(id);
-        } else if let Some(held) =
-            self.blocks.get(&id).map(Held::Full).or(self.pages.get(&id).map(Held::Summary))
-            && self.standings.counts(self, held)
-        {
-            self.registers.apply(held);
+    fn apply_or_wait(&mut self, held: Held<'_>) {
+        if !self.authority_stale && !self.forks_stale {
+            if self.standings.counts(self, held) {
+                self.registers.apply(held);
+            }
+        } else if self.unapplied.len() < UNAPPLIED_MAX {
+            self.unapplied.push(held.id());
+        } else {
+            self.refold = true;
         }
     }
 
@@ -518,9 +518,14 @@ impl Ledger {
     }
 
     fn remember_key(&mut self, author: Author) {
-        if !self.keys.contains_key(&author)
-            && let Some(key) = op::usable_key(&author)
-        {
+        if self.keys.contains_key(&author) {
+            return;
+        }
+        let key = match &self.memo {
+            Some(memo) => memo.key(&author),
+            None => op::usable_key(&author).map(Arc::new),
+        };
+        if let Some(key) = key {
             Arc::make_mut(&mut self.keys).insert(author, key);
         }
     }
@@ -536,10 +541,15 @@ impl Ledger {
         let fresh = Standings::evaluate(self);
         let old = std::mem::replace(&mut self.standings, fresh);
         let unapplied = std::mem::take(&mut self.unapplied);
+        let refold = std::mem::take(&mut self.refold);
         let same = old.grants.iter().all(|(id, standing)| self.standings.grants.get(id) == Some(standing));
-        if same && !forked {
+        if same && !forked && !refold {
             for id in unapplied {
-                self.apply_or_wait(id);
+                let held =
+                    self.blocks.get(&id).map(Held::Full).or_else(|| self.pages.get(&id).map(Held::Summary));
+                if let Some(held) = held.filter(|held| self.standings.counts(self, *held)) {
+                    self.registers.apply(held);
+                }
             }
             return;
         }
@@ -589,10 +599,17 @@ impl Ledger {
         self.document = document;
     }
 
-    /// The automerge document, all changes applied, as automerge saves it.
+    /// The automerge document, all changes applied, as automerge saves it. Where there are more changes than are
+    /// held ([`Ledger::hold_document`]), it is made for this, which takes nearly 1 kB a block meanwhile.
     pub fn document_bytes(&mut self) -> Vec<u8> {
         self.document_heads();
-        self.document.save()
+        self.document.save(self)
+    }
+
+    /// Holds the automerge document in memory while it has at most so many changes, one a block; of a larger one
+    /// nothing but the heads. Without this: [`limits::DOCUMENT_HELD_MAX`].
+    pub fn hold_document(&mut self, changes_max: usize) {
+        self.document.hold(changes_max);
     }
 
     /// Checks every signature, link and rule again, as if the blocks came from a stranger; of summaries all
@@ -794,6 +811,29 @@ impl Ledger {
             (*id, grant.device, grant.roles, given, standing.is_some_and(Standing::is_active))
         })
     }
+}
+
+/// Whether a block stands where its links say, given what they lead to.
+fn check_links<'a>(
+    block: Held<'_>,
+    prev: Option<Held<'a>>,
+    parents: impl Iterator<Item = Option<Held<'a>>>,
+) -> Result<(), Reject> {
+    let mut below = 0;
+    if let Some(prev) = prev {
+        if prev.chain() != block.chain() {
+            return Err(Reject::OtherChain);
+        }
+        if prev.seq().checked_add(1) != Some(block.seq()) {
+            return Err(Reject::Seq { expected: prev.seq().saturating_add(1), got: block.seq() });
+        }
+        below = prev.order().depth;
+    }
+    for parent in parents {
+        below = below.max(parent.ok_or(Reject::Parents)?.order().depth);
+    }
+    let (expected, got) = (below.saturating_add(1), block.order().depth);
+    if got == expected { Ok(()) } else { Err(Reject::Depth { expected, got }) }
 }
 
 fn check_founding(block: &Block) -> Result<(), Reject> {

@@ -60,6 +60,8 @@ pub const PARALLEL_MIN: usize = 8;
 pub const PARALLEL_MAX: usize = 512;
 /// Entries that one list of the automerge document holds.
 pub const SEGMENT_ENTRIES: u64 = 256;
+/// Changes of the automerge document that is held in memory; of more only the heads are. It takes nearly 1 kB a change.
+pub const DOCUMENT_HELD_MAX: usize = 16_384;
 /// Changes that are applied to the document in one batch: a larger one is not cheaper a change, and is held
 /// in memory twice meanwhile.
 pub const DOCUMENT_BATCH: usize = 1_000;

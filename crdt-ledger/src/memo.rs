@@ -5,13 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use ed25519_dalek::VerifyingKey;
+
 use crate::{
     block::Block,
-    id::{BlockId, FleetId},
+    id::{Author, BlockId, FleetId},
+    op,
 };
 
 /// What ledgers of one fleet found out about bytes: who shares it checks each signature and each proof of
-/// membership once, and holds each block once. Answers are the same as without it, because both follow from
+/// membership once, and holds each block and each decoded key once. Answers are the same as without it, because both follow from
 /// the bytes and the fleet alone. It grows without end and is for simulations. A clone is the same memo.
 #[derive(Clone, Debug)]
 pub struct Memo {
@@ -25,6 +28,8 @@ struct Known {
     blocks: BTreeMap<BlockId, Arc<Block>>,
     /// Admissions whose proof fits the invitation that they name.
     proven: BTreeSet<BlockId>,
+    /// Usable keys, decoded.
+    keys: BTreeMap<Author, Arc<VerifyingKey>>,
 }
 
 impl Memo {
@@ -50,6 +55,17 @@ impl Memo {
     /// Notes a block whose signature was checked, or that was signed here.
     pub(crate) fn verified(&self, block: &Arc<Block>) {
         self.known().blocks.insert(block.id(), Arc::clone(block));
+    }
+
+    /// An author's key, unless it is weak or none.
+    pub(crate) fn key(&self, author: &Author) -> Option<Arc<VerifyingKey>> {
+        let mut known = self.known();
+        if let Some(key) = known.keys.get(author) {
+            return Some(Arc::clone(key));
+        }
+        let key = Arc::new(op::usable_key(author)?);
+        known.keys.insert(*author, Arc::clone(&key));
+        Some(key)
     }
 
     pub(crate) fn is_proven(&self, admission: &BlockId) -> bool {

@@ -162,7 +162,7 @@ impl Page {
         let row = |block: &&Block| {
             let (revision, concurrency) = said(block)?;
             let prev = if block.seq() == 1 { None } else { Some(link(&block.prev())?) };
-            let mut parents = block.parents().iter().map(link).collect::<Option<Vec<_>>>()?;
+            let mut parents = block.parents().map(|id| link(&id)).collect::<Option<Vec<_>>>()?;
             parents.sort_unstable();
             let chain = chains.binary_search(&WireChain(block.chain())).ok()?;
             Some(WireRow {
@@ -331,12 +331,18 @@ fn check_lists(wire: &Wire) -> Option<()> {
 }
 
 impl<'a> Summary<'a> {
-    fn links(self) -> (Option<&'a u32>, &'a [u32]) {
+    /// Links to its predecessor and to its parents: numbers of its page's rows, and behind those of what lies outside.
+    pub(crate) fn links(self) -> (Option<&'a u32>, &'a [u32]) {
         let has_prev = usize::from(self.row.seq > 1);
         let start = self.row.links as usize;
         let (prev, parents) =
             self.page.links[start..start + has_prev + usize::from(self.row.parents)].split_at(has_prev);
         (prev.first(), parents)
+    }
+
+    /// The block that a link of its page leads to.
+    pub(crate) fn linked(self, link: u32) -> BlockId {
+        self.page.name(link)
     }
 
     /// The block's id.
@@ -395,7 +401,7 @@ impl<'a> Summary<'a> {
     /// Whether it is the summary of this block.
     #[must_use]
     pub fn is_of(self, block: &Block) -> bool {
-        let mut parents = block.parents().to_vec();
+        let mut parents = block.parents().collect::<Vec<_>>();
         let mut mine: Vec<_> = self.parents().collect();
         parents.sort_unstable();
         mine.sort_unstable();

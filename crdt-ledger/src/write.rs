@@ -219,7 +219,7 @@ impl Writer {
 
     fn advance(&mut self, ledger: &Ledger, block: &Block) {
         self.last = Some(Last { seq: block.seq(), id: block.id() });
-        for parent in block.parents().iter().filter_map(|id| ledger.held(id)) {
+        for parent in block.parents().filter_map(|id| ledger.held(&id)) {
             let cited = self.cited.entry(parent.chain()).or_default();
             *cited = (*cited).max(parent.seq());
         }

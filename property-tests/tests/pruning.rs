@@ -106,7 +106,7 @@ impl Seen {
             let mut summaries = ledger.pages().flat_map(|page| page.summaries());
             let twin = summaries.any(|s| s.chain() == chain && s.seq() == seq && dropped(&s.id()));
             self.forks += usize::from(twin);
-            self.late += usize::from(block.parents().iter().any(&dropped));
+            self.late += usize::from(block.parents().any(|id| dropped(&id)));
         }
     }
 }

@@ -102,7 +102,7 @@ fn bucket_hash(bucket: u8, by_actor: &ByActor, chains: &Chains) -> [u8; 32] {
     for (_, id, chain) in bucket_chains(bucket, by_actor, chains) {
         hasher.update(&id.author.0);
         hasher.update(&id.session.0);
-        hasher.update(&(chain.tips().len() as u64).to_le_bytes());
+        hasher.update(&(chain.tips_len() as u64).to_le_bytes());
         for (tip, seq) in chain.tips() {
             hasher.update(&seq.to_le_bytes());
             hasher.update(&tip.0);

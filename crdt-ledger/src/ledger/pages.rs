@@ -22,10 +22,17 @@ struct Place {
     row: u32,
 }
 
+/// A page, and which of its rows are here by it.
+#[derive(Clone, Debug)]
+struct Kept {
+    page: Arc<Page>,
+    here: Vec<bool>,
+}
+
 /// The pages of one replica.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pages {
-    pages: Vec<Arc<Page>>,
+    pages: Vec<Kept>,
     /// Blocks that are here as summaries.
     held: BTreeMap<BlockId, Place>,
     /// Summaries that were offered and are not taken in: what they name is not here yet.
@@ -49,7 +56,20 @@ pub struct PageFault {
 
 impl Pages {
     fn summary(&self, place: Place) -> Option<Summary<'_>> {
-        self.pages.get(place.page as usize)?.summary(place.row)
+        self.pages.get(place.page as usize)?.page.summary(place.row)
+    }
+
+    /// A block is here as a summary from now on.
+    fn hold(&mut self, id: BlockId, place: Place) {
+        self.held.insert(id, place);
+        self.pages[place.page as usize].here[place.row as usize] = true;
+    }
+
+    /// What a link of a page leads to, where that is a row which is here by the same page: most links do, and then
+    /// nothing has to be looked up.
+    fn row(&self, page: u32, link: u32) -> Option<Summary<'_>> {
+        let kept = self.pages.get(page as usize)?;
+        kept.page.summary(link).filter(|_| kept.here[link as usize])
     }
 
     pub(super) fn get(&self, id: &BlockId) -> Option<Summary<'_>> {
@@ -68,6 +88,14 @@ impl Pages {
         self.held.values().filter_map(|place| self.summary(*place))
     }
 
+    /// Every row of every page.
+    fn places(&self) -> impl Iterator<Item = (&Kept, Place)> {
+        self.pages
+            .iter()
+            .zip(0..)
+            .flat_map(|(kept, page)| (0..kept.page.rows()).map(move |row| (kept, Place { page, row })))
+    }
+
     /// The block came in full: its summary is not needed.
     pub(super) fn came_in_full(&mut self, id: &BlockId) {
         self.offered.remove(id);
@@ -75,9 +103,9 @@ impl Pages {
 
     /// Keeps a page, once.
     fn keep(&mut self, page: &Arc<Page>) -> u32 {
-        let known = self.pages.iter().position(|kept| kept.hash() == page.hash());
+        let known = self.pages.iter().position(|kept| kept.page.hash() == page.hash());
         let at = known.unwrap_or_else(|| {
-            self.pages.push(Arc::clone(page));
+            self.pages.push(Kept { page: Arc::clone(page), here: vec![false; page.rows() as usize] });
             self.pages.len() - 1
         });
         u32::try_from(at).expect("fewer pages than blocks")
@@ -105,7 +133,7 @@ impl Ledger {
         for (summary, row) in &drop {
             self.blocks.remove(&summary.id());
             self.pages.covered.remove(&summary.id());
-            self.pages.held.insert(summary.id(), Place { page: at, row: *row });
+            self.pages.hold(summary.id(), Place { page: at, row: *row });
         }
         self.document.restart();
         Ok(drop.len() as u64)
@@ -185,19 +213,20 @@ impl Ledger {
     /// Takes in all offered summaries whose links are here, in ledger order. Returns the blocks in full that
     /// had waited for them, and those of them that turned out invalid.
     pub fn take_offered(&mut self) -> (Vec<Arc<crate::Block>>, Vec<super::Refused>) {
-        let mut order: Vec<_> = self
+        let mut offered: Vec<_> = self
             .pages
-            .offered
-            .values()
-            .filter_map(|place| self.pages.summary(*place))
-            .map(Summary::order)
+            .places()
+            .filter(|(kept, place)| !kept.here[place.row as usize])
+            .map(|(_, place)| place)
             .collect();
-        order.sort_unstable();
+        // Each page is in this order already, and pages follow each other: so a stable sort has little to do.
+        offered.sort_by_key(|place| self.pages.summary(*place).map(Summary::order));
         let (mut admitted, mut rejected) = (Vec::new(), Vec::new());
-        for order in order {
+        for place in offered {
+            let Some(id) = self.pages.summary(place).map(Summary::id) else { continue };
             // What waited for it comes in before the next, which may name that.
             let mut known = Vec::new();
-            let _ = self.pull(order.id, &mut known);
+            let _ = self.pull(id, &mut known);
             rejected.extend(self.release_early(known, &mut admitted));
         }
         (admitted, rejected)
@@ -210,48 +239,63 @@ impl Ledger {
     pub(super) fn pull(&mut self, id: BlockId, known: &mut Vec<BlockId>) -> Result<(), BlockId> {
         let mut open = vec![id];
         while let Some(id) = open.last().copied() {
-            if self.holds(&id) {
-                open.pop();
-                continue;
-            }
-            let place = *self.pages.offered.get(&id).ok_or(id)?;
-            let summary = self.pages.summary(place).ok_or(id)?;
-            let lacks = summary.needs().find(|need| !self.holds(need));
-            if let Some(need) = lacks {
+            // What is offered is not here.
+            let Some(place) = self.pages.offered.get(&id).copied() else {
+                if self.holds(&id) {
+                    open.pop();
+                    continue;
+                }
+                return Err(id);
+            };
+            let page = Arc::clone(&self.pages.pages[place.page as usize].page);
+            let summary = page.summary(place.row).ok_or(id)?;
+            if let Some(need) = self.lacks(place.page, summary) {
                 // Strictly downward, so this ends whatever the pages say.
                 let below = self.pages.offered.get(&need).and_then(|place| self.pages.summary(*place));
                 let below = below.ok_or(need)?;
                 if below.order().depth >= summary.order().depth {
-                    let page = self.pages.pages[place.page as usize].hash();
-                    self.pages.fault.get_or_insert(PageFault {
-                        page,
-                        block: id,
-                        reject: Reject::ReferenceDepth,
-                    });
+                    let reject = Reject::ReferenceDepth;
+                    self.pages.fault.get_or_insert(PageFault { page: page.hash(), block: id, reject });
                     return Err(need);
                 }
                 open.push(need);
                 continue;
             }
-            if let Err(reject) = self.check_summary(summary) {
-                let page = self.pages.pages[place.page as usize].hash();
-                self.pages.fault.get_or_insert(PageFault { page, block: id, reject });
+            if let Err(reject) = self.check_summary(place.page, summary) {
+                self.pages.fault.get_or_insert(PageFault { page: page.hash(), block: id, reject });
                 return Err(id);
             }
-            let (chain, seq, prev) = (summary.chain(), summary.seq(), summary.prev());
             self.pages.offered.remove(&id);
-            self.pages.held.insert(id, place);
-            self.link(chain, seq, id, prev);
-            self.apply_or_wait(id);
+            self.pages.hold(id, place);
+            self.link(summary.chain(), summary.seq(), id, summary.prev());
+            self.apply_or_wait(Held::Summary(summary));
             known.push(id);
             open.pop();
         }
         Ok(())
     }
 
-    fn check_summary(&self, summary: Summary<'_>) -> Result<(), Reject> {
+    /// What a summary of a page leads to by a link.
+    fn linked(&self, page: u32, summary: Summary<'_>, link: u32) -> Option<Held<'_>> {
+        self.pages.row(page, link).map(Held::Summary).or_else(|| self.held(&summary.linked(link)))
+    }
+
+    /// Something that a summary names and that is not here.
+    fn lacks(&self, page: u32, summary: Summary<'_>) -> Option<BlockId> {
+        let (prev, parents) = summary.links();
+        let mut links = prev.into_iter().chain(parents);
+        let lacks = links.find(|link| self.linked(page, summary, **link).is_none());
+        lacks.map(|link| summary.linked(*link)).or_else(|| {
+            let named = [summary.grant(), summary.revision()];
+            named.into_iter().find(|id| !self.grants.contains_key(id) && !self.holds(id))
+        })
+    }
+
+    fn check_summary(&self, page: u32, summary: Summary<'_>) -> Result<(), Reject> {
         let held = Held::Summary(summary);
-        self.check_place(held)?;
+        let (prev, parents) = summary.links();
+        let linked = |link: &u32| self.linked(page, summary, *link);
+        super::check_links(held, prev.and_then(linked), parents.iter().map(linked))?;
         self.check_grant(held, Some(Role::Node))?;
         self.check_revision(&summary.revision(), held.order().depth)
     }
@@ -308,14 +352,14 @@ impl Ledger {
 
     /// The pages that this replica relies on.
     pub fn pages(&self) -> impl Iterator<Item = &Arc<Page>> {
-        self.pages.pages.iter()
+        self.pages.pages.iter().map(|kept| &kept.page)
     }
 
     /// The page by which a block is here, where it is not here in full.
     #[must_use]
     pub fn page_of(&self, id: &BlockId) -> Option<BlobHash> {
         let place = self.pages.held.get(id)?;
-        self.pages.pages.get(place.page as usize).map(|page| page.hash())
+        self.pages.pages.get(place.page as usize).map(|kept| kept.page.hash())
     }
 
     /// A block as it is here, in full or as a summary.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ed25519_dalek::VerifyingKey;
-use rayon::iter::{IntoParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{Admission, Ledger};
 use crate::{
@@ -18,16 +18,16 @@ use crate::{
 /// Reads entries without looking at the ledger, which changes meanwhile.
 pub(super) struct Reader {
     fleet: FleetId,
-    keys: Arc<BTreeMap<Author, VerifyingKey>>,
+    keys: Arc<BTreeMap<Author, Arc<VerifyingKey>>>,
     verify: bool,
     memo: Option<Memo>,
 }
 
 /// An entry of which is known whether it is here.
-pub(super) enum Sighted<'a> {
+pub(super) enum Sighted<E> {
     Known,
     Waiting,
-    New(BlockId, &'a [u8]),
+    New(BlockId, E),
     TooLarge(usize),
 }
 
@@ -38,7 +38,16 @@ pub(super) enum Read {
     Block(Arc<Block>),
 }
 
-impl Sighted<'_> {
+/// What [`Ledger::replay_journal`] could not admit at once.
+#[derive(Clone, Debug, Default)]
+pub struct Replayed {
+    /// Why entries were refused.
+    pub refused: Vec<Reject>,
+    /// Blocks that had to wait for others, and who signed them. They may have been admitted later, or given up.
+    pub early: Vec<(BlockId, Author)>,
+}
+
+impl<E: AsRef<[u8]> + Into<Box<[u8]>>> Sighted<E> {
     /// All that can be said of the entry without adding any.
     pub(super) fn read(self, reader: &Reader) -> Result<Read, Reject> {
         match self {
@@ -51,7 +60,7 @@ impl Sighted<'_> {
 }
 
 impl Reader {
-    fn read(&self, id: BlockId, entry: &[u8]) -> Result<Read, Reject> {
+    fn read(&self, id: BlockId, entry: impl AsRef<[u8]> + Into<Box<[u8]>>) -> Result<Read, Reject> {
         if let Some(block) = self.memo.as_ref().and_then(|memo| memo.block(&id)) {
             return Ok(Read::Block(block));
         }
@@ -88,11 +97,12 @@ impl Ledger {
     }
 
     /// Whether an entry is here already: then it need not be read.
-    pub(super) fn sight<'a>(&self, entry: &'a [u8]) -> Sighted<'a> {
-        if entry.len() > limits::ENTRY_BYTES_MAX {
-            return Sighted::TooLarge(entry.len());
+    pub(super) fn sight<E: AsRef<[u8]>>(&self, entry: E) -> Sighted<E> {
+        let bytes = entry.as_ref();
+        if bytes.len() > limits::ENTRY_BYTES_MAX {
+            return Sighted::TooLarge(bytes.len());
         }
-        let id = entry_id(entry);
+        let id = entry_id(bytes);
         match (self.holds(&id), self.early.contains(&id)) {
             (true, _) => Sighted::Known,
             (_, true) => Sighted::Waiting,
@@ -116,25 +126,52 @@ impl Ledger {
             return entries.iter().map(take).collect();
         }
         let mut answers = Vec::with_capacity(entries.len());
-        let mut before = Vec::new();
-        for group in entries.chunks(limits::PARALLEL_MAX) {
-            let sighted: Vec<_> = group.par_iter().map(|entry| self.sight(entry.as_ref())).collect();
-            let reader = self.reader(verify);
-            let read = || sighted.into_par_iter().map(|entry| entry.read(&reader)).collect();
-            let place = || self.place_all(std::mem::take(&mut before), sender, &mut answers);
-            let (next, ()): (Vec<_>, ()) = rayon::join(read, place);
-            before = next;
-        }
-        self.place_all(before, sender, &mut answers);
+        let groups = entries.chunks(limits::PARALLEL_MAX);
+        let groups = groups.map(|group| group.iter().map(AsRef::as_ref).collect());
+        self.take_groups(groups, verify, |ledger, read| {
+            answers.push(read.and_then(|read| ledger.place(read, sender)));
+        });
         answers
     }
 
-    fn place_all(
+    /// [`Ledger::replay`], of all entries of a journal in their order. The ledger keeps their bytes where they are, so
+    /// that a start needs no more room than it ends with.
+    pub fn replay_journal(&mut self, entries: Vec<Vec<u8>>) -> Replayed {
+        let mut entries = entries.into_iter();
+        let groups = std::iter::from_fn(move || {
+            let group: Vec<_> = entries.by_ref().take(limits::PARALLEL_MAX).collect();
+            (!group.is_empty()).then_some(group)
+        });
+        let mut replayed = Replayed::default();
+        self.take_groups(groups, false, |ledger, read| {
+            let block = match &read {
+                Ok(Read::Block(block)) => Some((block.id(), block.author())),
+                _ => None,
+            };
+            match read.and_then(|read| ledger.place(read, None)) {
+                Ok(Admission::Early { .. }) => replayed.early.extend(block),
+                Ok(_) => {}
+                Err(reject) => replayed.refused.push(reject),
+            }
+        });
+        replayed
+    }
+
+    fn take_groups<E: AsRef<[u8]> + Into<Box<[u8]>> + Send>(
         &mut self,
-        read: Vec<Result<Read, Reject>>,
-        sender: Sender,
-        answers: &mut Vec<Result<Admission, Reject>>,
+        groups: impl Iterator<Item = Vec<E>>,
+        verify: bool,
+        mut place: impl FnMut(&mut Self, Result<Read, Reject>) + Send,
     ) {
-        answers.extend(read.into_iter().map(|read| self.place(read?, sender)));
+        let mut before = Vec::new();
+        for group in groups {
+            let sighted: Vec<_> = group.into_par_iter().map(|entry| self.sight(entry)).collect();
+            let reader = self.reader(verify);
+            let read = || sighted.into_par_iter().map(|entry| entry.read(&reader)).collect();
+            let place = || std::mem::take(&mut before).into_iter().for_each(|read| place(self, read));
+            let (next, ()): (Vec<_>, ()) = rayon::join(read, place);
+            before = next;
+        }
+        before.into_iter().for_each(|read| place(self, read));
     }
 }

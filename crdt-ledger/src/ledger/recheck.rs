@@ -25,7 +25,8 @@ impl Ledger {
         let from = after.map_or(Unbounded, Excluded);
         let mut done = Checked::default();
         for (id, block) in self.blocks.range((from, Unbounded)).take(count) {
-            let key = self.keys.get(&block.author()).copied().or_else(|| op::usable_key(&block.author()));
+            let key =
+                self.keys.get(&block.author()).map(|key| **key).or_else(|| op::usable_key(&block.author()));
             if key.is_none_or(|key| block.verify(&self.fleet, &key).is_err()) {
                 done.forged.push(*id);
             }

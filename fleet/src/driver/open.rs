@@ -1,7 +1,6 @@
 //! Opening a data folder as a node: key, journal, ledger, library.
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -9,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use osiris_ledger::{Admission, BlobHash, Block, Ledger, Mono, Now, Page, WallMs, Writer, limits};
+use osiris_ledger::{BlobHash, Ledger, Mono, Now, Page, WallMs, Writer, limits};
 use osiris_runtime::{ComponentHash, Library, LibraryError};
 
 use super::{
@@ -98,9 +97,9 @@ impl Opened {
     /// Opens an initialised folder.
     pub(crate) fn open(data: &Path) -> Result<Self, DriverError> {
         let folder = Folder::open(data)?;
-        let (journal, found) = Journal::open(folder.path())?;
+        let (journal, mut found) = Journal::open(folder.path())?;
         let library = open_library(&folder)?;
-        let mut opened = Self::replayed(folder, Some(journal), &found, library)?;
+        let mut opened = Self::replayed(folder, Some(journal), &mut found, library)?;
         let told = found.warnings(opened.folder.path());
         opened.warnings.splice(0..0, told);
         Ok(opened)
@@ -110,12 +109,12 @@ impl Opened {
     pub(crate) fn look(data: &Path) -> Result<Self, DriverError> {
         let folder = Folder::open_to_look(data)?;
         let unusable = |error| store_error(data, &error);
-        let survey = store::survey(&FolderDisk::new(data)).map_err(unusable)?;
+        let mut survey = store::survey(&FolderDisk::new(data)).map_err(unusable)?;
         if let Some(head) = survey.other_fleet {
             return Err(unusable(StoreError::OtherFleet { journal: survey.found.fleet, head }));
         }
         let library = Library::open_to_look(folder.library(), LIBRARY_QUOTA_BYTES).map_err(library_error)?;
-        let mut opened = Self::replayed(folder, None, &survey.found, library)?;
+        let mut opened = Self::replayed(folder, None, &mut survey.found, library)?;
         let mend = Mend::new(
             &opened.ledger.views().load(),
             Some(opened.writer.author()),
@@ -134,10 +133,11 @@ impl Opened {
         Ok(opened)
     }
 
+    /// Takes the entries out of what was found.
     fn replayed(
         folder: Folder,
         journal: Option<Journal>,
-        found: &Recovered,
+        found: &mut Recovered,
         library: Library,
     ) -> Result<Self, DriverError> {
         let key = folder.device_key()?;
@@ -146,21 +146,13 @@ impl Opened {
         // Before the blocks, which name what they list.
         let unread = offer_pages(&mut ledger, &folder.library(), &found.pages);
         warnings.extend(unread.iter().map(ToString::to_string));
-        let mut refused = BTreeSet::new();
-        for (entry, answer) in found.entries.iter().zip(ledger.replay_all(&found.entries)) {
-            match answer {
-                Ok(Admission::New { .. } | Admission::Known | Admission::Early { .. }) => {}
-                Err(reject) => {
-                    refused.insert(Block::id_of(entry));
-                    warnings.push(format!(
-                        "The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more."
-                    ));
-                }
-            }
-        }
+        let replayed = ledger.replay_journal(std::mem::take(&mut found.entries));
+        warnings.extend(replayed.refused.iter().map(|reject| {
+            format!("The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more.")
+        }));
         ledger.take_offered();
         let view = ledger.publish();
-        let waiting = Waiting::of(&ledger, &found.entries, |id| refused.contains(id));
+        let waiting = Waiting { blocks: replayed.early }.left(&ledger);
         if !waiting.is_empty() {
             warnings.push(format!(
                 "{} They are kept, and count again once what they follow is here.",

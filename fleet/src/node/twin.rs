@@ -59,8 +59,7 @@ impl Twin {
         if block.author() != own.author || block.chain() == *own {
             return None;
         }
-        let follows =
-            block.parents().iter().filter_map(|id| ledger.get(id)).any(|parent| parent.chain() == *own);
+        let follows = block.parents().filter_map(|id| ledger.get(&id)).any(|parent| parent.chain() == *own);
         let latest = now.wall.0.saturating_add(u64::try_from(AHEAD_MAX.as_millis()).unwrap_or(u64::MAX));
         let newer = self.agreed && (self.started.wall.0..=latest).contains(&block.wall().0);
         (follows || newer)

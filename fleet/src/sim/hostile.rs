@@ -216,9 +216,9 @@ impl Hostile {
             }
             0 => {
                 // Of several parents another may be as deep.
-                if let [parent] = block.parents()
-                    && *parent != block.grant()
-                    && Some(*parent) != payload::serves(block.payload())
+                if let (Some(parent), 1) = (block.parents().next(), block.parents().len())
+                    && parent != block.grant()
+                    && Some(parent) != payload::serves(block.payload())
                 {
                     let genesis = self.fleet.0;
                     replace(&mut bytes, &parent.0, |found| found.copy_from_slice(&genesis));
@@ -340,7 +340,7 @@ fn replace(bytes: &mut [u8], what: &[u8], change: impl FnOnce(&mut [u8])) {
 /// Raises the depth that a body gives, which stands behind its parents. All that it refers to still lies
 /// below, so that nothing but the check of the depth itself refuses it.
 fn raise_depth(bytes: &mut Vec<u8>, block: &Block, by: u64) {
-    let Some(parent) = block.parents().last() else { return };
+    let Some(parent) = block.parents().next_back() else { return };
     let Some(at) = bytes.windows(parent.0.len()).position(|window| *window == parent.0) else { return };
     let start = at + parent.0.len();
     let (old, new) = (number(block.order().depth), number(block.order().depth + by));

@@ -145,6 +145,14 @@ impl<'a> World<'a> {
         let spawning = (options.wants_every_ms > 0).then_some(spawning);
         let voters = options.names_voters().then(|| vec![public(&keys[0]), public(&keys[1])]);
         let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others, (spawning, voters));
+        let memo = options.shares_memo().then(|| Memo::new(ledger.fleet()));
+        if let Some(memo) = &memo {
+            // All start from these, out of their own journals, whose blocks nobody checks and notes.
+            let mut first = Ledger::sharing(memo.clone());
+            first.leave_out_document();
+            let known = first.admit_all(&blocks.iter().map(|block| block.entry()).collect::<Vec<_>>());
+            assert!(known.iter().all(Result::is_ok), "the fleet's first blocks are valid");
+        }
         let mut world = Self {
             options: options.clone(),
             now: 0,
@@ -153,7 +161,7 @@ impl<'a> World<'a> {
             by_peer: BTreeMap::new(),
             network: Network::new(options, keys.len() + copies.len()),
             fleet: ledger.fleet(),
-            memo: options.shares_memo().then(|| Memo::new(ledger.fleet())),
+            memo,
             clerk,
             manifests: BTreeMap::new(),
             pages: BTreeMap::new(),
