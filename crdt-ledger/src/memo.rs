@@ -7,12 +7,12 @@ use std::{
 
 use crate::{
     block::Block,
-    id::{BlockId, FleetId},
+    id::{Author, BlockId, FleetId},
 };
 
 /// What ledgers of one fleet found out about bytes: who shares it checks each signature and each proof of
 /// membership once, and holds each block once. Answers are the same as without it, because both follow from
-/// the bytes and the fleet alone. It grows without end and is for simulations. A clone is the same memo.
+/// the bytes and the fleet alone. Its blocks grow without end, and it is for simulations. A clone is the same memo.
 #[derive(Clone, Debug)]
 pub struct Memo {
     fleet: FleetId,
@@ -25,6 +25,8 @@ struct Known {
     blocks: BTreeMap<BlockId, Arc<Block>>,
     /// Admissions whose proof fits the invitation that they name.
     proven: BTreeSet<BlockId>,
+    /// The row of each owner that was checked last.
+    rows: BTreeMap<Author, Box<[u8]>>,
 }
 
 impl Memo {
@@ -58,5 +60,15 @@ impl Memo {
 
     pub(crate) fn proven(&self, admission: BlockId) {
         self.known().proven.insert(admission);
+    }
+
+    /// Whether the row of this owner that was checked last has these bytes.
+    pub(crate) fn is_row_verified(&self, owner: &Author, bytes: &[u8]) -> bool {
+        self.known().rows.get(owner).is_some_and(|known| **known == *bytes)
+    }
+
+    /// Notes a row whose signature was checked.
+    pub(crate) fn row_verified(&self, owner: Author, bytes: &[u8]) {
+        self.known().rows.insert(owner, bytes.into());
     }
 }

@@ -12,6 +12,8 @@ use crate::{
 };
 
 use super::{
+    day::PREPARE_MS,
+    load::SIDE_BY_SIDE,
     payload,
     process::Done,
     queue::{NodeId, Process, What},
@@ -214,6 +216,12 @@ impl World<'_> {
                 self.later(node, 5, Input::Manifest(hash, manifest));
             }
             Effect::Provision(errand) => self.provision(node, &errand),
+            Effect::Prepare { revision, ref manifest, .. } if self.day.is_some() => {
+                self.occupies(node, revision, Some(&manifest.name));
+                self.later(node, PREPARE_MS, Input::Prepared(revision, SIDE_BY_SIDE as u32));
+            }
+            Effect::Retire(revision) if self.day.is_some() => self.occupies(node, revision, None),
+            Effect::HintRow(bytes) if self.day.is_some() => self.gossip_row(node, bytes),
             Effect::Prepare { revision, component, .. } => {
                 let pause = self.random.between(20, 800);
                 let input = match component.0[0] % 100 < BROKEN_PERCENT {
@@ -237,6 +245,9 @@ impl World<'_> {
     /// Sends a frame. One that cannot be sent is dropped, as by the mesh.
     pub(super) fn send(&mut self, node: NodeId, peer: PeerId, bytes: Arc<[u8]>) {
         let Some(to) = self.by_peer.get(&peer).map(|peer| self.connected(node, *peer)) else { return };
+        if self.says_nothing(node, to, &bytes) {
+            return;
+        }
         if self.options.owns_everything() && !self.devices[node as usize].hostile {
             self.inspect(node, &bytes);
         }
