@@ -31,8 +31,8 @@ pub use table::{Counters, FunctionTotals, Merge, NodeTotals, RowHead, RowNote};
 use crate::{
     codec,
     id::{Author, BlockId, FleetId, Signature},
-    memo::Memo,
     limits,
+    memo::Memo,
     op::{array_struct, is_function_name, sign, usable_key},
 };
 
@@ -150,7 +150,7 @@ impl Row {
         let key = usable_key(&row.owner()).ok_or(RowReject::BadSignature)?;
         let signature = DalekSignature::from_slice(signature).map_err(|_| RowReject::BadSignature)?;
         key.verify_strict(&signed_message(fleet, signed), &signature).map_err(|_| RowReject::BadSignature)?;
-        memo.into_iter().for_each(|memo| memo.row_verified(row.owner(), bytes));
+        memo.into_iter().for_each(|memo| memo.row_verified(&row));
         Ok(Some(row))
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     block::Block,
+    counter::Row,
     id::{Author, BlockId, FleetId},
 };
 
@@ -67,8 +68,8 @@ impl Memo {
         self.known().rows.get(owner).is_some_and(|known| **known == *bytes)
     }
 
-    /// Notes a row whose signature was checked.
-    pub(crate) fn row_verified(&self, owner: Author, bytes: &[u8]) {
-        self.known().rows.insert(owner, bytes.into());
+    /// Notes a row whose signature was checked, or that was signed here.
+    pub fn row_verified(&self, row: &Row) {
+        self.known().rows.insert(row.owner(), row.bytes().into());
     }
 }

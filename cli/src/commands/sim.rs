@@ -74,7 +74,8 @@ fn campaign(args: &SimCampaignArgs, out: Out) -> Result<Exit, Failure> {
 
 fn day(args: &SimDayArgs, out: Out) -> Result<Exit, Failure> {
     let options = DayOptions { seed: args.seed, nodes: args.nodes, hours: args.hours };
-    let spinner = Progress::spinner(format!("simulating {} for a day", human::count(args.nodes.into(), "node")));
+    let spinner =
+        Progress::spinner(format!("simulating {} for a day", human::count(args.nodes.into(), "node")));
     let mut listen = |line: &str| eprintln!("{line}");
     let report = sim::run_day(&options, if args.events { Some(&mut listen) } else { None });
     drop(spinner);

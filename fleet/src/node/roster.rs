@@ -58,13 +58,8 @@ mod tests {
         let mut write = |payload| founder.append(&mut ledger, Now::default(), payload).expect("allowed").id();
         for (device, roles) in [(2, Roles::of(&[Role::Node, Role::Spawner])), (3, Roles::of(&[Role::Node]))] {
             let (key, device) = (key(50), author(device));
-            let offer = op::Invited {
-                key: author(50),
-                uses: 1,
-                roles,
-                device: Some(device),
-                note: String::new(),
-            };
+            let offer =
+                op::Invited { key: author(50), uses: 1, roles, device: Some(device), note: String::new() };
             let invitation = write(Payload::Invited(offer));
             let proof = join_proof(&key, &fleet, &invitation, &device);
             write(Payload::Admitted(op::Admitted { invitation, device, proof, label: String::new() }));

@@ -157,9 +157,11 @@ impl World<'_> {
             let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             let made =
                 Made { by: node, slot: op.slot, round: op.round, at: now, delay, heard: BTreeMap::new() };
-            let rivals = self.leases.claims.values().filter(|other| {
-                other.by != node && (other.slot, other.round) == (op.slot, op.round)
-            });
+            let rivals = self
+                .leases
+                .claims
+                .values()
+                .filter(|other| other.by != node && (other.slot, other.round) == (op.slot, op.round));
             self.branches.add("two claimants", u64::from(rivals.count() > 0));
             self.leases.claims.insert(id, made);
         } else if let Some(made) = self.leases.claims.get_mut(&id) {
@@ -217,6 +219,8 @@ impl World<'_> {
         }
         let facts = running.lease_facts(now, wall);
         self.note_refusals(node, &facts);
+        let has_claims = !facts.own.is_empty();
+        self.devices[node as usize].running.iter_mut().for_each(|running| running.has_claims = has_claims);
         let Some(running) = self.devices[node as usize].running.as_ref() else { return };
         let counted = (facts.counts, facts.machine_counts);
         let (before, made) = self.leases.counted.insert((node, running.run), counted).unwrap_or_default();

@@ -188,7 +188,12 @@ impl World<'_> {
         }
         let key = (node, running.run, name.clone());
         let before = self.load.counts.insert(key, (now, replicas));
+        // A machine that stands ready is used at once.
+        let at_once = self.day.is_some();
         let soon = before.is_some_and(|(at, count)| {
+            if at_once && replicas > count {
+                return false;
+            }
             let pause = if replicas < count { terms.cool_down } else { terms.cool_up };
             // The first call is waited for by nobody.
             count > 0 && now - at < u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)

@@ -56,8 +56,8 @@ impl World<'_> {
                 return;
             }
         }
-        self.arrange_tick(node);
         self.look_at_leases(node);
+        self.arrange_tick(node);
     }
 
     /// A core admitted a block, its own or another's.
@@ -328,8 +328,9 @@ impl World<'_> {
             self.promise(node, id, "let out");
         }
         self.say(format_args!("gossip {node} {}", print(&entry)));
+        let hints = if self.is_deaf() { 0 } else { self.options.hints };
         for to in 0..self.nodes() {
-            let heard = self.random.chance(self.options.hints);
+            let heard = self.random.chance(hints);
             let member = matches!(self.devices[to as usize].standing, Standing::Member);
             if to != node && heard && member && self.network.carries(node, to) {
                 let hops = self.random.between(1, 3);

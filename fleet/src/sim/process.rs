@@ -16,12 +16,7 @@ use crate::{
     policy::Terms,
 };
 
-use super::{
-    leases::TARGET,
-    queue::NodeId,
-    still::Still,
-    workload::Asked,
-};
+use super::{leases::TARGET, queue::NodeId, still::Still, workload::Asked};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -70,6 +65,8 @@ pub(super) struct Running {
     pub(super) roster: (usize, u64),
     /// When the mesh looks next.
     pub(super) keep_at: Option<u64>,
+    /// Whether it had claims after its last input, where that is looked at.
+    pub(super) has_claims: bool,
     /// While it stands still.
     pub(super) still: Option<Still>,
 }
@@ -101,8 +98,20 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
 
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
-        let Start { run, key, session, seed, serves, confirmed, idle_work, pages, ledger, told, machines, terms } =
-            start;
+        let Start {
+            run,
+            key,
+            session,
+            seed,
+            serves,
+            confirmed,
+            idle_work,
+            pages,
+            ledger,
+            told,
+            machines,
+            terms,
+        } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
         let config = Config { serves, seed, confirmed, idle_work, pages };
@@ -133,6 +142,7 @@ impl Running {
             members: Arc::default(),
             roster: (0, 0),
             keep_at: None,
+            has_claims: false,
             still: None,
         }
     }

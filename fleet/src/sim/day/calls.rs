@@ -6,7 +6,10 @@ use osiris_ledger::counter::Figures;
 
 use crate::{
     node::Input,
-    sim::{queue::{NodeId, What}, world::World},
+    sim::{
+        queue::{NodeId, What},
+        world::World,
+    },
 };
 
 use super::{Had, demand::STEPS_A_SECOND};
@@ -161,7 +164,8 @@ impl World<'_> {
             let told = day.told.entry(node).or_default();
             let waits = figures.iter().any(|(_, figures)| figures.backlog > 0);
             let fewer = figures.len() != told.figures.len();
-            let due = told.run != process.run || waits || told.waits || fewer || now >= told.at + TELL_EVERY_MS;
+            let due =
+                told.run != process.run || waits || told.waits || fewer || now >= told.at + TELL_EVERY_MS;
             if !due || (told.run == process.run && told.figures == figures) {
                 continue;
             }
@@ -185,7 +189,12 @@ impl World<'_> {
     }
 
     /// A process prepares a function, or has let go of it.
-    pub(in crate::sim) fn occupies(&mut self, node: NodeId, revision: osiris_ledger::BlockId, name: Option<&str>) {
+    pub(in crate::sim) fn occupies(
+        &mut self,
+        node: NodeId,
+        revision: osiris_ledger::BlockId,
+        name: Option<&str>,
+    ) {
         let Some(day) = self.day.as_mut() else { return };
         let function = name.and_then(|name| day.function(name));
         if let Some(function) = function {

@@ -10,9 +10,8 @@ pub(in crate::sim) const STEPS_A_SECOND: u64 = 4;
 pub(in crate::sim) const STEP_MS: u64 = 1_000 / STEPS_A_SECOND;
 
 /// Load at each hour of a day, percent of the busiest: a night, a rise in the morning, a plateau, an evening peak.
-const HOURS: [u64; 24] = [
-    30, 24, 20, 18, 18, 22, 32, 48, 66, 80, 90, 95, 96, 94, 92, 92, 93, 95, 98, 100, 94, 80, 60, 42,
-];
+const HOURS: [u64; 24] =
+    [30, 24, 20, 18, 18, 22, 32, 48, 66, 80, 90, 95, 96, 94, 92, 92, 93, 95, 98, 100, 94, 80, 60, 42];
 /// Bursts of one function in a day.
 const BURSTS: u64 = 10;
 /// Bursts of all functions at once in a day.
@@ -102,6 +101,8 @@ pub(in crate::sim) struct Demand {
     pub(in crate::sim) shapes: Vec<Shape>,
     /// By function, then by step.
     pub(in crate::sim) calls: Vec<Vec<u32>>,
+    /// When bursts of all functions begin, milliseconds.
+    pub(in crate::sim) bursts_ms: Vec<u64>,
 }
 
 impl Demand {
@@ -116,18 +117,11 @@ impl Demand {
             (0..day).map(|at| Self::draw(shape, &bursts, at, day, &mut random, &mut carry)).collect()
         });
         let calls = calls.collect();
-        Self { shapes, calls }
+        Self { calls, bursts_ms: shared.iter().map(|burst| burst.from * STEP_MS).collect(), shapes }
     }
 
     /// The calls of one step: about as many as the curve says, scattered as those of many callers are.
-    fn draw(
-        shape: &Shape,
-        bursts: &[Burst],
-        at: u64,
-        day: u64,
-        random: &mut Random,
-        carry: &mut f64,
-    ) -> u32 {
+    fn draw(shape: &Shape, bursts: &[Burst], at: u64, day: u64, random: &mut Random, carry: &mut f64) -> u32 {
         let curve = shape.curve(at, day);
         // Nobody bursts out at night.
         let burst: u64 = bursts.iter().map(|burst| burst.at(at)).max().filter(|_| curve > 0).unwrap_or(0);
@@ -139,7 +133,11 @@ impl Demand {
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let normal = (dice as f64 / 1_000_000.0 - 2.0) * 1.732;
         *carry += mean + normal * mean.sqrt();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, and small"
+        )]
         let calls = carry.max(0.0) as u32;
         *carry -= f64::from(calls);
         // What chance takes away now it need not give back later.

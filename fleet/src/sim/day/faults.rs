@@ -19,6 +19,8 @@ pub(in crate::sim) enum DayFault {
     Apart { for_ms: u64 },
     /// It is whole again.
     Whole,
+    /// Gossip loses all for a while: blocks come by anti-entropy alone.
+    GossipLost { for_ms: u64 },
     /// A host dies for a while.
     HostDies { choice: u64, away_ms: u64 },
     /// The next moment of a kind is used.
@@ -40,8 +42,11 @@ pub(in crate::sim) enum Armed {
 const HOSTS_APART: u64 = 40;
 const CALLERS_APART: u64 = 55;
 
-/// All faults of a day, each with its moment.
-pub(super) fn schedule(options: &DayOptions) -> Vec<(u64, DayFault)> {
+/// How long gossip loses all, from the moment on at which all functions are called more.
+const GOSSIP_LOST_MS: u64 = 240_000;
+
+/// All faults of a day, each with its moment. `bursts_ms`: when all functions are called more.
+pub(super) fn schedule(options: &DayOptions, bursts_ms: &[u64]) -> Vec<(u64, DayFault)> {
     let mut random = Random::new(options.seed, 23);
     let day = options.day_ms();
     let mut faults = Vec::new();
@@ -56,10 +61,7 @@ pub(super) fn schedule(options: &DayOptions) -> Vec<(u64, DayFault)> {
     }
     for number in 0..4 {
         let minority = number % 2 == 0;
-        faults.push((
-            place(4, number),
-            DayFault::Arm(Armed::ClaimantApart { minority, for_ms: 0 }),
-        ));
+        faults.push((place(4, number), DayFault::Arm(Armed::ClaimantApart { minority, for_ms: 0 })));
     }
     for number in 0..3 {
         faults.push((place(3, number), DayFault::Arm(Armed::BeforeApply { away_ms: 0 })));
@@ -81,9 +83,11 @@ pub(super) fn schedule(options: &DayOptions) -> Vec<(u64, DayFault)> {
             DayFault::HostDies { choice, away_ms } => {
                 (*choice, *away_ms) = (random.next(), random.between(20_000, 300_000));
             }
-            DayFault::Whole => {}
+            DayFault::Whole | DayFault::GossipLost { .. } => {}
         }
     }
+    // When several want a machine at once, and hear of each other late.
+    faults.extend(bursts_ms.iter().map(|at| (*at, DayFault::GossipLost { for_ms: GOSSIP_LOST_MS })));
     faults
 }
 
@@ -97,6 +101,7 @@ impl World<'_> {
         match fault {
             DayFault::Apart { for_ms } => self.apart(None, for_ms),
             DayFault::Whole => self.whole(),
+            DayFault::GossipLost { for_ms } => self.lose_gossip(for_ms),
             DayFault::HostDies { choice, away_ms } => {
                 let hosts = self.day.as_ref().map_or(1, |day| u64::from(day.options.hosts()));
                 let node = NodeId::try_from(choice % hosts).unwrap_or(0);
@@ -159,6 +164,23 @@ impl World<'_> {
         self.queue.at(self.now + for_ms, What::DayFault(DayFault::Whole));
     }
 
+    /// Nobody is called late meanwhile: blocks take no longer than leases allow for.
+    fn lose_gossip(&mut self, for_ms: u64) {
+        let until = self.now + for_ms;
+        let Some(day) = self.day.as_mut() else { return };
+        day.deaf_until = until;
+        self.faults.count("gossip lost");
+        for node in 0..self.nodes() {
+            self.devices[node as usize].running.iter_mut().for_each(|running| running.tick_at = None);
+            self.arrange_tick(node);
+        }
+    }
+
+    /// Whether gossip loses everything now.
+    pub(in crate::sim) fn is_deaf(&self) -> bool {
+        self.day.as_ref().is_some_and(|day| self.now < day.deaf_until)
+    }
+
     fn whole(&mut self) {
         let Some(day) = self.day.as_mut() else { return };
         if day.sides.take().is_none() {
@@ -211,9 +233,9 @@ mod tests {
     #[test]
     fn a_schedule_follows_from_its_seed_and_ends_with_the_day() {
         let options = |seed| DayOptions { seed, nodes: 20, hours: 2 };
-        let faults = schedule(&options(1));
-        assert_eq!(faults, schedule(&options(1)));
-        assert_ne!(faults, schedule(&options(2)));
+        let faults = schedule(&options(1), &[7]);
+        assert_eq!(faults, schedule(&options(1), &[7]));
+        assert_ne!(faults, schedule(&options(2), &[7]));
         assert!(faults.iter().all(|(at, _)| *at < options(1).day_ms()));
     }
 }

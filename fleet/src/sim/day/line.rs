@@ -137,7 +137,8 @@ impl Line {
         };
         let (waiting, running) = (part(&mut self.waiting, waiting), part(&mut self.running, running));
         let sum = |calls: &VecDeque<(u64, u64)>| calls.iter().map(|(_, calls)| calls).sum();
-        let other = Self { backlog: sum(&waiting), in_flight: sum(&running), waiting, running, ..Self::default() };
+        let other =
+            Self { backlog: sum(&waiting), in_flight: sum(&running), waiting, running, ..Self::default() };
         (self.backlog, self.in_flight) = (sum(&self.waiting), sum(&self.running));
         other
     }

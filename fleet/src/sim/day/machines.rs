@@ -157,7 +157,8 @@ impl World<'_> {
         let device = self.day.as_ref().and_then(|day| day.machines.get(&intent)).and_then(|made| made.device);
         let is_node = device.is_some_and(|device| {
             let device = &self.devices[device as usize];
-            let belongs = |run: &crate::sim::process::Running| run.serves && run.node.view().is_member(&device.author);
+            let belongs =
+                |run: &crate::sim::process::Running| run.serves && run.node.view().is_member(&device.author);
             matches!(device.standing, Standing::Member) && device.running.as_ref().is_some_and(belongs)
         });
         if is_node {
@@ -184,9 +185,8 @@ impl World<'_> {
             return self.later(node, 5_000, Input::Removed(intent, why));
         }
         let device = made.device.filter(|device| self.devices[*device as usize].running.is_some());
-        let member = device.filter(|device| {
-            matches!(self.devices[*device as usize].standing, Standing::Member)
-        });
+        let member =
+            device.filter(|device| matches!(self.devices[*device as usize].standing, Standing::Member));
         match member {
             Some(device) => {
                 self.ask(device, Asked::Drain, crate::node::Request::Drain);
@@ -232,7 +232,9 @@ impl World<'_> {
     /// Whether a machine serves its function now, for the first time.
     pub(super) fn note_service(&mut self, node: NodeId) {
         let Some(day) = self.day.as_mut() else { return };
-        let Some(made) = day.made_as.get(&node).and_then(|intent| day.machines.get_mut(intent)) else { return };
+        let Some(made) = day.made_as.get(&node).and_then(|intent| day.machines.get_mut(intent)) else {
+            return;
+        };
         if !std::mem::replace(&mut made.served, true) {
             self.branches.count("machine served");
         }

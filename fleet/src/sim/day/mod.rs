@@ -89,6 +89,7 @@ impl DayOptions {
             safety_ms: self.day_ms() + TAIL_MS,
             liveness_ms: LIVENESS_MS,
             delay_ms: (5, 60),
+            memo: true,
             ..Options::healthy(self.seed, self.nodes)
         }
     }
@@ -136,6 +137,8 @@ pub(super) struct Day {
     revisions: BTreeMap<BlockId, usize>,
     had: Vec<Had>,
     armed: Vec<Armed>,
+    /// Until when gossip loses everything.
+    deaf_until: u64,
     rows: Vec<(NodeId, Vec<u8>)>,
     told: BTreeMap<NodeId, calls::Told>,
     turns: Vec<report::Turns>,
@@ -170,6 +173,7 @@ impl Day {
             revisions: BTreeMap::new(),
             had: vec![Had::default(); count],
             armed: Vec::new(),
+            deaf_until: 0,
             rows: Vec::new(),
             told: BTreeMap::new(),
             turns: (0..count).map(|_| report::Turns::default()).collect(),
@@ -241,7 +245,7 @@ impl World<'_> {
     /// The day begins.
     pub(super) fn begin_day(&mut self) {
         let Some(day) = self.day.as_ref() else { return };
-        let faults = faults::schedule(&day.options);
+        let faults = faults::schedule(&day.options, &day.demand.bursts_ms);
         let releases: Vec<_> = (0..day.releases.len()).map(|function| day.component(function)).collect();
         for (at, fault) in faults {
             self.queue.at(at, What::DayFault(fault));

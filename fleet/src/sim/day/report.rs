@@ -75,6 +75,8 @@ pub struct FunctionDay {
     pub wait_p99_ms: u64,
     /// What all waited at most.
     pub wait_max_ms: u64,
+    /// Calls that waited longer than ten seconds.
+    pub waited_10_s: u64,
     /// Replicas that were ready, at most.
     pub replicas_max: u64,
     /// Hours for which members prepared, ran or drained it.
@@ -186,8 +188,26 @@ impl World<'_> {
         }
     }
 
+    /// Every call of the day has ended, or failed.
+    fn no_call_is_lost(&mut self) {
+        let Some(day) = self.day.as_ref() else { return };
+        let now = self.now;
+        for (function, lines) in day.lines.iter().enumerate() {
+            let ended: u64 = lines.iter().map(|line| line.ended() + line.failed()).sum();
+            let (calls, served) =
+                (day.demand.sum(function), lines.iter().map(|line| line.waits().all()).sum::<u64>());
+            if ended != calls || served > calls {
+                self.check.violated(
+                    now,
+                    format_args!("of {calls} calls of function {function} {ended} ended and {served} began"),
+                );
+            }
+        }
+    }
+
     /// The report of a day that has ended.
     pub(super) fn day_report(mut self, agreed_after_ms: Option<u64>) -> DayReport {
+        self.no_call_is_lost();
         let Some(day) = self.day.as_ref() else { unreachable!("a day was simulated") };
         let (options, hosts) = (day.options, day.options.hosts());
         let machines_max = day.machines_max();
@@ -234,7 +254,7 @@ impl World<'_> {
             events: self.log.events,
             sent: self.network.traffic.sent,
             written: self.check.written(),
-            left_out: "members that only call are called for their digests every 15 s, and digests that would say \
+            left_out: "members that only call are called for their digests every 10 s, and digests that would say \
                        nothing new are not carried; rows reach those who may decide, each second; members are told \
                        their figures each second while something waits, else every 10 s"
                 .to_owned(),
@@ -272,6 +292,7 @@ impl World<'_> {
             wait_p50_ms: waits.quantile(500),
             wait_p99_ms: waits.quantile(990),
             wait_max_ms: waits.quantile(1_000),
+            waited_10_s: waits.longer_than(10_000),
             replicas_max: had.most,
             member_hours: hours(had.member_ms),
             machine_hours: hours(had.machine_ms),
