@@ -62,7 +62,7 @@ mod tests {
                 op::Invited { key: author(50), uses: 1, roles, device: Some(device), note: String::new() };
             let invitation = write(Payload::Invited(offer));
             let proof = join_proof(&key, &fleet, &invitation, &device);
-            write(Payload::Admitted(op::Admitted { invitation, device, proof, label: String::new() }));
+            write(Payload::Admitted(op::Admitted { invitation, device, proof, label: "member".to_owned() }));
         }
         let mut voters = vec![author(1), author(3), author(9)];
         voters.sort_unstable();
