@@ -784,6 +784,16 @@ Examples:
   osiris sim campaign
   osiris sim campaign --seed 1000 --runs 500 -o json")]
     Campaign(SimCampaignArgs),
+    /// Simulate a day of one fleet: load by the hour, machines made and taken away, compared with an oracle
+    #[command(after_help = "\
+Examples:
+  osiris sim day --nodes 100 --seed 1
+  osiris sim day --nodes 20 --hours 2 -o json
+
+Members run the real policy with its default thresholds. The network falls apart and makers die on the way.
+The exit code is 1 where a promise was broken, and in a day of 24 hours or more also where a branch that must be
+reached was not.")]
+    Day(SimDayArgs),
     /// Run a simulation again from its report, and compare the event logs
     #[command(after_help = "\
 Examples:
@@ -822,6 +832,22 @@ pub(crate) struct SimCampaignArgs {
     /// Members at the start of each run. Default: 3 to 9, drawn from the seed
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) nodes: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimDayArgs {
+    /// Members at the start
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(6..=10_000))]
+    pub(crate) nodes: u32,
+    /// What every choice follows from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Hours from the first call to the last, over which one curve of a day lies
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=48))]
+    pub(crate) hours: u32,
+    /// Write the event log to stderr
+    #[arg(long)]
+    pub(crate) events: bool,
 }
 
 #[derive(Debug, Args)]

@@ -32,6 +32,7 @@ use crate::{
     codec,
     id::{Author, BlockId, FleetId, Signature},
     limits,
+    memo::Memo,
     op::{array_struct, is_function_name, sign, usable_key},
 };
 
@@ -115,17 +116,18 @@ impl Row {
     /// # Errors
     /// [`RowReject`]: every node refuses these bytes.
     pub fn read(fleet: &FleetId, bytes: &[u8]) -> Result<Self, RowReject> {
-        Self::read_if(fleet, bytes, |_, _| true)?.ok_or(RowReject::Malformed)
+        Self::read_if(fleet, bytes, None, |_, _| true)?.ok_or(RowReject::Malformed)
     }
 
     /// Reads a row, and checks its signature only where it is wanted, seen by its owner and place. None where
-    /// it is not.
+    /// it is not. With a memo, who shares it checks the same bytes once.
     ///
     /// # Errors
     /// As [`Row::read`].
     pub fn read_if(
         fleet: &FleetId,
         bytes: &[u8],
+        memo: Option<&Memo>,
         is_wanted: impl FnOnce(&Author, &RowHead) -> bool,
     ) -> Result<Option<Self>, RowReject> {
         if bytes.len() > limits::ROW_BYTES_MAX {
@@ -142,9 +144,13 @@ impl Row {
         if !is_wanted(&row.owner(), &row.head()) {
             return Ok(None);
         }
+        if memo.is_some_and(|memo| memo.fleet() == *fleet && memo.is_row_verified(&row.owner(), bytes)) {
+            return Ok(Some(row));
+        }
         let key = usable_key(&row.owner()).ok_or(RowReject::BadSignature)?;
         let signature = DalekSignature::from_slice(signature).map_err(|_| RowReject::BadSignature)?;
         key.verify_strict(&signed_message(fleet, signed), &signature).map_err(|_| RowReject::BadSignature)?;
+        memo.into_iter().for_each(|memo| memo.row_verified(&row));
         Ok(Some(row))
     }
 
@@ -405,6 +411,23 @@ mod tests {
         assert_eq!((a.backlog(), a.in_flight(), a.done), (1, 3, 4));
         assert_eq!((a.queued, a.unqueued), (5, 4));
         assert_eq!((b.backlog(), b.in_flight()), (0, 1));
+    }
+
+    #[test]
+    fn who_shares_a_memo_refuses_the_same_bytes_as_who_does_not() {
+        let memo = Memo::new(FLEET);
+        let mut writer = writer(1);
+        writer.observe([("a", figures(5, 2, 0))]);
+        let row = writer.write(&key(1));
+        let read = |bytes: &[u8], fleet| Row::read_if(fleet, bytes, Some(&memo), |_, _| true);
+        for _ in 0..2 {
+            assert_eq!(read(row.bytes(), &FLEET), Ok(Some(row.clone())));
+        }
+        let mut forged = row.bytes().to_vec();
+        *forged.last_mut().expect("a signature") ^= 1;
+        assert_eq!(read(&forged, &FLEET), Err(RowReject::BadSignature));
+        assert_eq!(read(row.bytes(), &FleetId([8; 32])), Err(RowReject::BadSignature));
+        assert!(!memo.is_row_verified(&row.owner(), &forged));
     }
 
     #[test]

@@ -171,6 +171,12 @@ impl Ledger {
         Self { memo: Some(memo.clone()), ..Self::new(memo.fleet()) }
     }
 
+    /// What it shares with others.
+    #[must_use]
+    pub fn memo(&self) -> Option<&Memo> {
+        self.memo.as_ref()
+    }
+
     /// Keeps no automerge document from here on: it says nothing that the blocks do not.
     pub fn leave_out_document(&mut self) {
         self.document = Document::left_out();

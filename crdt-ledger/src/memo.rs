@@ -9,13 +9,14 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::{
     block::Block,
+    counter::Row,
     id::{Author, BlockId, FleetId},
     op,
 };
 
-/// What ledgers of one fleet found out about bytes: who shares it checks each signature and each proof of
-/// membership once, and holds each block and each decoded key once. Answers are the same as without it, because both follow from
-/// the bytes and the fleet alone. It grows without end and is for simulations. A clone is the same memo.
+/// What ledgers of one fleet found out about bytes: who shares it checks each signature and each proof of membership
+/// once, and holds each block and each decoded key once. Answers are the same as without it, because both follow from
+/// the bytes and the fleet alone. Its blocks grow without end, and it is for simulations. A clone is the same memo.
 #[derive(Clone, Debug)]
 pub struct Memo {
     fleet: FleetId,
@@ -30,6 +31,8 @@ struct Known {
     proven: BTreeSet<BlockId>,
     /// Usable keys, decoded.
     keys: BTreeMap<Author, Arc<VerifyingKey>>,
+    /// The row of each owner that was checked last.
+    rows: BTreeMap<Author, Box<[u8]>>,
 }
 
 impl Memo {
@@ -74,5 +77,15 @@ impl Memo {
 
     pub(crate) fn proven(&self, admission: BlockId) {
         self.known().proven.insert(admission);
+    }
+
+    /// Whether the row of this owner that was checked last has these bytes.
+    pub(crate) fn is_row_verified(&self, owner: &Author, bytes: &[u8]) -> bool {
+        self.known().rows.get(owner).is_some_and(|known| **known == *bytes)
+    }
+
+    /// Notes a row whose signature was checked, or that was signed here.
+    pub fn row_verified(&self, row: &Row) {
+        self.known().rows.insert(row.owner(), row.bytes().into());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use osiris_fleet::sim::{Campaign, Options, Recorded, Report, run};
+use osiris_fleet::sim::{Campaign, DayOptions, Options, Recorded, Report, run, run_day};
 
 /// Seeds in an ordinary run. `OSIRIS_SIM_SEEDS` asks for more, `OSIRIS_SIM_FIRST` for others.
 const SEEDS: u64 = 100;
@@ -146,4 +146,21 @@ fn replicas_of_a_healthy_fleet_follow_calls_that_come_and_go() {
     let (had, needed) = (of("replicas, seconds"), of("replicas of an oracle, seconds"));
     // Not a figure to be proud of, but a bound: neither everything all the time nor far too little.
     assert!(had < 3 * needed && 2 * had > needed, "{sums:?}");
+}
+
+#[test]
+fn a_short_day_makes_machines_for_its_peak_and_leaves_none_and_is_the_same_again() {
+    let options = DayOptions { seed: 3, nodes: 8, hours: 1 };
+    let report = run_day(&options, None).expect("valid options");
+    assert_eq!(report.violations, Vec::<String>::new());
+    assert!(report.agreed_after_ms.is_some(), "{report:?}");
+    let reached = |what: &str| report.branches.get(what).copied().unwrap_or_default();
+    for what in ["machine joined", "machine served", "machine retired", "spawn reconciled"] {
+        assert!(reached(what) > 0, "{what}: {report:?}");
+    }
+    for what in ["partition during a claim", "minority side wanted a machine"] {
+        assert!(reached(what) > 0, "{what}: {report:?}");
+    }
+    assert!(report.ratio >= 1.0, "nobody spends less than who knows the day: {report:?}");
+    assert_eq!(report, run_day(&options, None).expect("valid options"));
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use osiris_fleet::sim::{self, Campaign, Options, Recorded, Report};
+use osiris_fleet::sim::{self, Campaign, DayOptions, DayReport, FunctionDay, Options, Recorded, Report};
 
-use crate::args::{SimCampaignArgs, SimCommand, SimReplayArgs, SimRunArgs};
+use crate::args::{SimCampaignArgs, SimCommand, SimDayArgs, SimReplayArgs, SimRunArgs};
 use crate::client::QUICK;
 use crate::exit::{Exit, Failure};
 use crate::input;
@@ -22,6 +22,7 @@ pub(crate) fn run(command: &SimCommand, out: Out) -> Result<Exit, Failure> {
     match command {
         SimCommand::Run(args) => one(args, out),
         SimCommand::Campaign(args) => campaign(args, out),
+        SimCommand::Day(args) => day(args, out),
         SimCommand::Replay(args) => replay(args, out),
     }
 }
@@ -69,6 +70,61 @@ fn campaign(args: &SimCampaignArgs, out: Out) -> Result<Exit, Failure> {
         out.note(&format!("failed: osiris sim run --nodes {nodes} --seed {seed}"));
     }
     Ok(if campaign.passed { Exit::Done } else { Exit::Failed })
+}
+
+fn day(args: &SimDayArgs, out: Out) -> Result<Exit, Failure> {
+    let options = DayOptions { seed: args.seed, nodes: args.nodes, hours: args.hours };
+    let spinner =
+        Progress::spinner(format!("simulating {} for a day", human::count(args.nodes.into(), "node")));
+    let mut listen = |line: &str| eprintln!("{line}");
+    let report = sim::run_day(&options, if args.events { Some(&mut listen) } else { None });
+    drop(spinner);
+    let report = report.map_err(wrong)?;
+    let mut facts = vec![
+        ("nodes", Cell::new(format!("{}, {} of them run functions", args.nodes, report.hosts))),
+        ("virtual time", Cell::new(seconds(report.virtual_ms))),
+        ("events", Cell::new(report.events.to_string())),
+        ("blocks", Cell::new(format!("{} written", report.written))),
+        ("hours", Cell::new(spent(&report))),
+        ("waits", Cell::new(format!("99 of 100 calls at most {}", seconds(report.wait_p99_ms)))),
+    ];
+    let functions: Vec<_> = report.functions.iter().map(|one| (one.name.clone(), function(one))).collect();
+    facts.extend(functions.iter().map(|(name, cell)| (name.as_str(), cell.clone())));
+    facts.extend([
+        ("faults", Cell::new(counts(&report.faults))),
+        ("branches", Cell::new(counts(&report.branches))),
+        ("never reached", Cell::new(report.never.join(", ")).tone(Tone::Bad)),
+        ("event log", Cell::new(&report.event_log_hash)),
+        ("left out", Cell::dim(&report.left_out)),
+        ("result", verdict(report.passed)),
+    ]);
+    out.facts(&report, facts)?;
+    for violation in report.violations.iter().take(SHOWN) {
+        out.warn(violation);
+    }
+    Ok(if report.passed { Exit::Done } else { Exit::Failed })
+}
+
+fn spent(report: &DayReport) -> String {
+    let DayReport { hours, oracle_hours, ratio, .. } = report;
+    format!("{hours:.1} of members and machines; {oracle_hours:.1} of an oracle; {ratio:.2} times (aim: 1.3)")
+}
+
+fn function(one: &FunctionDay) -> Cell {
+    Cell::new(format!(
+        "{} calls, {} failed; waits {} and {}; up to {} replicas; {:.1} h on members, {:.1} h of machines, \
+         {:.2} times an oracle; its count turned {} times, its demand {}",
+        one.calls,
+        one.failed,
+        seconds(one.wait_p50_ms),
+        seconds(one.wait_p99_ms),
+        one.replicas_max,
+        one.member_hours,
+        one.machine_hours,
+        one.ratio,
+        one.count_turns,
+        one.demand_turns,
+    ))
 }
 
 fn replay(args: &SimReplayArgs, out: Out) -> Result<Exit, Failure> {

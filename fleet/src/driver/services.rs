@@ -14,11 +14,12 @@ use osiris_protocol::{
 use osiris_runtime::{ComponentHash, Library};
 
 use super::{dispatch::Dispatcher, engine::NodeHandle};
-use crate::node::{Reply, Request, is_in_roster, roster};
+use crate::node::{Reply, Request, is_in_roster, kept, roster};
 
 /// Who belongs to the fleet; see [`is_in_roster`].
 #[derive(Debug)]
 pub(crate) struct ViewRoster {
+    pub(crate) me: Author,
     pub(crate) views: Arc<ArcSwap<View>>,
     pub(crate) told: BTreeSet<PeerId>,
 }
@@ -30,6 +31,10 @@ impl Roster for ViewRoster {
 
     fn members(&self) -> Vec<PeerId> {
         roster(&self.views.load(), &self.told)
+    }
+
+    fn kept(&self) -> Vec<PeerId> {
+        kept(&self.views.load(), &self.me).into_iter().collect()
     }
 
     fn was_member(&self, peer: &PeerId) -> bool {

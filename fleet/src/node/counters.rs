@@ -137,6 +137,7 @@ impl Node {
             return;
         }
         let row = self.writer.sign_row(&mut self.telemetry.own);
+        self.ledger.memo().into_iter().for_each(|memo| memo.row_verified(&row));
         self.telemetry.written = Some(now.mono);
         self.leases.renewed(now.mono, row.claims());
         self.effects.push_back(Effect::HintRow(row.bytes().to_vec()));
@@ -181,7 +182,9 @@ impl Node {
     fn take_row(&mut self, now: Now, bytes: &[u8]) -> Result<(), osiris_ledger::counter::RowReject> {
         let (view, table) = (&self.view, &self.telemetry.table);
         let wanted = |owner: &Author, head: &_| view.is_member(owner) && table.is_news(owner, head);
-        let Some(row) = Row::read_if(&table.fleet(), bytes, wanted)? else { return Ok(()) };
+        let Some(row) = Row::read_if(&table.fleet(), bytes, self.ledger.memo(), wanted)? else {
+            return Ok(());
+        };
         if row.owner() == self.me {
             // An earlier process of this device wrote it, or another copy of it does. The next row keeps to its
             // interval: two copies must not drive each other.

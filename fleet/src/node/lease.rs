@@ -88,6 +88,8 @@ pub struct LeaseCounts {
     pub lost: u64,
     /// Claims that ended because this process stood still, was suspended, or was too slow.
     pub missed: u64,
+    /// Wishes that came to nothing because no majority of the voters was connected.
+    pub no_majority: u64,
 }
 
 /// Leases as this node has them.

@@ -64,7 +64,7 @@ pub use outbox::{Group, Outbox, Step};
 use pages::Pages;
 pub use pages::{LOOK_EVERY, LOOK_LATEST, PageRules, Retain};
 use request::Waiting;
-pub use roster::{is_in_roster, roster};
+pub use roster::{is_in_roster, kept, roster};
 use scale::Scale;
 pub use twin::AHEAD_MAX;
 use twin::Twin;
@@ -355,11 +355,12 @@ impl Node {
             self.telemetry.alone();
         }
         self.write_row(now);
-        for (peer, frame) in self.sync.due(now, &mut self.ledger) {
+        let due = self.sync.due(now, &mut self.ledger);
+        let rows = (!due.is_empty() && !self.telemetry.is_empty()).then(|| self.telemetry.digest());
+        for (peer, frame) in due {
             self.send(peer, &frame);
-            if !self.telemetry.is_empty() {
-                let rows = self.telemetry.digest();
-                self.send(peer, &rows);
+            if let Some(rows) = &rows {
+                self.send(peer, rows);
             }
             self.tell_states_again(peer);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use osiris_ledger::{Author, View};
+use osiris_ledger::{Author, Role, View};
 use osiris_mesh::PeerId;
 
 /// Whether a peer is taken for a member: it is one by the view, or this node was told of it and the view
@@ -28,12 +28,51 @@ pub fn roster(view: &View, told: &BTreeSet<PeerId>) -> Vec<PeerId> {
     active.map(|member| PeerId::from_bytes(member.device.0)).chain(unknown.copied()).collect()
 }
 
+/// Whom a node keeps a connection to beside the neighbours that it chooses by hash: a spawner to the voters, without
+/// a majority of whom it may make nothing, and to those who made machines, so that it notices when one is gone. In
+/// a small fleet all are connected anyway.
+#[must_use]
+pub fn kept(view: &View, me: &Author) -> BTreeSet<PeerId> {
+    let is_active = |device: &&Author| view.members().get(device).is_some_and(|member| member.active);
+    let spawns = view.members().get(me).is_some_and(|me| me.active && me.roles.has(Role::Spawner));
+    if !spawns {
+        return BTreeSet::new();
+    }
+    let voters = view.voters().into_iter().flat_map(|voters| &voters.devices);
+    let makers = view.slots().values().flat_map(|slot| slot.machines.iter().map(|machine| &machine.by));
+    let others = voters.chain(makers).filter(|device| *device != me).filter(is_active);
+    others.map(|device| PeerId::from_bytes(device.0)).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use osiris_ledger::Now;
+    use osiris_ledger::{Now, Payload, Roles, join_proof, op};
 
     use super::*;
-    use crate::node::sample::founded;
+    use crate::node::sample::{author, founded, key};
+
+    #[test]
+    fn a_spawner_keeps_to_the_voters_and_others_to_nobody() {
+        let (mut founder, mut ledger) = founded(Now::default());
+        let fleet = ledger.fleet();
+        let mut write = |payload| founder.append(&mut ledger, Now::default(), payload).expect("allowed").id();
+        for (device, roles) in [(2, Roles::of(&[Role::Node, Role::Spawner])), (3, Roles::of(&[Role::Node]))] {
+            let (key, device) = (key(50), author(device));
+            let offer =
+                op::Invited { key: author(50), uses: 1, roles, device: Some(device), note: String::new() };
+            let invitation = write(Payload::Invited(offer));
+            let proof = join_proof(&key, &fleet, &invitation, &device);
+            write(Payload::Admitted(op::Admitted { invitation, device, proof, label: "member".to_owned() }));
+        }
+        let mut voters = vec![author(1), author(3), author(9)];
+        voters.sort_unstable();
+        write(Payload::Voters(op::Voters { devices: voters }));
+        let view = ledger.publish();
+        let peers = |devices: &[u8]| devices.iter().map(|d| PeerId::from_bytes(author(*d).0)).collect();
+        assert_eq!(kept(&view, &author(2)), peers(&[1, 3]), "not a voter that is no member");
+        assert_eq!(kept(&view, &author(3)), peers(&[]));
+        assert_eq!(kept(&view, &author(9)), peers(&[]), "a stranger");
+    }
 
     #[test]
     fn whom_the_view_does_not_know_is_taken_on_what_was_told() {

@@ -157,6 +157,12 @@ impl World<'_> {
             let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             let made =
                 Made { by: node, slot: op.slot, round: op.round, at: now, delay, heard: BTreeMap::new() };
+            let rivals = self
+                .leases
+                .claims
+                .values()
+                .filter(|other| other.by != node && (other.slot, other.round) == (op.slot, op.round));
+            self.branches.add("two claimants", u64::from(rivals.count() > 0));
             self.leases.claims.insert(id, made);
         } else if let Some(made) = self.leases.claims.get_mut(&id) {
             made.heard.entry(node).or_insert(now);
@@ -207,10 +213,15 @@ impl World<'_> {
     pub(super) fn look_at_leases(&mut self, node: NodeId) {
         let (now, wall) = (self.now, self.wall(node));
         let Some(running) = self.devices[node as usize].running.as_ref() else { return };
-        if self.options.wants_every_ms == 0 {
+        let makes = self.day.as_ref().map_or(self.options.wants_every_ms > 0, |day| !day.only_calls(node));
+        if !makes {
             return;
         }
         let facts = running.lease_facts(now, wall);
+        self.note_refusals(node, &facts);
+        let has_claims = !facts.own.is_empty();
+        self.devices[node as usize].running.iter_mut().for_each(|running| running.has_claims = has_claims);
+        let Some(running) = self.devices[node as usize].running.as_ref() else { return };
         let counted = (facts.counts, facts.machine_counts);
         let (before, made) = self.leases.counted.insert((node, running.run), counted).unwrap_or_default();
         self.branches.add("machine not made", facts.machine_counts.failed - made.failed);
@@ -282,6 +293,9 @@ impl World<'_> {
     pub(super) fn provision(&mut self, node: NodeId, errand: &Errand) {
         let Spawn { slot, round, intent, .. } = errand.machine;
         self.say(format_args!("provisions {node} {slot}-{round} {} {}", intent.short(), errand.job.word()));
+        if self.day.is_some() {
+            return self.day_errand(node, errand);
+        }
         let fails = self.random.chance(150).then(|| "the simulated target failed".to_owned());
         let result = fails.map_or(Ok(()), Err);
         match errand.job {
@@ -307,6 +321,9 @@ impl World<'_> {
     /// A driver is about to say that it made a machine.
     pub(super) fn provisioned(&mut self, node: NodeId, input: &Input) {
         let Input::Provisioned(intent, Ok(())) = input else { return };
+        if self.day.is_some() {
+            return;
+        }
         let Some(made) = self.leases.ordered.get(intent).copied() else { return };
         self.machine_made(node, *intent, made);
     }
@@ -324,6 +341,17 @@ impl World<'_> {
             voter.is_some_and(|voter| voter == node || hears(voter))
         };
         rule::is_majority(voters.devices.iter().filter(counts).count(), voters.devices.len())
+    }
+
+    /// A machine of a day is there.
+    pub(super) fn is_made(&mut self, node: NodeId, intent: BlockId, lease: (u32, u64)) {
+        self.leases.ordered.insert(intent, lease);
+        self.machine_made(node, intent, lease);
+    }
+
+    /// A machine of a day is there no more.
+    pub(super) fn is_unmade(&mut self, intent: &BlockId) {
+        self.leases.machines.remove(intent);
     }
 
     /// The intent is durable: the machine may be there.

@@ -160,7 +160,7 @@ impl World<'_> {
         functions.find_map(|newest| Some(self.manifests.get(&newest.manifest)?.scale.as_ref()?.max))
     }
 
-    fn serves_here(&self, node: NodeId, name: &str) -> bool {
+    pub(super) fn serves_here(&self, node: NodeId, name: &str) -> bool {
         let device = &self.devices[node as usize];
         let Some(running) = device.running.as_ref() else { return false };
         let function = running.node.view().function(name);
@@ -173,6 +173,7 @@ impl World<'_> {
     pub(super) fn count_written(&mut self, node: NodeId, block: &Block) {
         let Payload::Scaled(op::Scaled { name, replicas }) = block.payload() else { return };
         let (now, replicas) = (self.now, *replicas);
+        let terms = if self.day.is_some() { Terms::default() } else { terms() };
         let Some(running) = self.devices[node as usize].running.as_ref() else { return };
         let newest = running.node.view().function(name).and_then(|function| function.newest.clone());
         let manifest = newest.and_then(|newest| self.manifests.get(&newest.manifest));
@@ -187,8 +188,13 @@ impl World<'_> {
         }
         let key = (node, running.run, name.clone());
         let before = self.load.counts.insert(key, (now, replicas));
+        // A machine that stands ready is used at once.
+        let at_once = self.day.is_some();
         let soon = before.is_some_and(|(at, count)| {
-            let pause = if replicas < count { terms().cool_down } else { terms().cool_up };
+            if at_once && replicas > count {
+                return false;
+            }
+            let pause = if replicas < count { terms.cool_down } else { terms.cool_up };
             // The first call is waited for by nobody.
             count > 0 && now - at < u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
         });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use osiris_mesh::{PeerId, proto::membership::neighbours};
 
-use crate::node::{Input, is_in_roster, roster};
+use crate::node::{Input, is_in_roster, kept, roster};
 
 use super::{
     network::{Pair, on, pair},
@@ -44,7 +44,8 @@ impl World<'_> {
             let dialing = self.by_peer.get(peer).and_then(|peer| running.dialing.get(peer));
             dialing.is_some_and(|dialing| dialing.backoff.failures() >= 3)
         };
-        let chosen = neighbours(&device.peer, &members, is_gone);
+        let mut chosen = neighbours(&device.peer, &members, is_gone);
+        chosen.extend(kept(running.node.view(), &device.author));
         let chosen = chosen.iter().filter_map(|peer| self.by_peer.get(peer).copied()).collect();
         if let Some(running) = self.devices[node as usize].running.as_mut() {
             running.chosen = chosen;

@@ -11,6 +11,7 @@
 mod agree;
 mod campaign;
 mod check;
+mod day;
 mod deeds;
 pub mod disk;
 mod faults;
@@ -36,6 +37,7 @@ mod workload;
 mod world;
 
 pub use campaign::Campaign;
+pub use day::{DayOptions, DayReport, FunctionDay, MUST_HAPPEN, run_day};
 pub use options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub use replay::Recorded;
 pub use report::{FAULTS, Listener, RARE, Report};
@@ -48,7 +50,7 @@ use world::World;
 /// A sentence where an option is out of range.
 pub fn run(options: &Options, listener: Option<Listener<'_>>) -> Result<Report, String> {
     options.validate()?;
-    let mut world = World::new(options, listener);
+    let mut world = World::new(options, listener, None);
     let agreed_after_ms = world.run();
     let agreement = if agreed_after_ms.is_some() { world.compare() } else { agree::Agreement::default() };
     let compared = world.check.compared > 0 && agreement.blocks > 0;

@@ -33,6 +33,8 @@ pub(super) struct Link {
     ready_at: [u64; 2],
     /// When the last frame in order arrives at each side.
     last_at: [u64; 2],
+    /// The digest that each side was last told while it held just the same.
+    agreed: [Option<[u8; 32]>; 2],
 }
 
 /// What was sent, and what became of it.
@@ -77,6 +79,34 @@ impl Network {
             of: vec![BTreeSet::new(); nodes],
             generations: 0,
             traffic: Traffic::default(),
+        }
+    }
+
+    /// One more node, in this part.
+    pub(super) fn grow(&mut self, node: NodeId, part: u8) {
+        let nodes = node as usize + 1;
+        self.parts.resize(nodes, 0);
+        self.of.resize(nodes, BTreeSet::new());
+        self.parts[node as usize] = part;
+    }
+
+    /// Whether a node was told that it is connected to another.
+    pub(super) fn is_told(&self, node: NodeId, peer: NodeId) -> bool {
+        let (pair, side) = pair(node, peer);
+        self.links.get(&pair).is_some_and(|link| link.told[side])
+    }
+
+    /// The digest that a node was last told by another while it held just the same; none on a new connection.
+    pub(super) fn agreed(&self, from: NodeId, to: NodeId) -> Option<[u8; 32]> {
+        let (pair, side) = pair(to, from);
+        self.links.get(&pair)?.agreed[side]
+    }
+
+    /// Notes it.
+    pub(super) fn agrees(&mut self, from: NodeId, to: NodeId, digest: Option<[u8; 32]>) {
+        let (pair, side) = pair(to, from);
+        if let Some(link) = self.links.get_mut(&pair) {
+            link.agreed[side] = digest;
         }
     }
 
@@ -155,8 +185,7 @@ impl Network {
     /// A new connection. Returns its generation; each side is to be told at its moment.
     pub(super) fn establish(&mut self, pair: Pair, ready_at: [u64; 2]) -> u64 {
         self.generations += 1;
-        let link =
-            Link { generation: self.generations, alive: true, told: [false; 2], ready_at, last_at: [0; 2] };
+        let link = Link { generation: self.generations, alive: true, ready_at, ..Link::default() };
         self.links.insert(pair, link);
         self.of[pair.0 as usize].insert(pair.1);
         self.of[pair.1 as usize].insert(pair.0);

@@ -32,9 +32,20 @@ impl Release {
         manifest.replicas = replicas;
         let min = u32::from(number.is_multiple_of(3));
         manifest.scale = max.map(|max| ScaleKeys { min, max, backlog: Some(2), idle_s: Some(5) });
+        Self::of(manifest, number)
+    }
+
+    fn of(manifest: Manifest, number: u64) -> Self {
         let bytes = manifest.to_bytes().expect("a valid manifest");
         let component = BlobHash(*blake3::hash(format!("component {number}").as_bytes()).as_bytes());
         Self { manifest_hash: BlobHash(*blake3::hash(&bytes).as_bytes()), manifest, component }
+    }
+
+    /// A release that is scaled by these keys.
+    pub(super) fn scaled(name: String, number: u64, replicas: Replicas, scale: ScaleKeys) -> Self {
+        let mut manifest = Self::new(name, number, replicas, None).manifest;
+        manifest.scale = Some(scale);
+        Self::of(manifest, number)
     }
 
     pub(super) fn request(&self) -> Request {
@@ -140,11 +151,24 @@ pub(super) fn found(
     for _ in 0..nodes.div_ceil(uses_max) {
         bearer.push(write(invited(uses_max.min(nodes), Roles::NODE, None)));
     }
-    let mut admitted = 0;
+    // Who only calls belongs to people, and is admitted by their keys.
+    let calls = Roles::of(&[Role::Invoker]);
+    let devices = others.iter().filter(|member| member.roles == calls).count();
+    let devices_max = usize::try_from(osiris_ledger::limits::USER_DEVICES_MAX).expect("it fits");
+    let mut users = Vec::new();
+    for _ in 0..devices.div_ceil(devices_max) {
+        let devices = u32::try_from(devices_max).unwrap_or(u32::MAX);
+        let key = public(&ticket);
+        users.push(write(Payload::User(op::User { name: "callers".to_owned(), key, roles: calls, devices })));
+    }
+    let (mut admitted, mut callers) = (0, 0);
     for member in others {
         let invitation = if member.roles == Roles::NODE {
             admitted += 1;
             bearer[(admitted - 1) / uses_max]
+        } else if member.roles == calls {
+            callers += 1;
+            users[(callers - 1) / devices_max]
         } else {
             write(invited(1, member.roles, Some(member.author)))
         };

@@ -115,7 +115,7 @@ impl World<'_> {
                 self.end(node);
                 self.devices[node as usize].standing = Standing::Gone;
             }
-            Asked::Remove | Asked::Withdraw | Asked::Admit { .. } | Asked::Ending { .. } => {}
+            Asked::Remove | Asked::Withdraw | Asked::Drain | Asked::Admit { .. } | Asked::Ending { .. } => {}
         }
     }
 

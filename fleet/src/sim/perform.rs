@@ -12,6 +12,8 @@ use crate::{
 };
 
 use super::{
+    day::PREPARE_MS,
+    load::SIDE_BY_SIDE,
     payload,
     process::Done,
     queue::{NodeId, Process, What},
@@ -54,8 +56,8 @@ impl World<'_> {
                 return;
             }
         }
-        self.arrange_tick(node);
         self.look_at_leases(node);
+        self.arrange_tick(node);
     }
 
     /// A core admitted a block, its own or another's.
@@ -216,6 +218,12 @@ impl World<'_> {
             Effect::Provision(errand) => self.provision(node, &errand),
             // Its machines are known by their labels.
             Effect::SealState(..) | Effect::KeepState(..) | Effect::DropState(_) => {}
+            Effect::Prepare { revision, ref manifest, .. } if self.day.is_some() => {
+                self.occupies(node, revision, Some(&manifest.name));
+                self.later(node, PREPARE_MS, Input::Prepared(revision, SIDE_BY_SIDE as u32));
+            }
+            Effect::Retire(revision) if self.day.is_some() => self.occupies(node, revision, None),
+            Effect::HintRow(bytes) if self.day.is_some() => self.gossip_row(node, bytes),
             Effect::Prepare { revision, component, .. } => {
                 let pause = self.random.between(20, 800);
                 let input = match component.0[0] % 100 < BROKEN_PERCENT {
@@ -239,6 +247,9 @@ impl World<'_> {
     /// Sends a frame. One that cannot be sent is dropped, as by the mesh.
     pub(super) fn send(&mut self, node: NodeId, peer: PeerId, bytes: Arc<[u8]>) {
         let Some(to) = self.by_peer.get(&peer).map(|peer| self.connected(node, *peer)) else { return };
+        if self.says_nothing(node, to, &bytes) {
+            return;
+        }
         if self.options.owns_everything() && !self.devices[node as usize].hostile {
             self.inspect(node, &bytes);
         }
@@ -319,8 +330,9 @@ impl World<'_> {
             self.promise(node, id, "let out");
         }
         self.say(format_args!("gossip {node} {}", print(&entry)));
+        let hints = if self.is_deaf() { 0 } else { self.options.hints };
         for to in 0..self.nodes() {
-            let heard = self.random.chance(self.options.hints);
+            let heard = self.random.chance(hints);
             let member = matches!(self.devices[to as usize].standing, Standing::Member);
             if to != node && heard && member && self.network.carries(node, to) {
                 let hops = self.random.between(1, 3);

@@ -8,18 +8,15 @@ use std::{
 use osiris_ledger::{Author, BlockId, Ledger, Member, Mono, Now, Session, SigningKey, WallMs, Writer};
 use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
-use crate::node::{
-    Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token,
-    lease::{LeaseFacts, Provisioning},
+use crate::{
+    node::{
+        Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token,
+        lease::{LeaseFacts, Provisioning},
+    },
+    policy::Terms,
 };
 
-use super::{
-    leases::{MACHINES, TARGET},
-    load,
-    queue::NodeId,
-    still::Still,
-    workload::Asked,
-};
+use super::{leases::TARGET, queue::NodeId, still::Still, workload::Asked};
 
 /// What became of an input.
 #[derive(Debug)]
@@ -68,6 +65,8 @@ pub(super) struct Running {
     pub(super) roster: (usize, u64),
     /// When the mesh looks next.
     pub(super) keep_at: Option<u64>,
+    /// Whether it had claims after its last input, where that is looked at.
+    pub(super) has_claims: bool,
     /// While it stands still.
     pub(super) still: Option<Still>,
 }
@@ -85,6 +84,9 @@ pub(super) struct Start {
     pub(super) pages: PageRules,
     pub(super) ledger: Ledger,
     pub(super) told: BTreeSet<PeerId>,
+    /// Machines that the fleet may have for this one to make one; none: it makes none.
+    pub(super) machines: Option<u32>,
+    pub(super) terms: Terms,
 }
 
 /// Nobody looks for secrets in a simulation.
@@ -96,20 +98,35 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
 
 impl Running {
     pub(super) fn new(start: Start, now: u64, wall: u64) -> Self {
-        let Start { run, key, session, seed, serves, confirmed, idle_work, pages, ledger, told } = start;
+        let Start {
+            run,
+            key,
+            session,
+            seed,
+            serves,
+            confirmed,
+            idle_work,
+            pages,
+            ledger,
+            told,
+            machines,
+            terms,
+        } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
         let config = Config { serves, seed, confirmed, idle_work, pages };
         let mut node = Node::new(clock, &config, ledger, writer);
-        node.allow_machines(MACHINES);
-        node.set_terms(load::terms());
-        let with = Provisioning {
-            target: TARGET.to_owned(),
-            shared: true,
-            by_state: false,
-            secret: seed_bytes(seed),
-        };
-        node.provision(Some(with));
+        node.set_terms(terms);
+        if let Some(machines) = machines {
+            node.allow_machines(machines);
+            let with = Provisioning {
+                target: TARGET.to_owned(),
+                shared: true,
+                by_state: false,
+                secret: seed_bytes(seed),
+            };
+            node.provision(Some(with));
+        }
         Self {
             run,
             node,
@@ -130,6 +147,7 @@ impl Running {
             members: Arc::default(),
             roster: (0, 0),
             keep_at: None,
+            has_claims: false,
             still: None,
         }
     }

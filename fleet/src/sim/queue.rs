@@ -5,7 +5,14 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use crate::node::{Input, Request};
 
-use super::{faults::Fault, network::Pair, workload::Asked};
+use osiris_ledger::BlockId;
+
+use super::{
+    day::{DayFault, Stage},
+    faults::Fault,
+    network::Pair,
+    workload::Asked,
+};
 
 /// A node, by its number.
 pub(super) type NodeId = u32;
@@ -57,6 +64,12 @@ pub(super) enum What {
     Fault(Fault),
     /// The fleet is looked at.
     Look,
+    /// A second of a day goes by.
+    Second,
+    /// A fault of a day, and its end.
+    DayFault(DayFault),
+    /// What happens next to a machine of a day, by its intent.
+    Machine(BlockId, Stage),
 }
 
 /// One run of a node's process: what belongs to an earlier run comes to nothing.

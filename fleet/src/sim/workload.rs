@@ -16,6 +16,7 @@ pub(super) enum Asked {
     Remove,
     Withdraw,
     Leave,
+    Drain,
     /// The ticket's key, its uses, and how many strangers get it.
     Invite {
         key: Box<SigningKey>,
@@ -107,6 +108,7 @@ impl Asked {
             Self::Remove => "remove",
             Self::Withdraw => "withdraw",
             Self::Leave => "leave",
+            Self::Drain => "drain",
             Self::Invite { .. } => "invite",
             Self::Admit { .. } => "admit",
             Self::Ending { .. } => "ending",

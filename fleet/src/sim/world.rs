@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use osiris_ledger::{
-    Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Page, Session, SigningKey, View, op,
+    Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Page, Role, Session, SigningKey, View, op,
 };
 use osiris_mesh::PeerId;
 
 use crate::{
     manifest::Manifest,
     node::{Input, roster},
+    policy::Terms,
 };
 
 use super::{
     check::Checker,
+    day::Day,
     faults::{self, Fault},
     hostile::Hostile,
     journal::Journal,
     leases::{MACHINES, Outside},
-    load::Load,
+    load::{self, Load},
     network::{Network, on},
     options::{Options, SAMPLE},
     payload::{self, Initial, public, roles_of},
@@ -123,13 +125,15 @@ pub(super) struct World<'a> {
     pub(super) healed: bool,
     pub(super) leases: Outside,
     pub(super) load: Load,
+    /// The day that is simulated, if one is.
+    pub(super) day: Option<Box<Day>>,
 }
 
 impl<'a> World<'a> {
     /// A fleet whose members all hold its first blocks.
-    pub(super) fn new(options: &Options, listener: Option<Listener<'a>>) -> Self {
+    pub(super) fn new(options: &Options, listener: Option<Listener<'a>>, day: Option<Box<Day>>) -> Self {
         let mut random = Random::new(options.seed, 5);
-        let strangers = (options.nodes / 2).clamp(1, STRANGERS_MAX);
+        let strangers = if day.is_some() { 0 } else { (options.nodes / 2).clamp(1, STRANGERS_MAX) };
         let count = options.nodes + strangers;
         let keys: Vec<_> = (0..count).map(|_| SigningKey::from_bytes(&random.bytes())).collect();
         // Places for copies of folders: they have other keys until they are made.
@@ -138,12 +142,17 @@ impl<'a> World<'a> {
         let clerk = SigningKey::from_bytes(&random.bytes());
         let mut others = vec![Initial { author: public(&clerk), roles: payload::clerk_roles() }];
         for (key, number) in keys.iter().zip(0..options.nodes).skip(1) {
-            others.push(Initial { author: public(key), roles: roles_of(number) });
+            let roles = day.as_ref().map_or_else(|| roles_of(number), |day| day.roles(number));
+            others.push(Initial { author: public(key), roles });
         }
         let (session, nonce) = (Session(random.bytes()), Session(random.bytes()));
         let spawning = op::Spawning { machines: MACHINES, minority: options.minority };
-        let spawning = (options.wants_every_ms > 0).then_some(spawning);
-        let voters = options.names_voters().then(|| vec![public(&keys[0]), public(&keys[1])]);
+        let mut spawning = (options.wants_every_ms > 0).then_some(spawning);
+        let mut voters = options.names_voters().then(|| vec![public(&keys[0]), public(&keys[1])]);
+        if let Some(day) = &day {
+            spawning = Some(op::Spawning { machines: day.machines_max(), minority: false });
+            voters = Some(day.voters().iter().map(|node| public(&keys[*node as usize])).collect());
+        }
         let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others, (spawning, voters));
         let memo = options.shares_memo().then(|| Memo::new(ledger.fleet()));
         if let Some(memo) = &memo {
@@ -179,6 +188,7 @@ impl<'a> World<'a> {
             healed: false,
             leases: Outside::default(),
             load: Load::new(options.seed),
+            day,
             random,
         };
         for (number, key) in (0..count).zip(keys) {
@@ -243,6 +253,13 @@ impl<'a> World<'a> {
         self.devices.push(device);
     }
 
+    /// A device that is no member yet, beside those that were there from the start.
+    pub(super) fn add_stranger(&mut self) -> NodeId {
+        let (number, key) = (self.nodes(), SigningKey::from_bytes(&self.random.bytes()));
+        self.add(number, key, &[]);
+        number
+    }
+
     /// Runs to the end. Returns how long the healed fleet took to agree.
     pub(super) fn run(&mut self) -> Option<u64> {
         for node in 0..self.options.nodes {
@@ -257,7 +274,11 @@ impl<'a> World<'a> {
         for (at, fault) in faults::schedule(&self.options, self.options.nodes) {
             self.queue.at(at, What::Fault(fault));
         }
-        self.queue.at(1_000, What::Work);
+        if self.day.is_some() {
+            self.begin_day();
+        } else {
+            self.queue.at(1_000, What::Work);
+        }
         if self.options.wants_every_ms > 0 {
             self.queue.at(2_000, What::Want);
         }
@@ -317,6 +338,7 @@ impl<'a> World<'a> {
                 if open && self.devices[receiver as usize].running.is_some() {
                     self.say(format_args!("frame {sender}>{receiver} {} {}", bytes.len(), print(&bytes)));
                     let peer = self.devices[sender as usize].peer;
+                    self.note_agreement(sender, receiver, &bytes);
                     self.input(receiver, Input::Frame(peer, bytes.to_vec()));
                 }
             }
@@ -334,6 +356,9 @@ impl<'a> World<'a> {
             What::CloneEnds(slot) => self.clone_ends(slot),
             What::Fault(fault) => self.fault(fault),
             What::Look => {}
+            What::Second => self.second(),
+            What::DayFault(fault) => self.day_fault(fault),
+            What::Machine(intent, stage) => self.machine(intent, stage),
         }
     }
 
@@ -372,6 +397,8 @@ impl<'a> World<'a> {
     /// Starts a process from what its disk holds.
     fn start(&mut self, node: NodeId) {
         let (now, wall, mut ledger) = (self.now, self.wall(node), self.ledger());
+        let calls = self.day.as_ref().is_some_and(|day| day.only_calls(node));
+        let (machines, terms) = self.means_of(node);
         let device = &mut self.devices[node as usize];
         if device.running.is_some() || matches!(device.standing, Standing::Gone | Standing::Stranger { .. }) {
             return;
@@ -408,12 +435,14 @@ impl<'a> World<'a> {
             key: device.key.clone(),
             session,
             seed: device.random.next(),
-            serves: !joining,
+            serves: !joining && !calls,
             confirmed,
             idle_work: device.sampled,
             pages: self.options.page_rules(node),
             told: if damaged || joining { device.known.clone() } else { BTreeSet::new() },
             ledger,
+            machines,
+            terms,
         };
         let library: Vec<_> = device.library.iter().copied().collect();
         // What a crash left of a write under way is durable from now on.
@@ -484,9 +513,10 @@ impl<'a> World<'a> {
     /// Arranges the next call for a core's deadline.
     pub(super) fn arrange_tick(&mut self, node: NodeId) {
         let now = self.now;
-        let Some(running) = self.devices[node as usize].running.as_mut() else { return };
+        let Some(running) = self.devices[node as usize].running.as_ref() else { return };
         let Some(deadline) = running.deadline() else { return };
-        let at = deadline.max(now);
+        let at = self.called_at(node, deadline.max(now));
+        let Some(running) = self.devices[node as usize].running.as_mut() else { return };
         if running.tick_at.is_some_and(|known| known <= at && known >= now) {
             return;
         }
@@ -504,6 +534,7 @@ impl<'a> World<'a> {
 
     /// Ends a process. What it had in memory is gone.
     pub(super) fn end(&mut self, node: NodeId) -> Option<Running> {
+        self.day_process_ended(node);
         let device = &mut self.devices[node as usize];
         let running = device.running.take()?;
         device.crash_in_write = None;
@@ -518,6 +549,7 @@ impl<'a> World<'a> {
     fn heal(&mut self) {
         self.healed = true;
         self.say(format_args!("heal"));
+        self.no_machine_is_left();
         self.look_for_false_alarms();
         for slot in self.options.nodes..self.nodes() {
             self.clone_ends(slot);
@@ -549,6 +581,17 @@ impl<'a> World<'a> {
             matches!(device.standing, Standing::Member) && device.running.as_ref().is_some_and(belongs)
         });
         members.map(|(node, _)| node).collect()
+    }
+
+    /// Machines that a process may make, and the thresholds of its policy.
+    fn means_of(&self, node: NodeId) -> (Option<u32>, Terms) {
+        match &self.day {
+            Some(day) => {
+                let spawns = !day.only_calls(node) && day.roles(node).has(Role::Spawner);
+                (spawns.then(|| day.machines_max()), Terms::default())
+            }
+            None => (Some(MACHINES), load::terms()),
+        }
     }
 
     /// An empty ledger of this fleet.

@@ -24,6 +24,11 @@ pub trait Roster: Send + Sync + 'static {
     /// node itself.
     fn members(&self) -> Vec<PeerId>;
 
+    /// Members that this node keeps a connection to beside those that it chooses by hash. Few: each is one more.
+    fn kept(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
     /// Whether this key was a member and is none any more. It may hear what ended that, and nothing else.
     fn was_member(&self, _: &PeerId) -> bool {
         false

@@ -14,7 +14,13 @@ const IDLE: Duration = Duration::from_secs(30);
 pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
         let members: BTreeSet<PeerId> = shared.roster.members().into_iter().collect();
-        let (due, next_ms) = shared.due_dials(|is_gone| neighbours(&shared.me, &members, is_gone), DIALS_MAX);
+        let kept = shared.roster.kept().into_iter().filter(|peer| *peer != shared.me);
+        let choose = |is_gone: &dyn Fn(&PeerId) -> bool| {
+            let mut chosen = neighbours(&shared.me, &members, is_gone);
+            chosen.extend(kept);
+            chosen
+        };
+        let (due, next_ms) = shared.due_dials(choose, DIALS_MAX);
         for dial in due {
             tokio::spawn(link::dial(Arc::clone(&shared), dial));
         }

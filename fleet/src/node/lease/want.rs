@@ -51,6 +51,7 @@ impl Node {
             return self.dismiss(intent);
         }
         self.may_claim()?;
+        self.has_voters()?;
         let number = match want {
             Want::Gone(_) => return Ok(()),
             Want::Slot(number) if number < self.slots_max() => number,
@@ -128,11 +129,17 @@ impl Node {
         if self.leases.own.len() >= osiris_ledger::limits::ROW_CLAIMS_MAX {
             return Err("This node holds as many leases as it can renew.".to_owned());
         }
-        let (connected, voters) = self.voters_connected();
-        if !self.view.spawning().minority && !rule::is_majority(connected, voters) {
-            return Err(format!("Only {connected} of {voters} voters are connected."));
-        }
         Ok(())
+    }
+
+    /// Whether a majority of the voters is connected, where the policy asks for it.
+    fn has_voters(&mut self) -> Result<(), String> {
+        let (connected, voters) = self.voters_connected();
+        if self.view.spawning().minority || rule::is_majority(connected, voters) {
+            return Ok(());
+        }
+        self.leases.counts.no_majority += 1;
+        Err(format!("Only {connected} of {voters} voters are connected."))
     }
 
     /// Whether a claim of a slot is known that may be live. A claim of this device is: by another process.
