@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Hours from which on a day has to reach all of [`MUST_HAPPEN`]; in less, chance decides.
-pub const WHOLE_DAY_HOURS: u32 = 24;
+const WHOLE_DAY_HOURS: u32 = 24;
 /// Branches that each whole day has to reach: else it did not try what it is there to try.
 pub const MUST_HAPPEN: [&str; 14] = [
     "scaled up",
@@ -107,7 +107,7 @@ pub struct FunctionDay {
 pub struct DayReport {
     /// What decided the day.
     pub options: DayOptions,
-    /// Whether nothing was violated and, in a day of [`WHOLE_DAY_HOURS`] or more, everything that must happen did.
+    /// Whether nothing was violated and, in a day of 24 hours or more, everything that must happen did.
     pub passed: bool,
     /// Broken promises, in sentences; at most twenty.
     pub violations: Vec<String>,
