@@ -75,8 +75,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "the size of an entry",
         file: "crdt-ledger/src/ledger/read.rs",
-        find: "if entry.len() > limits::ENTRY_BYTES_MAX {",
-        replace: "if entry.len() > usize::MAX - 1 {",
+        find: "if bytes.len() > limits::ENTRY_BYTES_MAX {",
+        replace: "if bytes.len() > usize::MAX - 1 {",
         test: ledger("attacks", "an_entry_above_the_limit_is_refused_unread"),
     },
     Mutation {
@@ -89,8 +89,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "the parents in the depth",
         file: "crdt-ledger/src/ledger.rs",
-        find: "            below = below.max(held.order().depth);\n",
-        replace: "            let _ = held;\n            below = block.order().depth.saturating_sub(1);\n",
+        find: "        below = below.max(parent.ok_or(Reject::Parents)?.order().depth);\n",
+        replace: "        let _ = parent.ok_or(Reject::Parents)?;\n        below = block.order().depth.saturating_sub(1);\n",
         test: ledger("attacks", "parents_are_few_and_distinct"),
     },
     Mutation {
@@ -103,8 +103,8 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "prev in one chain",
         file: "crdt-ledger/src/ledger.rs",
-        find: "            if prev.chain() != block.chain() {\n",
-        replace: "            if false {\n",
+        find: "        if prev.chain() != block.chain() {\n",
+        replace: "        if false {\n",
         test: ledger("attacks", "a_chain_is_only_continued_by_its_author_at_its_end"),
     },
     Mutation {
@@ -187,7 +187,7 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "forks in the digest",
         file: "crdt-ledger/src/ledger/digest.rs",
-        find: "        hasher.update(&(chain.tips().len() as u64).to_le_bytes());\n        for (tip, seq) in chain.tips() {\n",
+        find: "        hasher.update(&(chain.tips_len() as u64).to_le_bytes());\n        for (tip, seq) in chain.tips() {\n",
         replace: "        for (tip, seq) in chain.head() {\n",
         test: ledger("forks", "the_digest_tells_each_branch_of_a_fork"),
     },
