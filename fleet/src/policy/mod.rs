@@ -6,7 +6,7 @@
 //! mostly one of them writes. No member is appointed. What the rules are and why is in `docs/scaling.md`.
 //!
 //! The order of what is tried: more concurrency here, one more replica here, one more on a peer, one more machine,
-//! one replica less, one machine less.
+//! fewer replicas, one machine less.
 
 mod state;
 mod terms;
@@ -347,9 +347,10 @@ fn may_claim(now: Mono, terms: &Terms, inputs: &Inputs) -> bool {
 
 fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Duration) -> Decision {
     let idle = inputs.target.idle.saturating_mul(state.patience()).saturating_add(turn);
-    let (for_how_long, rule) = match inputs.count {
-        0 | 1 => (state.quiet(now), Rule::Quiet),
-        _ => (state.slack(now), Rule::Slack),
+    let (for_how_long, rule, fewest) = match inputs.count {
+        0 | 1 => (state.quiet(now), Rule::Quiet, 0),
+        // All at once that nobody has missed: one by one, the last of a peak would go hours after it.
+        _ => (state.slack(now), Rule::Slack, state.would_do(terms, inputs)),
     };
     if inputs.count > inputs.target.min
         && let Some(for_how_long) = for_how_long
@@ -359,7 +360,10 @@ fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Durati
             () if state.since_change(now) < terms.cool_down.saturating_add(turn) => {
                 Decision::hold(Rule::CoolDown)
             }
-            () => Decision::act(Act::RetireReplica(inputs.count - 1), rule),
+            () => {
+                let fewer = fewest.clamp(inputs.target.min, inputs.count - 1);
+                Decision::act(Act::RetireReplica(fewer), rule)
+            }
         };
     }
     // Only who can take it away sees it as spare, so there is nobody to wait for.

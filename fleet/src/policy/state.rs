@@ -19,6 +19,8 @@ pub struct State {
     pressed: Option<(Mono, Rule)>,
     /// Since when one replica less would do.
     slack: Option<Mono>,
+    /// The most that ran at once since then.
+    busiest: u64,
     /// Since when nothing waited, ran or ended.
     quiet: Option<Mono>,
     /// The slot of a machine that is needed no more, and since when.
@@ -49,6 +51,7 @@ impl State {
         since(&mut self.quiet, now, !active);
         since(&mut self.waiting, now, inputs.backlog > 0);
         since(&mut self.slack, now, has_slack(terms, inputs));
+        self.busiest = if self.slack.is_some() { self.busiest.max(inputs.running) } else { 0 };
         let pressure = self.presses(now, terms, inputs);
         let begun = self.pressed.map_or(now, |(begun, _)| begun);
         self.pressed = pressure.map(|rule| (begun, rule));
@@ -75,7 +78,7 @@ impl State {
                 }
                 *seen = Seen { count, changed: now, upward: Some(upward), ended };
                 // What was too few or too many is to be seen anew.
-                (self.waiting, self.pressed, self.slack) = (None, None, None);
+                (self.waiting, self.pressed, self.slack, self.busiest) = (None, None, None, 0);
             }
         }
     }
@@ -117,6 +120,15 @@ impl State {
 
     pub(super) fn slack(&self, now: Mono) -> Option<Duration> {
         self.slack.map(|begun| now.since(begun))
+    }
+
+    /// The fewest replicas that would have done all the time since one less would do, at least one: what ran at most
+    /// would have used them to no more than the low mark.
+    pub(super) fn would_do(&self, terms: &Terms, inputs: &Inputs) -> u32 {
+        let each = u64::from(inputs.per_replica).saturating_mul(terms.use_low.into());
+        // Where the low mark is none, there is slack only while nothing runs.
+        let fewest = self.busiest.saturating_mul(100).div_ceil(each.max(1));
+        u32::try_from(fewest).unwrap_or(u32::MAX).max(1)
     }
 
     pub(super) fn quiet(&self, now: Mono) -> Option<Duration> {
