@@ -272,9 +272,8 @@ impl Provisioner {
         let sharer = || self.sharer(machine, share, to_core);
         let record = share.and_then(|share| share.record.as_ref());
         let by_state = match (folder.join(state::FILE).exists(), folder.exists(), record) {
-            // What another member's state brought here is looked at anew each time.
             (_, _, Some(record)) if share.is_some_and(|share| share.foreign) => {
-                self.take(&folder, machine, record, sharer()).await
+                self.take(machine, record, sharer()).await
             }
             (true, ..) => match self.session(&folder, machine, None, sharer()).await {
                 Ok(session) => {
@@ -283,7 +282,7 @@ impl Provisioner {
                 }
                 Err(why) => Err(why),
             },
-            (false, _, Some(record)) => self.take(&folder, machine, record, sharer()).await,
+            (false, _, Some(record)) => self.take(machine, record, sharer()).await,
             // Terraform keeps nothing of a creation that was killed in the middle.
             (false, true, None) => Err("there is no state of it here".to_owned()),
             (false, false, None) if share.is_some_and(|share| share.foreign) => {
@@ -337,7 +336,24 @@ impl Provisioner {
     }
 
     /// Takes a machine away by a state that was shared, if all that this destroys carries the machine's name.
+    ///
+    /// In a folder of its own, of which nothing is left: a state that came from elsewhere must never be taken for one
+    /// of this node, which is destroyed without being looked at.
     async fn take(
+        &self,
+        machine: &Spawn,
+        record: &Record,
+        sharer: Option<Arc<Sharer>>,
+    ) -> Result<(), String> {
+        let folder = self.place.join(format!("{}.taken", machine.id()));
+        // A process that was killed may have left it.
+        let _ = fs::remove_dir_all(&folder);
+        let taken = self.take_in(&folder, machine, record, sharer).await;
+        let _ = fs::remove_dir_all(&folder);
+        taken
+    }
+
+    async fn take_in(
         &self,
         folder: &Path,
         machine: &Spawn,

@@ -378,6 +378,16 @@ impl Node {
                 }
             }
         }
+        // The lease may be gone by which another's machine was reached: then it is not this node's to take away.
+        let reached: BTreeMap<BlockId, bool> = view
+            .slots()
+            .values()
+            .flat_map(|slot| slot.machines.iter().map(move |machine| (slot, machine)))
+            .map(|(slot, machine)| (machine.intent, self.reaches(slot, machine)))
+            .collect();
+        self.leases.machines.work.retain(|intent, work| {
+            !matches!(work.state, State::Goes(_)) || reached.get(intent).copied().unwrap_or(true)
+        });
         let mut due = Vec::new();
         for work in self.leases.machines.work.values_mut() {
             if matches!(work.state, State::Goes(at) if at <= now.mono) {

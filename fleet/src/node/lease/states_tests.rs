@@ -155,6 +155,21 @@ fn an_own_state_is_sealed_anew_when_spawners_come_or_go_and_who_takes_over_is_gi
     let share = sent.expect("it takes the machine away");
     assert_eq!((share.foreign, share.serial, share.record.as_ref()), (true, 0, Some(&both)));
     assert_ne!(share.claim, claim);
+    // It is refused, and the lease is lost: nothing is tried before the slot is held again, and then as before.
+    let refused = Input::Removed(intent, Err("it bears another label".to_owned()));
+    let _ = effects(&mut nodes[0], 90_000, refused);
+    let _ = effects(&mut nodes[0], 90_100, Input::Suspended);
+    let mut sent = Vec::new();
+    for ms in (90_250..200_000).step_by(250) {
+        for effect in effects(&mut nodes[0], ms, Input::Tick) {
+            if let Effect::Provision(errand) = effect {
+                sent.push((ms, errand.share));
+            }
+        }
+    }
+    let (at, again) = sent.first().expect("it tries again");
+    assert!(*at > 90_100 + 13_000 && again.as_ref().is_some_and(|share| share.foreign), "{sent:?}");
+    assert!(sent.iter().all(|(_, share)| share.is_some()), "{sent:?}");
     // By labels, nothing is shared.
     nodes[0].provision(provisioning(false));
     assert!(nodes[0].leases.states.held.contains_key(&intent) && !nodes[0].goes_by_states());
