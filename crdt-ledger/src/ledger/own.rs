@@ -21,10 +21,10 @@ impl Ledger {
         self.view.load().budget(author).saturating_sub(self.written_by(author))
     }
 
-    /// Whether an author has written more blocks than it may.
+    /// How many blocks an author has written beyond its budget.
     #[must_use]
-    pub fn is_over_budget(&self, author: &Author) -> bool {
-        self.written_by(author) > self.view.load().budget(author)
+    pub fn written_beyond(&self, author: &Author) -> u64 {
+        self.written_by(author).saturating_sub(self.view.load().budget(author))
     }
 
     /// The admitted blocks of one author, chain by chain.

@@ -307,7 +307,7 @@ impl Sync {
             Frame::Blocks(entries, more) => {
                 let (entries, held_back) = self.within_quota(now, from, entries, ledger);
                 self.admit_all(from, ledger, &entries, &mut outcome);
-                self.charge(now, &outcome.admitted, ledger);
+                self.charge(now, &outcome.admitted, Some(from), ledger);
                 // What is over a quota is asked for again in the next period, not at once.
                 if may_answer && !held_back && (more || !outcome.admitted.is_empty()) {
                     // Nothing new in a cut batch: on a forked chain short ids may hide what is held.
@@ -333,7 +333,7 @@ impl Sync {
         };
         let (entries, held_back) = self.within_quota(now, from, entries, ledger);
         self.admit_all(from, ledger, &entries, &mut outcome);
-        self.charge(now, &outcome.admitted, ledger);
+        self.charge(now, &outcome.admitted, Some(from), ledger);
         (outcome, more && !held_back)
     }
 
@@ -350,7 +350,7 @@ impl Sync {
         }
         match ledger.admit(entry) {
             Ok(Admission::New { admitted, rejected }) => {
-                self.charge(now, &admitted, ledger);
+                self.charge(now, &admitted, None, ledger);
                 for refused in rejected {
                     self.blame(refused.sender);
                 }
@@ -403,7 +403,11 @@ impl Sync {
                 return true;
             }
             let passes = if own { beyond > 0 } else { self.quotas.brings_beyond(now.mono, sender) };
-            beyond -= usize::from(own && passes);
+            if own && passes {
+                beyond -= 1;
+                // Here and not once it is admitted: what waits for others would pass for nothing.
+                self.quotas.charge_beyond(now.mono, author);
+            }
             passes
         });
         let held_back = before - entries.len();
@@ -413,12 +417,18 @@ impl Sync {
         (entries, held_back > 0)
     }
 
-    fn charge(&mut self, now: Now, admitted: &[Arc<Block>], ledger: &Ledger) {
+    /// Charges authors for what was admitted. What an author sent itself beyond its budget was charged at the door.
+    fn charge(&mut self, now: Now, admitted: &[Arc<Block>], from: Option<PeerId>, ledger: &Ledger) {
+        let mut brought: BTreeMap<Author, u64> = BTreeMap::new();
         for block in admitted {
             self.quotas.charge(now.mono, block.author(), block.entry().len());
-            if ledger.is_over_budget(&block.author()) {
-                self.quotas.charge_beyond(now.mono, block.author());
+            if from.is_none_or(|from| from.to_bytes() != block.author().0) {
+                *brought.entry(block.author()).or_default() += 1;
             }
+        }
+        for (author, count) in brought {
+            let beyond = ledger.written_beyond(&author).min(count);
+            (0..beyond).for_each(|_| self.quotas.charge_beyond(now.mono, author));
         }
     }
 

@@ -141,7 +141,7 @@ fn what_is_beyond_a_budget_comes_at_a_trickle_from_its_author_and_by_hints_and_a
         }
     }
     start.publish();
-    assert_eq!((start.left_to_write(&author), start.is_over_budget(&author)), (0, false));
+    assert_eq!((start.left_to_write(&author), start.written_beyond(&author)), (0, 0));
     let burst = SPENT_BLOCKS_BURST as usize;
     let taken = |sync: &mut Sync, ledger: &mut Ledger, from: PeerId, at: u64| {
         let before = ledger.len();

@@ -288,6 +288,10 @@ impl Provisioner {
             (false, false, None) if share.is_some_and(|share| share.foreign) => {
                 Err("the member that made it shared no state of it".to_owned())
             }
+            // It cannot be told here whose it is: the lease by which it was reached may be gone.
+            (false, false, None) if share.is_none() && self.options.shared && self.options.kind.is_none() => {
+                Err("this node does not look after its slot any more".to_owned())
+            }
             (false, false, None) => Ok(()),
         };
         match &self.options.kind {
@@ -363,10 +367,11 @@ impl Provisioner {
         let state = sealed::open(&self.desk.fleet, &self.device, record);
         let state = state.ok_or("the state that was shared is not sealed for this device")?;
         let state = Zeroizing::new(taken::cleared(&state)?);
-        let written =
-            self.write_root(folder).and_then(|()| replace(&mut FolderDisk::new(folder), state::FILE, &state));
-        written.map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
+        let unwritten = |error| format!("{} cannot be written: {error}", folder.display());
+        self.write_root(folder).map_err(unwritten)?;
+        // Without the state: `init` would fetch, and start, whatever provider a state names.
         let session = self.session(folder, machine, None, sharer).await?;
+        replace(&mut FolderDisk::new(folder), state::FILE, &state).map_err(unwritten)?;
         let plan = ["plan", "-destroy", "-out=plan", "-input=false", "-no-color", "-lock-timeout=30s"];
         session.run(&plan, APPLY_TIMEOUT).await?;
         let said = Zeroizing::new(session.run(&["show", "-json", "plan"], INIT_TIMEOUT).await?);

@@ -77,7 +77,7 @@ impl Sharer {
 #[derive(Debug)]
 pub(crate) struct Kept {
     folder: PathBuf,
-    work: Option<mpsc::Sender<Work>>,
+    work: Option<mpsc::SyncSender<Work>>,
 }
 
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Kept {
     /// One after the other, and not while the core waits: a record is waited for by nobody.
     fn order(&mut self, work: Work) {
         let sender = self.work.get_or_insert_with(|| {
-            let (sender, orders) = mpsc::channel();
+            let (sender, orders) = mpsc::sync_channel(STATES_MAX);
             let folder = self.folder.clone();
             let thread = std::thread::Builder::new().name("osiris-states".to_owned());
             if let Err(error) =
@@ -123,7 +123,10 @@ impl Kept {
             }
             sender
         });
-        let _ = sender.send(work);
+        // A member that sends one after the other waits for nothing here: others hold the record, and hand it on again.
+        if sender.try_send(work).is_err() {
+            tracing::warn!("more states of machines come than are written");
+        }
     }
 }
 

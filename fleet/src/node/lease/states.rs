@@ -85,6 +85,18 @@ impl Node {
         (claimed.round >= machine.round).then_some((claimed.round, about.claim, about.serial))
     }
 
+    /// Whether a record is by who made the machine, or by who holds its slot now, and is a spawner.
+    fn may_speak(&self, record: &Record) -> bool {
+        let about = record.about();
+        let slots = self.view.slots().values();
+        let mut known = slots.flat_map(|slot| slot.machines.iter().map(move |machine| (slot, machine)));
+        let Some((slot, machine)) = known.find(|(_, machine)| machine.intent == about.intent) else {
+            return false;
+        };
+        let holds = slot.holder().is_some_and(|holder| holder.id == about.claim);
+        (machine.claim == about.claim || holds) && self.is_spawner(&Self::peer(&record.author()))
+    }
+
     /// What an earlier process kept.
     pub(in super::super) fn states_kept(&mut self, records: &[Vec<u8>]) {
         for bytes in records.iter().take(STATES_MAX) {
@@ -102,7 +114,8 @@ impl Node {
         let held = &self.leases.states.held;
         let known = held.get(&about.intent).and_then(|known| self.rank(&known.about()));
         let is_full = held.len() >= STATES_MAX && !held.contains_key(&about.intent);
-        if written_by != Some(record.author()) || known.is_some_and(|known| known >= rank) || is_full {
+        let may = written_by == Some(record.author()) && self.may_speak(&record);
+        if !may || known.is_some_and(|known| known >= rank) || is_full {
             return;
         }
         self.effects.push_back(Effect::KeepState(about.intent, record.clone()));
