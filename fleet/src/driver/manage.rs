@@ -357,7 +357,7 @@ impl Desk {
     pub(crate) fn budget_problem(&self, facts: &Facts) -> Option<String> {
         let written = facts.written.get(&self.me).copied().unwrap_or(0);
         let budget = self.view().budget(&self.me);
-        (written >= budget / 5 * 4).then(|| {
+        (written.saturating_mul(5) >= budget.saturating_mul(4)).then(|| {
             format!(
                 "This device has written {written} of the {budget} blocks that it may write; what it writes beyond comes to others slowly. An admin allows more with `osiris member budget`."
             )

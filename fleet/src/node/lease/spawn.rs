@@ -85,6 +85,11 @@ pub struct Spawn {
 }
 
 impl Spawn {
+    pub(super) fn of(slot: u32, machine: &Machine) -> Self {
+        let Machine { round, intent, target, functions, .. } = machine;
+        Self { slot, round: *round, intent: *intent, target: target.clone(), functions: functions.clone() }
+    }
+
     /// What it carries as a label: slot, round and the beginning of its intent, so that two sides of a split do not
     /// mean each other's.
     #[must_use]
@@ -364,13 +369,7 @@ impl Node {
                 if !self.goes(slot, machine) {
                     continue;
                 }
-                let spawn = Spawn {
-                    slot: slot.number,
-                    round: machine.round,
-                    intent: machine.intent,
-                    target: machine.target.clone(),
-                    functions: machine.functions.clone(),
-                };
+                let spawn = Spawn::of(slot.number, machine);
                 let work = Work { machine: spawn, state: State::Goes(now.mono), tries: 0, own: false };
                 let work = self.leases.machines.work.entry(machine.intent).or_insert(work);
                 if work.state == State::Made {
@@ -379,15 +378,20 @@ impl Node {
             }
         }
         // The lease may be gone by which another's machine was reached: then it is not this node's to take away.
-        let reached: BTreeMap<BlockId, bool> = view
+        let lost: Vec<_> = view
             .slots()
             .values()
             .flat_map(|slot| slot.machines.iter().map(move |machine| (slot, machine)))
-            .map(|(slot, machine)| (machine.intent, self.reaches(slot, machine)))
+            .filter(|(_, machine)| {
+                let work = self.leases.machines.work.get(&machine.intent);
+                work.is_some_and(|work| matches!(work.state, State::Goes(_)))
+            })
+            .filter(|(slot, machine)| !self.reaches(slot, machine))
+            .map(|(_, machine)| machine.intent)
             .collect();
-        self.leases.machines.work.retain(|intent, work| {
-            !matches!(work.state, State::Goes(_)) || reached.get(intent).copied().unwrap_or(true)
-        });
+        for intent in lost {
+            self.leases.machines.work.remove(&intent);
+        }
         let mut due = Vec::new();
         for work in self.leases.machines.work.values_mut() {
             if matches!(work.state, State::Goes(at) if at <= now.mono) {

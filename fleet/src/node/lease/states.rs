@@ -156,7 +156,7 @@ impl Node {
             }
             StatesFrame::Wanted(intents) => self.send_states(peer, intents),
             StatesFrame::Records(records) => {
-                for bytes in records {
+                for bytes in records.into_iter().take(STATES_MAX) {
                     match Record::read(&self.ledger.fleet(), &bytes) {
                         Ok(record) => self.take_state(record, Some(peer)),
                         Err(_) => self.malformed(peer),
@@ -238,13 +238,7 @@ impl Node {
                 continue;
             }
             states.asked.insert(machine.intent, spawners.clone());
-            let machine = Spawn {
-                slot: slot.number,
-                round: machine.round,
-                intent: machine.intent,
-                target: machine.target.clone(),
-                functions: machine.functions.clone(),
-            };
+            let machine = Spawn::of(slot.number, machine);
             let share = self.share_to_remove(&machine);
             self.effects.extend(share.map(|share| Effect::SealState(machine, share)));
         }

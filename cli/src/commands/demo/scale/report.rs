@@ -142,8 +142,11 @@ impl<'a> Report<'a> {
             ));
         }
         if let [winner, losers @ ..] = self.at_once {
-            let losers = if losers.is_empty() { "nobody".to_owned() } else { losers.join(", ") };
-            say(format!("claimed at once, before the load: {winner} won, {losers} lost and released"));
+            let losers = match losers {
+                [] => "the other heard of its claim in time".to_owned(),
+                losers => format!("{} lost and released", losers.join(", ")),
+            };
+            say(format!("claimed at once, before the load: {winner} won, {losers}"));
         }
         let claims = self.claims.iter().map(|(round, by, won)| {
             format!("round {round}: {by} {}", if *won { "won" } else { "did not win" })
