@@ -19,7 +19,7 @@ pub(crate) use provision::{
     PlaceArgs, ProvisionCommand, SshArgs, StartArgs, StopArgs, Target, UpArgs as ProvisionUpArgs,
 };
 pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
-pub(crate) use user::{UserAddArgs, UserCommand, UserKey, UserKeyCommand};
+pub(crate) use user::{KeyringPlace, UserAddArgs, UserCommand, UserKey, UserKeyCommand};
 
 use crate::output::human::Moment;
 use crate::output::{Format, human};

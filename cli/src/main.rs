@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod exit;
 mod input;
+mod keyring;
 mod notify;
 mod output;
 mod project;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::{Role, Wait, parse_key, parse_label};
 
@@ -12,7 +12,7 @@ pub(crate) struct UserKey {
     /// File of the user's key, encrypted. Default: osiris/user.key in the XDG configuration folder
     #[arg(long = "key", env = "OSIRIS_USER_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// File whose first line is the key's passphrase. Default: it is asked for on the terminal
+    /// File whose first line is the key's passphrase. Default: what the system's keyring was told, else it is asked for
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) passphrase_file: Option<PathBuf>,
 }
@@ -124,4 +124,34 @@ pub(crate) enum UserKeyCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         new_passphrase_file: Option<PathBuf>,
     },
+    /// Keep the passphrase in the system's keyring, so that it is not asked for on this machine
+    #[command(after_help = "\
+Examples:
+  osiris user key remember               the desktop's keyring where there is one, else the kernel's
+  osiris user key remember --in kernel   in memory alone: gone with a restart
+
+Either is open to all programs of this user while the session is. `osiris user key forget` takes it back.")]
+    Remember {
+        #[command(flatten)]
+        key: UserKey,
+        /// Which keyring. Default: the desktop's where there is one, else the kernel's
+        #[arg(long = "in", value_name = "KEYRING", value_enum)]
+        place: Option<KeyringPlace>,
+    },
+    /// Take the passphrase out of the system's keyring
+    #[command(after_help = "Examples:\n  osiris user key forget")]
+    Forget {
+        /// The key file. Default: osiris/user.key in the XDG configuration folder
+        #[arg(long = "key", env = "OSIRIS_USER_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+}
+
+/// A keyring of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyringPlace {
+    /// The desktop's, over the Secret Service interface; `secret-tool` has to be installed
+    Desktop,
+    /// The kernel's, for this user; it forgets at a restart
+    Kernel,
 }

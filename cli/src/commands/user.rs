@@ -16,12 +16,10 @@ use crate::client::QUICK;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::input;
+use crate::keyring::{self, PASSPHRASE_BYTES_MAX};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Out, human};
 use crate::user_key::{KeyFile, KeyFileError, PASSPHRASE_BYTES_MIN};
-
-/// Bytes of a passphrase, with the end of its line.
-const PASSPHRASE_BYTES_MAX: u64 = 1_024;
 
 pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match command {
@@ -178,7 +176,35 @@ fn key(command: &UserKeyCommand, settings: &Settings, out: Out) -> Result<Exit, 
             let file = seal(&secret, &passphrase)?;
             file.replace(&path).map_err(|error| unwritten(&path, &error))?;
             out.note("Copies of the file keep the passphrase that they had.");
+            remember_instead(&file.public(), &passphrase, out);
             (file.public(), path)
+        }
+        UserKeyCommand::Remember { key, place } => {
+            let path = path(key.file.as_deref(), settings)?;
+            let file = read(&path, QUICK)?;
+            let passphrase = passphrase_of(key, QUICK)?;
+            file.open(&passphrase).map_err(|error| unusable(&path, &error))?;
+            let public = file.public();
+            let place = keyring::remember(&public, &passphrase, *place).map_err(|error| {
+                let message = format!("The passphrase cannot be kept: {error}.");
+                Failure::failed(message).next("give --passphrase-file FILE to the commands that need it")
+            })?;
+            out.note(&format!("The passphrase is in {}, {}.", place.named(), place.keeps()));
+            (public, path)
+        }
+        UserKeyCommand::Forget { file } => {
+            let path = path(file.as_deref(), settings)?;
+            let public = read(&path, QUICK)?.public();
+            let forgotten = keyring::forget(&public)
+                .map_err(|error| Failure::failed(format!("A keyring keeps the passphrase: {error}.")))?;
+            if forgotten.is_empty() {
+                return Err(Failure::not_found(
+                    "No keyring that is reached here holds this key's passphrase.",
+                ));
+            }
+            let places: Vec<_> = forgotten.iter().map(|place| place.named().to_owned()).collect();
+            out.note(&format!("Taken out of {}.", human::list(&places)));
+            (public, path)
         }
     };
     let key = PublicKey { key: public, file: path.display().to_string() };
@@ -186,15 +212,43 @@ fn key(command: &UserKeyCommand, settings: &Settings, out: Out) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
-/// The user's key, with the passphrase from a file or from the terminal.
+/// A keyring that holds the former passphrase of a key gets the new one.
+fn remember_instead(public: &str, passphrase: &str, out: Out) {
+    let Some((place, _)) = keyring::recall(public) else { return };
+    match keyring::remember(public, passphrase, Some(place)) {
+        Ok(place) => out.note(&format!("The new one is in {}, too.", place.named())),
+        Err(error) => out.warn(&format!("{} keeps the former one: {error}.", place.named())),
+    }
+}
+
+/// The user's key, with the passphrase from a file, from the system's keyring or from the terminal.
 pub(crate) fn unlock(args: &UserKey, settings: &Settings, within: Duration) -> Result<SecretKey, Failure> {
     let path = path(args.file.as_deref(), settings)?;
     let file = read(&path, within)?;
-    let passphrase = match &args.passphrase_file {
-        Some(file) => passphrase_in(file, within)?,
-        None => ask("Passphrase of the user's key: ")?,
-    };
+    if args.passphrase_file.is_none()
+        && let Some((place, passphrase)) = keyring::recall(&file.public())
+    {
+        match file.open(&passphrase) {
+            // The file was given another passphrase elsewhere.
+            Err(KeyFileError::Passphrase) if std::io::stdin().is_terminal() => {}
+            Err(KeyFileError::Passphrase) => {
+                let message = format!("The passphrase in {} is not the key file's.", place.named());
+                return Err(Failure::new(Exit::Denied, message)
+                    .next("give --passphrase-file FILE, or `osiris user key remember` with the right one"));
+            }
+            opened => return opened.map_err(|error| unusable(&path, &error)),
+        }
+    }
+    let passphrase = passphrase_of(args, within)?;
     file.open(&passphrase).map_err(|error| unusable(&path, &error))
+}
+
+/// A passphrase from a file or from the terminal.
+fn passphrase_of(args: &UserKey, within: Duration) -> Result<Zeroizing<String>, Failure> {
+    match &args.passphrase_file {
+        Some(file) => passphrase_in(file, within),
+        None => ask("Passphrase of the user's key: "),
+    }
 }
 
 fn new_key(args: &UserKey, path: &Path, within: Duration) -> Result<String, Failure> {
@@ -284,7 +338,7 @@ fn new_passphrase(file: Option<&Path>, within: Duration) -> Result<Zeroizing<Str
 fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("A passphrase is needed, and nobody is here to be asked.")
-            .next("give --passphrase-file FILE"));
+            .next("give --passphrase-file FILE, or have it kept by `osiris user key remember`"));
     }
     rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
         Failure::failed(format!("The passphrase cannot be read from the terminal: {error}."))
@@ -294,10 +348,10 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
 
 fn passphrase_in(path: &Path, within: Duration) -> Result<Zeroizing<String>, Failure> {
     let unread = |error: std::io::Error| Failure::unread("passphrase file", path, &error);
-    let bytes = input::file(path, PASSPHRASE_BYTES_MAX + 1, within).map_err(unread)?;
+    let bytes = input::file(path, PASSPHRASE_BYTES_MAX as u64 + 1, within).map_err(unread)?;
     // The end of a longer file may be in the middle of a character, and is not the passphrase's.
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if line.len() as u64 > PASSPHRASE_BYTES_MAX {
+    if line.len() > PASSPHRASE_BYTES_MAX {
         return Err(Failure::usage(format!("A passphrase has at most {PASSPHRASE_BYTES_MAX} bytes."))
             .next("take several words"));
     }
