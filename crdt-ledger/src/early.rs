@@ -39,6 +39,8 @@ pub(crate) struct Early {
     waiting: BTreeMap<BlockId, Waiting>,
     by_missing: BTreeMap<BlockId, BTreeSet<BlockId>>,
     shares: BTreeMap<Sender, Share>,
+    /// How many of each author wait.
+    written: BTreeMap<Author, u64>,
     bytes: usize,
     arrivals: u64,
     evicted: u64,
@@ -55,6 +57,11 @@ impl Early {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How many blocks of one author wait.
+    pub(crate) fn written_by(&self, author: &Author) -> u64 {
+        self.written.get(author).copied().unwrap_or(0)
     }
 
     /// What all waiting blocks take, bytes.
@@ -76,6 +83,7 @@ impl Early {
         share.by_arrival.insert(self.arrivals, id);
         share.bytes += cost;
         self.bytes += cost;
+        *self.written.entry(block.author()).or_default() += 1;
         self.waiting.insert(id, Waiting { block, arrival: self.arrivals, sender, missing });
         while self.waiting.len() > limits::EARLY_BLOCKS_MAX || self.bytes > limits::EARLY_BYTES_MAX {
             let largest = self.shares.values().max_by_key(|share| share.bytes);
@@ -98,6 +106,12 @@ impl Early {
         let Waiting { block, arrival, sender, missing } = self.waiting.remove(id)?;
         let cost = cost(&block);
         self.bytes -= cost;
+        if let Some(written) = self.written.get_mut(&block.author()) {
+            *written -= 1;
+            if *written == 0 {
+                self.written.remove(&block.author());
+            }
+        }
         if let Some(share) = self.shares.get_mut(&sender) {
             share.by_arrival.remove(&arrival);
             share.bytes -= cost;

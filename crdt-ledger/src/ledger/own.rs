@@ -15,10 +15,13 @@ impl Ledger {
         self.written.get(author).copied().unwrap_or(0)
     }
 
-    /// How many more blocks an author may write before its budget is spent, by the view that was published last.
+    /// How many more blocks an author may write before its budget is spent, by the view that was published last. What
+    /// waits for blocks that it names is written already: else a budget would be passed by what comes all at once
+    /// when the first of a chain does.
     #[must_use]
     pub fn left_to_write(&self, author: &Author) -> u64 {
-        self.view.load().budget(author).saturating_sub(self.written_by(author))
+        let written = self.written_by(author) + self.early.written_by(author);
+        self.view.load().budget(author).saturating_sub(written)
     }
 
     /// How many blocks an author has written beyond its budget.

@@ -170,3 +170,106 @@ fn what_is_beyond_a_budget_comes_at_a_trickle_from_its_author_and_by_hints_and_a
     assert_eq!(taken(&mut sync, &mut ledger, itself, 0), burst);
     assert_eq!(taken(&mut Sync::new(1), &mut copy(&ledger), itself, 0), burst);
 }
+
+/// Blocks of one session, each behind the one before.
+fn one_chain(key: &SigningKey, ledger: &mut Ledger, count: u16) -> Vec<ByteBuf> {
+    let mut writer = Writer::new(key.clone(), Session([8; 16]));
+    let deployed = |n: u16| op::Deployed {
+        name: format!("chain-{n}"),
+        component: BlobHash([1; 32]),
+        size: 1,
+        world: World::Native,
+        manifest: BlobHash([2; 32]),
+        manifest_size: 1,
+        replaces: Vec::new(),
+    };
+    let mut append = |n| writer.append(ledger, Now::default(), Payload::Deployed(deployed(n)));
+    (0..count).map(|n| ByteBuf::from(append(n).expect("allowed").entry().to_vec())).collect()
+}
+
+/// A replica in which the founder may write so many blocks more, and its author.
+fn with_budget(left: u64) -> (SigningKey, Ledger, Author) {
+    let (key, mut ledger) = with_chains(3);
+    let device = Author(key.verifying_key().to_bytes());
+    let blocks = ledger.written_by(&device) + 1 + left;
+    let mut writer = Writer::new(key.clone(), Session([7; 16]));
+    let budgeted = Payload::Budgeted(op::Budgeted { device, blocks });
+    writer.append(&mut ledger, Now::default(), budgeted).expect("allowed");
+    ledger.publish();
+    assert_eq!(ledger.left_to_write(&device), left);
+    (key, ledger, device)
+}
+
+fn bring(sync: &mut Sync, ledger: &mut Ledger, from: PeerId, at: u64, entries: &[ByteBuf]) -> usize {
+    let (before, now) = (ledger.len(), Now { mono: Mono(at), ..Now::default() });
+    let _ = sync.handle(now, from, Frame::Blocks(entries.to_vec(), false), ledger);
+    ledger.publish();
+    (ledger.len() - before) as usize
+}
+
+#[test]
+fn a_batch_that_crosses_a_budget_is_taken_up_to_it_and_then_at_the_trickle() {
+    let burst = SPENT_BLOCKS_BURST as usize;
+    let (key, start, author) = with_budget(50);
+    let mut whole = copy(&start);
+    let entries = one_chain(&key, &mut whole, 300);
+    let itself = PeerId::from_bytes(author.0);
+    let (mut sync, mut ledger) = (Sync::new(1), copy(&start));
+    let _ = sync.peer_up(Now::default(), itself, &mut ledger);
+    assert_eq!(bring(&mut sync, &mut ledger, itself, 0, &entries), 50 + burst);
+    assert_eq!((ledger.left_to_write(&author), ledger.written_beyond(&author)), (0, burst as u64));
+    assert_eq!(bring(&mut sync, &mut ledger, itself, 1, &entries), 0);
+    // The same blocks, spread over many small batches.
+    let (mut sync, mut ledger) = (Sync::new(1), copy(&start));
+    let _ = sync.peer_up(Now::default(), itself, &mut ledger);
+    let taken: usize = entries.chunks(7).map(|few| bring(&mut sync, &mut ledger, itself, 0, few)).sum();
+    assert_eq!(taken, 50 + burst);
+}
+
+#[test]
+fn blocks_that_wait_for_one_that_is_missing_pass_no_budget() {
+    let burst = SPENT_BLOCKS_BURST as usize;
+    for left in [0, 50] {
+        let (key, start, author) = with_budget(left);
+        let most = left as usize + burst;
+        let mut whole = copy(&start);
+        let entries = one_chain(&key, &mut whole, 300);
+        let itself = PeerId::from_bytes(author.0);
+        let (mut sync, mut ledger) = (Sync::new(1), copy(&start));
+        let _ = sync.peer_up(Now::default(), itself, &mut ledger);
+        // All but the first, in parts and again and again: none can be judged yet.
+        let parts = entries[1..].chunks(40).cycle().take(30);
+        let tails: usize = parts.map(|few| bring(&mut sync, &mut ledger, itself, 0, few)).sum();
+        assert_eq!(tails, 0);
+        assert!(ledger.early().0 as usize <= most, "{} wait of at most {most}", ledger.early().0);
+        // The first releases what waited, and no more than the trickle allows has come in by any way.
+        let released = bring(&mut sync, &mut ledger, itself, 5, &entries[..1]);
+        let later = bring(&mut sync, &mut ledger, itself, 6, &entries);
+        assert!(released + later <= most, "{released} and {later} of at most {most}");
+        let after = SPENT_BLOCK_INTERVAL_MS as u64 * SPENT_BLOCKS_BURST as u64;
+        let after = bring(&mut sync, &mut ledger, itself, 6 + after, &entries);
+        assert!(after > 0 && released + later + after <= most + burst, "{released}, {later}, then {after}");
+    }
+}
+
+#[test]
+fn a_larger_budget_lets_in_what_was_beyond_the_smaller_one() {
+    let burst = SPENT_BLOCKS_BURST as usize;
+    let (key, start, author) = with_budget(0);
+    let mut whole = copy(&start);
+    let entries = one_chain(&key, &mut whole, 300);
+    let itself = PeerId::from_bytes(author.0);
+    let (mut sync, mut ledger) = (Sync::new(1), copy(&start));
+    let _ = sync.peer_up(Now::default(), itself, &mut ledger);
+    assert_eq!(bring(&mut sync, &mut ledger, itself, 0, &entries), burst);
+    // Written by another session of the same admin, on a replica that has all.
+    let mut writer = Writer::new(key, Session([5; 16]));
+    let larger =
+        Payload::Budgeted(op::Budgeted { device: author, blocks: ledger.written_by(&author) + 10_000 });
+    // It names as parents what this replica holds, as another admin's would.
+    let budgeted = writer.append(&mut ledger, Now::default(), larger).expect("allowed");
+    ledger.publish();
+    assert!(ledger.left_to_write(&author) > 0, "{budgeted:?}");
+    assert_eq!(bring(&mut sync, &mut ledger, itself, 1, &entries), 300 - burst);
+    assert_eq!(ledger.written_beyond(&author), 0);
+}

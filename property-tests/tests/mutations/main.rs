@@ -110,7 +110,7 @@ fn every_mutation_turns_its_test_red() {
     for test in chosen.iter().map(|mutation| mutation.test).collect::<BTreeSet<_>>() {
         assert_eq!(run(&copy, test), Outcome::Green, "{test:?} must be green before anything is taken out");
     }
-    println!("{:44} {:9} test", "taken out", "outcome");
+    println!("{:66} {:9} test", "taken out", "outcome");
     let mut wrong = 0;
     for mutation in chosen {
         let path = copy.join(mutation.file);
@@ -125,7 +125,7 @@ fn every_mutation_turns_its_test_red() {
             Outcome::Green => "SURVIVED",
             Outcome::NotRun(_) => "NOT RUN",
         };
-        println!("{:44} {word:9} {file}: {name}", mutation.name);
+        println!("{:66} {word:9} {file}: {name}", mutation.name);
         if let Outcome::NotRun(why) = &outcome {
             println!("{why}");
         }
