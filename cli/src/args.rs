@@ -614,8 +614,8 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
-    /// Blocks to list
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    /// Blocks to list, the newest first
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: u64,
     /// Only what this device wrote: its label, or the start of its key
     #[arg(long, value_name = "NAME|KEY")]
@@ -627,7 +627,7 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) function: Option<String>,
     /// Only this operation
-    #[arg(long, value_name = "OP", value_parser = OPS)]
+    #[arg(long, value_name = "OP", value_parser = osiris_fleet::api::OPERATIONS)]
     pub(crate) op: Option<String>,
     /// Only from then on: so long ago, or a time as in RFC 3339
     #[arg(long, value_name = "TIME", value_parser = human::parse_moment)]
@@ -636,21 +636,6 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "TIME", value_parser = human::parse_moment)]
     pub(crate) until: Option<Moment>,
 }
-
-/// The ledger's operations.
-const OPS: [&str; 11] = [
-    "founded",
-    "invited",
-    "user",
-    "withdrawn",
-    "admitted",
-    "recovered",
-    "revoked",
-    "deployed",
-    "removed",
-    "serving",
-    "stopped",
-];
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {

@@ -372,6 +372,33 @@ impl Payload {
         }
     }
 
+    /// The names of all operations.
+    pub const NAMES: [&'static str; 23] = [
+        "founded",
+        "invited",
+        "user",
+        "withdrawn",
+        "admitted",
+        "recovered",
+        "revoked",
+        "deployed",
+        "removed",
+        "serving",
+        "stopped",
+        "voters",
+        "sealed",
+        "claimed",
+        "activated",
+        "intent",
+        "released",
+        "retired",
+        "spawning",
+        "bounded",
+        "scaled",
+        "labelled",
+        "budgeted",
+    ];
+
     /// The operation's name, as in the block.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -588,4 +615,65 @@ pub(crate) fn is_function_name(name: &str) -> bool {
 pub fn is_label(text: &str) -> bool {
     (1..=limits::LABEL_BYTES_MAX).contains(&text.len())
         && text.chars().all(|c| !c.is_control() && !('\u{200b}'..='\u{206f}').contains(&c) && c != '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{
+        Deserializer,
+        de::{Error, Visitor},
+        forward_to_deserialize_any,
+    };
+
+    use super::*;
+
+    /// Reads nothing: it notes the names that an enum can be read from.
+    #[derive(Debug)]
+    struct Names(&'static [&'static str]);
+
+    impl std::fmt::Display for Names {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{:?}", self.0)
+        }
+    }
+
+    impl std::error::Error for Names {}
+
+    impl Error for Names {
+        fn custom<T: std::fmt::Display>(_: T) -> Self {
+            Self(&[])
+        }
+    }
+
+    struct Probe;
+
+    impl<'de> Deserializer<'de> for Probe {
+        type Error = Names;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Names> {
+            Err(Names(&[]))
+        }
+
+        fn deserialize_enum<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            variants: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Names> {
+            Err(Names(variants))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+        }
+    }
+
+    #[test]
+    fn the_names_are_those_that_blocks_can_have() {
+        let Err(Names(names)) = Payload::deserialize(Probe) else { panic!("nothing was to be read") };
+        assert_eq!(Payload::NAMES, *names);
+        let removed = Payload::Removed(Removed { name: "f".to_owned(), replaces: Vec::new() });
+        assert_eq!(removed.name(), "removed");
+    }
 }

@@ -446,10 +446,13 @@ pub struct Drained {
     pub stopped: u64,
 }
 
+/// Names of the ledger's operations, for [`Log::op`].
+pub const OPERATIONS: [&str; osiris_ledger::Payload::NAMES.len()] = osiris_ledger::Payload::NAMES;
+
 /// Which blocks are asked for: those that fit all that is given.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Log {
-    /// At most so many; at most 10,000.
+    /// At most so many; at most 2,000, and more by asking again with `before`.
     pub limit: u64,
     /// Author's label, or the start of its key.
     #[serde(default)]
@@ -469,6 +472,15 @@ pub struct Log {
     /// Before then, likewise.
     #[serde(default)]
     pub until_ms: Option<u64>,
+    /// Before this block in ledger order: its id, hex.
+    #[serde(default)]
+    pub before: Option<String>,
+    /// Whether the signed entries are wanted, too.
+    #[serde(default)]
+    pub entries: bool,
+    /// Only blocks that are here as summaries.
+    #[serde(default)]
+    pub summaries_only: bool,
 }
 
 /// One block, for people.
@@ -490,8 +502,8 @@ pub struct BlockRow {
     pub op: String,
     /// What it says, in a sentence.
     pub says: String,
-    /// The author's clock, milliseconds since 1970.
-    pub wall_ms: u64,
+    /// The author's clock, milliseconds since 1970; none where the block is here as a summary, which has no clock.
+    pub wall_ms: Option<u64>,
     /// Whether it counts.
     pub effective: bool,
     /// Why not, in words; empty where it counts.
@@ -502,8 +514,11 @@ pub struct BlockRow {
     pub by: String,
     /// The user whose key gave that grant; empty where none did.
     pub user: String,
-    /// Bytes of the entry.
+    /// Bytes of the entry; 0 of a summary.
     pub bytes: u64,
+    /// The entry, hex: what the author signed, with the signature (`docs/ledger.md`), so that a row can be checked by
+    /// itself. Empty where it was not asked for, and of a summary.
+    pub entry: String,
 }
 
 /// What a verification came to.

@@ -3,16 +3,16 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use osiris_fleet::{
-    api::{NameVoters, Verified, Voters, Written},
+    api::{BlockRow, Log, NameVoters, Verified, Voters, Written},
     driver::{self, Journal},
     node::Retain,
 };
 use osiris_ledger::{
-    Author, BlobHash, Block, BlockId, Founding, Ledger, Now, Payload, Roles, Session, SigningKey, World,
-    Writer, join_proof, limits, op,
+    Author, BlobHash, Block, BlockId, FleetId, Founding, Ledger, Now, Page, Payload, Roles, Session,
+    SigningKey, World, Writer, join_proof, limits, op,
 };
 use support::{Folder, Node, until};
 
@@ -76,6 +76,26 @@ fn busy_fleet() -> Folder {
     Folder { dir }
 }
 
+/// The file of a library whose bytes fit.
+fn library_file(folder: &Folder, fits: &dyn Fn(&[u8]) -> bool) -> PathBuf {
+    let files = std::fs::read_dir(folder.path().join("library")).expect("a library");
+    let files = files.map(|entry| entry.expect("an entry").path());
+    let mut files = files.filter(|path| std::fs::read(path).is_ok_and(|bytes| fits(&bytes)));
+    files.next().expect("one that fits")
+}
+
+/// All that a device wrote, as the log has it, so many rows at a time.
+async fn log_of(node: &Node, author: &str, entries: bool) -> Vec<BlockRow> {
+    let mut query = Log { limit: 1_500, author: Some(author.to_owned()), entries, ..Log::default() };
+    let mut rows: Vec<BlockRow> = Vec::new();
+    loop {
+        let some: Vec<BlockRow> = node.post("/v1/ledger/log", &query).await;
+        let Some(last) = some.last() else { return rows };
+        query.before = Some(last.id.clone());
+        rows.extend(some);
+    }
+}
+
 async fn dropped(node: &Node) -> u64 {
     node.status().await.summaries
 }
@@ -96,6 +116,7 @@ async fn a_voter_drops_what_it_sealed_and_a_newcomer_joins_from_its_pages() {
     let whole = std::fs::metadata(founder.path().join("journal")).expect("a journal").len();
     let a = founder.up_as(true, Retain::Current).await.expect("a node starts");
     let before = a.status().await;
+    let fleet: FleetId = before.fleet.parse().expect("an id");
     assert_eq!((before.retain.as_str(), before.summaries), ("current", 0));
     until("a page is sealed and its blocks are dropped", || async { dropped(&a).await == rows }).await;
     let journal = || std::fs::metadata(founder.path().join("journal")).expect("a journal").len();
@@ -104,6 +125,27 @@ async fn a_voter_drops_what_it_sealed_and_a_newcomer_joins_from_its_pages() {
     let voters: Voters = a.get("/v1/voters").await;
     assert_eq!((voters.founder, voters.sealed, voters.voters[0].sealed), (true, 1, 1));
     assert!(sound(&a).await);
+    // The audit still has all, in order; of what was dropped neither clock nor signature.
+    let log = log_of(&a, "busy", true).await;
+    let written = limits::PAGE_ROWS_MAX as u64 + limits::PAGE_MARGIN_DEPTH + 8;
+    assert_eq!(log.len() as u64, written);
+    assert!(log.iter().zip(1..).all(|(row, after)| row.seq == written + 1 - after && row.effective));
+    assert!(log.iter().zip(0..).all(|(row, n)| row.op == ["stopped", "serving"][n % 2]), "{:?}", log[0]);
+    let (full, summaries): (Vec<_>, Vec<_>) = log.iter().partition(|row| row.wall_ms.is_some());
+    assert_eq!(summaries.len() as u64, rows);
+    assert!(summaries.iter().all(|row| row.entry.is_empty() && row.says.contains("serves gone@1")));
+    for row in full {
+        let entry: Vec<u8> = (0..row.entry.len() / 2)
+            .map(|at| u8::from_str_radix(&row.entry[2 * at..2 * at + 2], 16).expect("hex"))
+            .collect();
+        assert_eq!((Block::id_of(&entry).to_string(), entry.len() as u64), (row.id.clone(), row.bytes));
+    }
+    let by_time = Log { limit: 9, since_ms: Some(0), author: Some("busy".to_owned()), ..Log::default() };
+    let by_time: Vec<BlockRow> = a.post("/v1/ledger/log", &by_time).await;
+    assert!(by_time.iter().all(|row| row.wall_ms.is_some()));
+    let dropped_ones = Log { limit: 9, summaries_only: true, ..Log::default() };
+    let dropped_ones: Vec<BlockRow> = a.post("/v1/ledger/log", &dropped_ones).await;
+    assert!(dropped_ones.len() == 9 && dropped_ones.iter().all(|row| row.wall_ms.is_none()));
 
     // Who joins gets a page where the blocks were, and gives it on.
     let second = Folder::joined(&a.invite(2).await, "second").await.expect("joined");
@@ -133,6 +175,33 @@ async fn a_voter_drops_what_it_sealed_and_a_newcomer_joins_from_its_pages() {
     let taken = driver::archive(founder.path(), &first).expect_err("it is there");
     assert_eq!(taken.code, osiris_fleet::api::codes::CONFLICT.0);
     assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 2, "no half-written file");
+
+    // A page that is damaged, or another's, is named once, with what brings its blocks back.
+    let page = library_file(&founder, &|bytes| Page::decode(&fleet, bytes).is_ok());
+    let whole_page = std::fs::read(&page).expect("a page");
+    let damaged = |harm: &dyn Fn(&Path)| {
+        let copy = founder.copied();
+        harm(&copy.path().join("library").join(page.file_name().expect("a name")));
+        let found = driver::verify(copy.path()).expect("looked into").problems;
+        let file = format!("library/{}", page.file_name().expect("a name").display());
+        let about: Vec<_> = found.iter().filter(|problem| problem.place.file == file).collect();
+        assert_eq!(about.len(), 1, "{found:?}");
+        assert!(about[0].next.contains("`osiris sync` bring back"), "{found:?}");
+        assert!(found.iter().all(|problem| !problem.next.contains("delete the file")), "{found:?}");
+        about[0].what.clone()
+    };
+    let mut flipped = whole_page.clone();
+    flipped[whole_page.len() / 2] ^= 1;
+    damaged(&|page| std::fs::write(page, &flipped).expect("written"));
+    damaged(&|page| std::fs::write(page, &whole_page[..100]).expect("written"));
+    assert!(damaged(&|page| std::fs::remove_file(page).expect("removed")).contains("its file is missing"));
+    assert!(
+        damaged(&|page| {
+            std::fs::remove_file(page).expect("removed");
+            std::fs::create_dir(page).expect("made");
+        })
+        .contains("no regular file")
+    );
 
     // Stopped, both are sound, and start again with what they had.
     for folder in [&founder, &second] {

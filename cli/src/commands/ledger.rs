@@ -1,6 +1,6 @@
 //! `osiris ledger log`, `ledger verify` and `ledger archive`.
 
-use osiris_fleet::api::Log;
+use osiris_fleet::api::{BlockRow, Log};
 use serde::Serialize;
 
 use crate::args::{ArchiveArgs, LedgerCommand, LogArgs, VerifyArgs};
@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::human::Moment;
 use crate::output::table::{Cell, Tone, printable};
-use crate::output::{Out, human, progress::Progress};
+use crate::output::{Format, Out, human, progress::Progress};
 
 pub(crate) async fn run(command: &LedgerCommand, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     match command {
@@ -21,7 +21,7 @@ pub(crate) async fn run(command: &LedgerCommand, settings: &Settings, out: Out) 
 }
 
 async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let query = Log {
+    let mut query = Log {
         limit: args.limit,
         author: args.author.clone(),
         user: args.user.clone(),
@@ -29,15 +29,54 @@ async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Fail
         op: args.op.clone(),
         since_ms: args.since.map(Moment::ms),
         until_ms: args.until.map(Moment::ms),
+        before: None,
+        entries: out.format != Format::Table,
+        summaries_only: false,
     };
-    let rows = Backend::open_to_read(settings).await?.ledger(query).await?;
+    let mut backend = Backend::open_to_read(settings).await?;
+    let mut rows: Vec<BlockRow> = Vec::new();
+    loop {
+        let some = backend.ledger(query.clone()).await?;
+        let (last, count) = (some.last().map(|row| row.id.clone()), some.len() as u64);
+        match out.format {
+            // Widths are those of all rows.
+            Format::Table => rows.extend(some),
+            // A line each, so that a program has the first before the last is read.
+            _ => some.iter().try_for_each(|row| out.item(row))?,
+        }
+        query.limit -= count.min(query.limit);
+        // A node gives as many at once as it likes, and none where there are no more.
+        if query.limit == 0 || last.is_none() {
+            break;
+        }
+        query.before = last;
+    }
+    if args.since.is_some() || args.until.is_some() {
+        let summaries = Log {
+            limit: 1,
+            before: None,
+            since_ms: None,
+            until_ms: None,
+            entries: false,
+            summaries_only: true,
+            ..query
+        };
+        if !backend.ledger(summaries).await?.is_empty() {
+            out.note(
+                "Of older serving and stopped blocks this device keeps summaries without a clock: they are not listed by time.",
+            );
+        }
+    }
+    if out.format != Format::Table {
+        return Ok(Exit::Done);
+    }
     // The time is what each author's clock said.
     let headers = ["DEPTH", "BLOCK", "AUTHOR'S CLOCK", "WHO", "OP", "SAYS", "BY", "COUNTS"];
     out.rows(&rows, &headers, "no blocks", |row| {
         vec![
             Cell::right(row.depth),
             Cell::dim(human::short(&row.id)),
-            Cell::new(human::date(row.wall_ms)),
+            row.wall_ms.map_or_else(|| Cell::dim("not kept"), |ms| Cell::new(human::date(ms))),
             Cell::new(&row.author),
             Cell::new(&row.op),
             Cell::new(&row.says),

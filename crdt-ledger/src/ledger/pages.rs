@@ -355,6 +355,11 @@ impl Ledger {
         self.pages.pages.iter().map(|kept| &kept.page)
     }
 
+    /// The blocks that are here as summaries alone, in no order.
+    pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
+        self.pages.iter()
+    }
+
     /// The page by which a block is here, where it is not here in full.
     #[must_use]
     pub fn page_of(&self, id: &BlockId) -> Option<BlobHash> {

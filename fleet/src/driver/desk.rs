@@ -394,11 +394,12 @@ impl Desk {
     }
 
     pub(crate) async fn ledger(&self, log: api::Log) -> Result<Vec<api::BlockRow>> {
+        let entries = log.entries;
         let query = log_query(&self.view(), log)?;
         match self.ask(Request::Query(Query::Log(Box::new(query)))).await? {
             Reply::Log(logged) => {
                 let view = self.view();
-                Ok(logged.iter().map(|logged| rows::block(&view, logged)).collect())
+                Ok(logged.iter().map(|logged| rows::block(&view, logged, entries)).collect())
             }
             other => Err(unexpected(&other)),
         }
@@ -439,7 +440,15 @@ fn log_query(view: &View, log: api::Log) -> Result<LogQuery> {
         let unknown = || known(&name, "user", "`osiris user ls` lists the users.");
         if users.is_empty() { Err(unknown()) } else { Ok(users) }
     });
+    let before = log.before.map(|id| {
+        id.parse().map_err(|_| {
+            ApiError::bad_request(format!("`{id}` is no id of a block."))
+                .with_next("give all 64 digits of one that the ledger's log shows")
+        })
+    });
     Ok(LogQuery {
+        before: before.transpose()?,
+        summaries_only: log.summaries_only,
         limit: usize::try_from(log.limit).unwrap_or(usize::MAX).min(super::limits::LEDGER_ROWS_MAX),
         authors: authors.transpose()?,
         users: users.transpose()?,

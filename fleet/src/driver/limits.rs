@@ -38,7 +38,7 @@ pub const LOG_LINES: usize = 100;
 /// Most log lines that are given at once.
 pub const LOG_LINES_MAX: usize = osiris_runtime::limits::LOG_RING_LINES;
 /// Most blocks that are listed at once.
-pub const LEDGER_ROWS_MAX: usize = 10_000;
+pub const LEDGER_ROWS_MAX: usize = 2_000;
 
 /// Members that one call may try, one after the other; only one of them may start it.
 pub const RELAY_TRIES_MAX: usize = 3;

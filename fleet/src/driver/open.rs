@@ -145,7 +145,9 @@ impl Opened {
         let mut ledger = Ledger::new(found.fleet);
         // Before the blocks, which name what they list.
         let unread = offer_pages(&mut ledger, &folder.library(), &found.pages);
-        warnings.extend(unread.iter().map(ToString::to_string));
+        let brought =
+            |page: &UnreadPage| format!("{page} `osiris sync` brings back what other members hold.");
+        warnings.extend(unread.iter().map(brought));
         let replayed = ledger.replay_journal(std::mem::take(&mut found.entries));
         warnings.extend(replayed.refused.iter().map(|reject| {
             format!("The journal holds a block that this build refuses ({reject}); `osiris ledger verify` says more.")
@@ -196,11 +198,7 @@ impl Opened {
 
 /// A page by which blocks should be here, and whose bytes are not.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "The page {} cannot be used ({why}), so blocks that are here by it alone are missing; `osiris sync` brings back what \
-     other members hold.",
-    hash.short()
-)]
+#[error("The page {} cannot be used ({why}), so blocks that are here by it alone are missing.", hash.short())]
 pub(super) struct UnreadPage {
     pub(super) hash: BlobHash,
     pub(super) why: String,
@@ -210,7 +208,10 @@ pub(super) struct UnreadPage {
 pub(super) fn offer_pages(ledger: &mut Ledger, library: &Path, pages: &[BlobHash]) -> Vec<UnreadPage> {
     let read = |hash: &BlobHash| {
         let path = Library::path_in(library, ComponentHash(hash.0));
-        let bytes = read_page(&path).map_err(|error| error.to_string())?;
+        let bytes = read_page(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => "its file is missing".to_owned(),
+            _ => error.to_string(),
+        })?;
         let page = Page::decode(&ledger.fleet(), &bytes).map_err(|error| error.to_string())?;
         if page.hash() == *hash { Ok(Arc::new(page)) } else { Err("its bytes were changed".to_owned()) }
     };
@@ -228,6 +229,10 @@ pub(super) fn offer_pages(ledger: &mut Ledger, library: &Path, pages: &[BlobHash
 /// At most one byte more than a page may have: then it is none.
 fn read_page(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    if !std::fs::metadata(path)?.is_file() {
+        // A pipe would wait for its other end.
+        return Err(io::Error::other("it is no regular file"));
+    }
     File::open(path)?.take(limits::PAGE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -10,7 +10,7 @@ use osiris_mesh::PeerStatus;
 use super::metrics::Metrics;
 use crate::{
     api::{BacklogNodeRow, BacklogRow, BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow, UserRow},
-    node::{Facts, FleetCounters, Logged},
+    node::{Facts, FleetCounters, Logged, Recorded},
 };
 
 /// A member's name, or the start of its key.
@@ -244,8 +244,9 @@ pub(crate) fn granted(view: &View, logged: &Logged) -> String {
 }
 
 /// A block, with what it says in a sentence.
-pub(crate) fn block(view: &View, logged: &Logged) -> BlockRow {
-    let block = &logged.block;
+pub(crate) fn block(view: &View, logged: &Logged, entries: bool) -> BlockRow {
+    let block = logged.block.full();
+    let (chain, seq) = logged.block.place();
     let user =
         logged.user.map(|user| view.users().get(&user).map_or_else(|| user.short(), |u| u.name.clone()));
     let void = match logged.void {
@@ -254,31 +255,59 @@ pub(crate) fn block(view: &View, logged: &Logged) -> BlockRow {
         Some(Void::Revoked) => "its grant was revoked, and this block is not among what was left",
         Some(Void::Forked) => "its author signed two blocks at one place",
     };
+    let (op, says) = match &logged.block {
+        Recorded::Full(block) => (block.payload().name(), says(view, block.payload())),
+        Recorded::Summary { revision, concurrency: Some(concurrency), .. } => {
+            ("serving", serves(view, *revision, *concurrency))
+        }
+        Recorded::Summary { revision, .. } => ("stopped", stopped(view, *revision)),
+    };
+    let entry = block.map(|block| block.entry()).unwrap_or_default();
     BlockRow {
-        id: block.id().to_string(),
-        depth: block.order().depth,
-        author: label(view, &block.author()),
-        device: block.author().to_string(),
-        session: block.chain().session.to_string(),
-        seq: block.seq(),
-        op: block.payload().name().to_owned(),
-        says: says(view, block.payload()),
-        wall_ms: block.wall().0,
+        id: logged.block.order().id.to_string(),
+        depth: logged.block.order().depth,
+        author: label(view, &chain.author),
+        device: chain.author.to_string(),
+        session: chain.session.to_string(),
+        seq,
+        op: op.to_owned(),
+        says,
+        wall_ms: block.map(|block| block.wall().0),
         effective: logged.void.is_none(),
         void: void.to_owned(),
         grant: logged.granted_by.as_ref().map(|grant| grant.id().to_string()).unwrap_or_default(),
         by: granted(view, logged),
         user: user.unwrap_or_default(),
-        bytes: block.entry().len() as u64,
+        bytes: entry.len() as u64,
+        entry: if entries { hex(entry) } else { String::new() },
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // A string takes whatever it is given.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A revision as people name it.
+fn revision(view: &View, id: BlockId) -> String {
+    let mut all = view.functions().values().flat_map(|f| f.revisions.iter().map(move |held| (f, held)));
+    let found = all.find(|(_, held)| held.id == id);
+    found.map_or_else(|| id.short(), |(function, held)| format!("{}@{}", function.name, held.number))
+}
+
+fn serves(view: &View, of: BlockId, concurrency: u32) -> String {
+    format!("serves {} ({concurrency} side by side)", revision(view, of))
+}
+
+fn stopped(view: &View, of: BlockId) -> String {
+    format!("no longer serves {}", revision(view, of))
+}
+
 fn says(view: &View, payload: &Payload) -> String {
-    let revision = |id: BlockId| {
-        let mut all = view.functions().values().flat_map(|f| f.revisions.iter().map(move |held| (f, held)));
-        let found = all.find(|(_, held)| held.id == id);
-        found.map_or_else(|| id.short(), |(function, held)| format!("{}@{}", function.name, held.number))
-    };
     match payload {
         Payload::Founded(op) => format!("founds the fleet {} on {}", op.name, op.label),
         Payload::Invited(op) => match op.device {
@@ -308,8 +337,8 @@ fn says(view: &View, payload: &Payload) -> String {
             )
         }
         Payload::Removed(op) => format!("removes {}", op.name),
-        Payload::Serving(op) => format!("serves {} ({} side by side)", revision(op.revision), op.concurrency),
-        Payload::Stopped(op) => format!("no longer serves {}", revision(op.revision)),
+        Payload::Serving(op) => serves(view, op.revision, op.concurrency),
+        Payload::Stopped(op) => stopped(view, op.revision),
         Payload::Voters(op) => {
             let devices: Vec<_> = op.devices.iter().map(|device| label(view, device)).collect();
             format!("names the voters {}", devices.join(", "))

@@ -34,7 +34,7 @@ impl Desk {
         let member = view.members().get(&self.me);
         let held = member.map(|member| member.grants.as_slice()).unwrap_or_default();
         let rows = grants.iter().filter_map(|(logged, tree)| {
-            let (id, roles, active) = held.iter().find(|(id, ..)| *id == logged.block.id())?;
+            let (id, roles, active) = held.iter().find(|(id, ..)| *id == logged.block.order().id)?;
             Some(api::GrantRow {
                 id: id.to_string(),
                 roles: rows::role_names(*roles),

@@ -46,7 +46,9 @@ pub(crate) fn verify(
     let mend = Mend::new(view, Some(*me), true);
     problems.extend(journal(blocks, mend, data));
     problems.extend(key(me, data));
-    let (components, wrong) = library::problems(&data.join("library"), view, Some(*me));
+    let used: Vec<_> = pages.iter().map(|page| page.hash()).collect();
+    let known = library::KnownPages::of(&again, &used, false);
+    let (components, wrong) = library::problems(&data.join("library"), view, Some(*me), &known, mend);
     problems.extend(wrong);
     problems.extend(inspect::kept(data, mend));
     Verified {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use osiris_ledger::{
-    AppendError, Author, BlobHash, Block, BlockId, Page, Reject, Role, Roles, Signature, SigningKey, View,
-    Void, World, counter::Figures, op, state::Record,
+    AppendError, Author, BlobHash, Block, BlockId, ChainId, Order, Page, Reject, Role, Roles, Signature,
+    SigningKey, View, Void, World, counter::Figures, op, state::Record,
 };
 use osiris_mesh::PeerId;
 use osiris_protocol::join::RefusalCode;
@@ -331,13 +331,37 @@ pub struct LogQuery {
     pub since_ms: Option<u64>,
     /// Before this time, likewise.
     pub until_ms: Option<u64>,
+    /// Before this block in ledger order.
+    pub before: Option<BlockId>,
+    /// Only what is here as a summary.
+    pub summaries_only: bool,
+}
+
+/// A block of the log, as this replica holds it.
+#[derive(Clone, Debug)]
+pub enum Recorded {
+    /// With its bytes.
+    Full(Arc<Block>),
+    /// As a summary: its clock and its signature were dropped.
+    Summary {
+        /// Its place among all blocks, with its id.
+        order: Order,
+        /// Its chain.
+        chain: ChainId,
+        /// Its place there.
+        seq: u64,
+        /// The revision that it is about.
+        revision: BlockId,
+        /// Calls side by side of a `serving`; none: a `stopped`.
+        concurrency: Option<u32>,
+    },
 }
 
 /// A block with what the ledger makes of it.
 #[derive(Clone, Debug)]
 pub struct Logged {
     /// The block.
-    pub block: Arc<Block>,
+    pub block: Recorded,
     /// Why it does not count.
     pub void: Option<Void>,
     /// The block that gave the grant it was written by; none where it is not here.

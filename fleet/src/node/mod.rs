@@ -57,8 +57,8 @@ pub use idle::{
 };
 use lease::Leases;
 pub use message::{
-    Effect, Facts, Held, Input, LogQuery, Logged, Query, Refusal, Reply, Request, RoleChange, Token,
-    UserDevices,
+    Effect, Facts, Held, Input, LogQuery, Logged, Query, Recorded, Refusal, Reply, Request, RoleChange,
+    Token, UserDevices,
 };
 pub use outbox::{Group, Outbox, Step};
 use pages::Pages;

@@ -2,15 +2,54 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use osiris_ledger::{Author, BlobHash, Revision, View};
+use osiris_ledger::{Author, BlobHash, Ledger, Payload, Revision, View};
 use osiris_runtime::{ComponentHash, Library};
 
-use super::{at, problem};
+use super::{Mend, at, problem};
 use crate::{api::Problem, driver::rows};
+
+/// Pages of summaries among the blobs.
+#[derive(Debug, Default)]
+pub(in super::super) struct KnownPages {
+    /// By which blocks are here.
+    used: BTreeSet<BlobHash>,
+    /// That some voter sealed.
+    sealed: BTreeSet<BlobHash>,
+    /// Of those that are used, what the damage of was spoken of already.
+    spoken_of: bool,
+}
+
+impl KnownPages {
+    /// Of a ledger that relies on these.
+    pub(in super::super) fn of(ledger: &Ledger, used: &[BlobHash], spoken_of: bool) -> Self {
+        let blocks = ledger.in_order();
+        let sealed = blocks.iter().filter_map(|block| match block.payload() {
+            Payload::Sealed(op) => Some(op.page),
+            _ => None,
+        });
+        Self { used: used.iter().copied().collect(), sealed: sealed.collect(), spoken_of }
+    }
+}
 
 /// Hashes every blob of a library's folder, and says which revisions lack their bytes here. Returns how many
 /// blobs are whole.
-pub(in super::super) fn problems(dir: &Path, view: &View, me: Option<Author>) -> (u64, Vec<Problem>) {
+pub(in super::super) fn problems(
+    dir: &Path,
+    view: &View,
+    me: Option<Author>,
+    pages: &KnownPages,
+    again: Mend,
+) -> (u64, Vec<Problem>) {
+    let mend = |hash: ComponentHash| {
+        match BlobHash(hash.0) {
+        page if pages.used.contains(&page) => again.blocks().to_owned(),
+        page if pages.sealed.contains(&page) => {
+            "It is a page of summaries that nothing here relies on: delete the file; the node gets it again when it needs it."
+                .to_owned()
+        }
+        _ => mend(view, me, hash),
+    }
+    };
     let mut problems = Vec::new();
     let survey = match Library::survey(dir) {
         Ok(survey) => survey,
@@ -33,7 +72,8 @@ pub(in super::super) fn problems(dir: &Path, view: &View, me: Option<Author>) ->
             Ok(()) => {
                 whole.insert(*hash);
             }
-            Err(error) => problems.push(problem(error.to_string(), at(&blob(*hash)), mend(view, me, *hash))),
+            Err(_) if pages.spoken_of && pages.used.contains(&BlobHash(hash.0)) => {}
+            Err(error) => problems.push(problem(error.to_string(), at(&blob(*hash)), mend(*hash))),
         }
     }
     for hash in &survey.moved_aside {
@@ -41,7 +81,7 @@ pub(in super::super) fn problems(dir: &Path, view: &View, me: Option<Author>) ->
         let what = format!("An earlier look found {} damaged and moved it to {file}.", blob(*hash));
         let next = match whole.contains(hash) {
             true => format!("The bytes are here again, whole: delete {file}."),
-            false => format!("{} Then delete {file}.", mend(view, me, *hash)),
+            false => format!("{} Then delete {file}.", mend(*hash)),
         };
         problems.push(problem(what, at(&file), next));
     }

@@ -114,7 +114,8 @@ fn judge(
     problems.extend(pages(&ledger, &unread, mend));
     let owner = files::Owner { data, ledger: &ledger, view: &view, entries: &found.entries, incomplete };
     problems.extend(owner.problems(key, mend));
-    let (components, wrong) = library::problems(&data.join("library"), &view, key);
+    let known = library::KnownPages::of(&ledger, &survey.found.pages, true);
+    let (components, wrong) = library::problems(&data.join("library"), &view, key, &known, mend);
     problems.extend(wrong);
     problems.extend(kept(data, mend));
     *verified = Verified {
