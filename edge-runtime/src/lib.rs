@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod cgroup;
 mod compile;
 mod files;
 mod function;

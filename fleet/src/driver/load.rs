@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use osiris_runtime::{FunctionLoad, Load, Monitor, PAGE_FUNCTIONS_MAX, PageWriter, Sample, Window};
+use osiris_runtime::{FunctionLoad, Load, Monitor, PAGE_FUNCTIONS_MAX, PageWriter, Window};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::hosting::Hosting;
@@ -57,20 +57,47 @@ pub(super) async fn publish(data: PathBuf, hosting: Arc<Hosting>, to_core: mpsc:
                 return;
             }
         };
-        // A core that is behind hears of the next sample.
-        let _ = to_core.try_send(Input::Machine(machine_load(&sample)));
         let load = window.push(began.elapsed(), sample);
+        // A core that is behind hears of the next sample.
+        let _ = to_core.try_send(Input::Machine(machine_load(&load)));
         if let Some(page) = &mut page {
             page.write(&with_functions(load, &hosting));
         }
     }
 }
 
-/// What decides about replicas, in whole percent.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a percentage")]
-fn machine_load(sample: &Sample) -> MachineLoad {
-    let memory = sample.memory_used.saturating_mul(100).checked_div(sample.memory_total).unwrap_or(0);
-    MachineLoad { cpu: sample.cpu_percent.clamp(0.0, 100.0) as u32, memory: memory.min(100) as u32 }
+/// What decides about replicas, in whole percent: the mean of the window, so that no replica is made or kept from
+/// being made for a moment's work.
+#[allow(clippy::cast_possible_truncation, reason = "clamped to a percentage")]
+fn machine_load(load: &Load) -> MachineLoad {
+    let memory = load.memory_used.saturating_mul(100).checked_div(load.memory_total).unwrap_or(0);
+    MachineLoad { cpu: (load.cpu_permille / 10).min(100) as u32, memory: memory.min(100) as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use osiris_runtime::Sample;
+
+    use super::*;
+
+    #[test]
+    fn one_busy_sample_is_no_busy_machine() {
+        let mut window = Window::default();
+        let sample =
+            |cpu_percent| Sample { cpu_percent, memory_used: 30, memory_total: 90, ..Sample::default() };
+        let mut at = |second, cpu_percent| {
+            let load = window.push(Duration::from_secs(second), sample(cpu_percent));
+            machine_load(&load)
+        };
+        for second in 0..6 {
+            at(5 * second, 10.0);
+        }
+        assert_eq!(at(30, 100.0), MachineLoad { cpu: 25, memory: 33 });
+        for second in 7..13 {
+            at(5 * second, 100.0);
+        }
+        assert_eq!(at(65, 100.0).cpu, 100);
+    }
 }
 
 fn with_functions(mut load: Load, hosting: &Hosting) -> Load {
