@@ -107,7 +107,13 @@ mod tests {
                     concurrency: Some(6),
                     queue: Some(7)
                 },
-                scale: Some(ScaleKeys { min: 0, max: 8, backlog: Some(9), idle_s: Some(10) }),
+                scale: Some(ScaleKeys {
+                    min: 0,
+                    max: 8,
+                    backlog: Some(9),
+                    idle_s: Some(10),
+                    concurrency: None
+                }),
                 place: PlaceKeys { labels: vec!["gpu".to_owned()], spread: Some("zone".to_owned()) },
             }
         );

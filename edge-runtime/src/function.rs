@@ -119,10 +119,17 @@ impl Function {
         &self.limits
     }
 
-    /// Calls that run at the same time: the limit, or less where the machine's pool is small.
+    /// Calls that run at the same time: the limit, or less where the machine's pool is small, or what
+    /// [`Function::set_concurrency`] said.
     #[must_use]
     pub fn concurrency(&self) -> u32 {
         self.queue.concurrency()
+    }
+
+    /// Runs so many calls at the same time from now on, at least 1 and at most as many as its limits and the machine's
+    /// pool allow. Where that is fewer than run, those that run end first.
+    pub fn set_concurrency(&self, concurrency: u32) {
+        self.queue.set_concurrency(concurrency);
     }
 
     /// What it has done and is doing, at this moment.

@@ -2,7 +2,8 @@
 //!
 //! Every count is changed by a guard, so it stays right when a caller goes away in the middle.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,10 @@ pub struct Figures {
 #[derive(Debug)]
 pub(crate) struct Queue {
     slots: Semaphore,
-    concurrency: u32,
+    concurrency: AtomicU32,
+    concurrency_max: u32,
+    /// Slots that are to be given up by calls that hold them still.
+    owed: Mutex<u32>,
     queue_len: u64,
     wait_max: Duration,
     next_call: AtomicU64,
@@ -50,7 +54,9 @@ impl Queue {
     pub(crate) fn new(concurrency: u32, queue_len: u32, wait_max: Duration) -> Self {
         Self {
             slots: Semaphore::new(concurrency as usize),
-            concurrency,
+            concurrency: AtomicU32::new(concurrency),
+            concurrency_max: concurrency,
+            owed: Mutex::new(0),
             queue_len: queue_len.into(),
             wait_max,
             next_call: AtomicU64::new(1),
@@ -78,7 +84,36 @@ impl Queue {
     }
 
     pub(crate) fn concurrency(&self) -> u32 {
-        self.concurrency
+        self.concurrency.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_concurrency(&self, concurrency: u32) {
+        let to = concurrency.clamp(1, self.concurrency_max.max(1));
+        // Held throughout: two that change it at once would count slots twice.
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = self.concurrency.swap(to, Ordering::Relaxed);
+        if to < from {
+            let fewer = from - to;
+            let given_up = u32::try_from(self.slots.forget_permits(fewer as usize)).unwrap_or(fewer);
+            *owed += fewer - given_up;
+        } else {
+            let more = to - from;
+            let kept = more.min(*owed);
+            *owed -= kept;
+            self.slots.add_permits((more - kept) as usize);
+        }
+    }
+
+    /// A call ends: its slot is for the next, or is given up.
+    fn give_back(&self, permit: SemaphorePermit<'_>) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        match owed.checked_sub(1) {
+            Some(fewer) => {
+                *owed = fewer;
+                permit.forget();
+            }
+            None => drop(permit),
+        }
     }
 
     /// The number of the next call; calls that are refused have one too.
@@ -112,7 +147,8 @@ impl Queue {
     pub(crate) fn busy(&self) -> CallError {
         let waiting = self.backlog.load(Ordering::Relaxed) + 1;
         let mean = Duration::from_micros(self.mean_us.load(Ordering::Relaxed));
-        let guess = mean.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX)) / self.concurrency;
+        let guess =
+            mean.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX)) / self.concurrency().max(1);
         CallError::Busy { retry_after: guess.clamp(Duration::from_secs(1), RETRY_AFTER_MAX) }
     }
 
@@ -196,7 +232,7 @@ impl Drop for Ticket<'_> {
                 let ended = if ok { &queue.done } else { &queue.failed };
                 ended.fetch_add(1, Ordering::Relaxed);
                 queue.note_duration(since.elapsed());
-                drop(permit);
+                queue.give_back(permit);
             }
         }
         if queue.open.fetch_sub(1, Ordering::SeqCst) == 1 && queue.draining.load(Ordering::SeqCst) {
@@ -225,6 +261,42 @@ mod tests {
         assert_eq!(queue.figures(), Figures { in_flight: 1, done: 1, refused: 1, ..Figures::default() });
         waiting.finish(false);
         assert_eq!(queue.figures(), Figures { done: 1, failed: 1, refused: 1, ..Figures::default() });
+    }
+
+    #[tokio::test]
+    async fn what_runs_side_by_side_moves_within_the_limit() {
+        let queue = queue(4, 8);
+        queue.set_concurrency(1);
+        let first = queue.enter().expect("runs");
+        let mut second = queue.enter().expect("waits");
+        assert_eq!((queue.figures().in_flight, queue.figures().backlog), (1, 1));
+        queue.set_concurrency(9);
+        assert_eq!(queue.concurrency(), 4, "the limit");
+        second.start().await.expect("room was made");
+        let more = [queue.enter().expect("runs"), queue.enter().expect("runs")];
+        assert_eq!((queue.figures().in_flight, queue.figures().backlog), (4, 0));
+
+        // Fewer than run: none is cut off, and none begins before enough have ended.
+        queue.set_concurrency(0);
+        assert_eq!(queue.concurrency(), 1, "never none");
+        let mut waits = queue.enter().expect("waits");
+        for one in [second].into_iter().chain(more) {
+            one.finish(true);
+            assert_eq!(queue.figures().backlog, 1);
+            assert!(queue.slots.try_acquire().is_err(), "a slot is free before its time");
+        }
+        first.finish(true);
+        waits.start().await.expect("its turn");
+        // More again while slots are owed.
+        queue.set_concurrency(3);
+        let two = [queue.enter().expect("runs"), queue.enter().expect("runs")];
+        queue.set_concurrency(1);
+        queue.set_concurrency(2);
+        drop(two);
+        waits.finish(true);
+        let _two = [queue.enter().expect("runs"), queue.enter().expect("runs")];
+        assert_eq!(queue.figures().in_flight, 2);
+        assert!(queue.enter().is_ok_and(|third| matches!(third.phase, Phase::Waiting)));
     }
 
     #[tokio::test]

@@ -109,6 +109,10 @@ pub struct ScaleKeys {
     /// Seconds for which there must be too many replicas before one goes. Default [`SCALE_IDLE_S`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_s: Option<u64>,
+    /// Calls that a replica runs side by side at first: twice as many where some wait and the machine has room, up to
+    /// `limits.concurrency`. Default: that many from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
 }
 
 /// Calls that may wait for each replica of a scaled function, where its manifest does not say.
@@ -244,6 +248,8 @@ impl Manifest {
             check("scale.min", Some(scale.min.into()), 0, scale.max.into())?;
             check("scale.backlog", scale.backlog.map(u64::from), 0, 100_000)?;
             check("scale.idle_s", scale.idle_s, 1, 86_400)?;
+            let most = self.limits.concurrency.unwrap_or(u32::MAX);
+            check("scale.concurrency", scale.concurrency.map(u64::from), 1, most.into())?;
         }
         self.validate_place()
     }

@@ -354,6 +354,12 @@ impl Engine {
                     });
                 }
             }
+            Effect::Concurrency(revision, concurrency) => {
+                let function = self.hosting.as_ref().and_then(|hosting| hosting.function(&revision));
+                if let Some(function) = function {
+                    function.set_concurrency(concurrency);
+                }
+            }
             Effect::Retire(revision) => {
                 if let Some(hosting) = &self.hosting {
                     hosting.retire(revision);

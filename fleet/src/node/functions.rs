@@ -20,11 +20,19 @@ use crate::manifest::Manifest;
 /// First and longest pause before a failed fetch is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// Calls that a revision runs side by side here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SideBySide {
+    now: u32,
+    /// As many as its limits and this machine allow.
+    most: u32,
+}
+
 /// How far a revision is on this node.
 #[derive(Debug)]
 enum Local {
     Preparing,
-    Ready(u32),
+    Ready(SideBySide),
     Failed(String),
 }
 
@@ -78,8 +86,12 @@ impl Functions {
         fetching.why = Some(why);
     }
 
-    pub(super) fn prepared(&mut self, revision: BlockId, concurrency: u32) {
-        self.local.insert(revision, Local::Ready(concurrency));
+    /// The most calls that a revision may run side by side here, where it is ready.
+    pub(super) fn concurrency_max(&self, revision: &BlockId) -> Option<u32> {
+        match self.local.get(revision) {
+            Some(Local::Ready(side_by_side)) => Some(side_by_side.most),
+            _ => None,
+        }
     }
 
     pub(super) fn prepare_failed(&mut self, revision: BlockId, why: String) {
@@ -226,6 +238,28 @@ impl Node {
         }
     }
 
+    /// A revision is ready, and runs at most so many calls side by side. It begins with as many as its manifest says.
+    pub(super) fn prepared(&mut self, revision: BlockId, most: u32) {
+        let all = self.view.functions().values().flat_map(|function| &function.revisions);
+        let manifest =
+            all.filter(|held| held.id == revision).find_map(|held| self.functions.manifest(&held.manifest));
+        let first = manifest.and_then(|manifest| manifest.scale.as_ref()).and_then(|scale| scale.concurrency);
+        let now = first.map_or(most, |first| first.clamp(1, most.max(1)));
+        self.functions.local.insert(revision, Local::Ready(SideBySide { now, most }));
+        if now != most {
+            self.effects.push_back(Effect::Concurrency(revision, now));
+        }
+    }
+
+    /// A revision that is ready here runs so many calls side by side from now on. That it does is announced when the
+    /// core next looks at what is served.
+    pub(super) fn widen(&mut self, revision: BlockId, concurrency: u32) {
+        if let Some(Local::Ready(side_by_side)) = self.functions.local.get_mut(&revision) {
+            side_by_side.now = concurrency.min(side_by_side.most);
+            self.effects.push_back(Effect::Concurrency(revision, side_by_side.now));
+        }
+    }
+
     fn fetch(&mut self, now: Now, revision: &Revision, hash: BlobHash, size: u64) {
         if self.functions.fetch_due(now, hash) {
             let holders = revision.serving.iter().map(|serving| serving.device);
@@ -245,8 +279,8 @@ impl Node {
             Some(Local::Preparing) => {}
             Some(Local::Failed(_)) => self.take_back(now, revision),
             Some(Local::Ready(_)) if !says_so => {}
-            Some(Local::Ready(concurrency)) => {
-                let concurrency = *concurrency;
+            Some(Local::Ready(side_by_side)) => {
+                let concurrency = side_by_side.now;
                 let said = revision.serving_by(&self.me);
                 if said.is_none_or(|serving| serving.concurrency != concurrency) {
                     let op = op::Serving { revision: revision.id, concurrency };

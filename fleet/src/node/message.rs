@@ -655,6 +655,8 @@ pub enum Effect {
         /// Its manifest.
         manifest: Box<Manifest>,
     },
+    /// Let a revision that is ready run so many invocations side by side from now on.
+    Concurrency(BlockId, u32),
     /// Let a revision's invocations end and forget it.
     Retire(BlockId),
     /// Make a machine, or take one away.

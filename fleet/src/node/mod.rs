@@ -302,7 +302,7 @@ impl Node {
                     self.functions.fetch_failed(now, hash, why);
                 }
             }
-            Input::Prepared(revision, concurrency) => self.functions.prepared(revision, concurrency),
+            Input::Prepared(revision, concurrency) => self.prepared(revision, concurrency),
             Input::PrepareFailed(revision, why) => self.functions.prepare_failed(revision, why),
         }
         self.look_after_leases(now);

@@ -273,8 +273,11 @@ impl Node {
                 next: rank == scaled.count as usize,
                 backlog: own.backlog,
                 concurrency: concurrency.unwrap_or(0),
-                // How many run side by side is the manifest's to say, and does not move yet.
-                concurrency_max: concurrency.unwrap_or(0),
+                concurrency_max: self
+                    .functions
+                    .concurrency_max(&scaled.newest.id)
+                    .or(concurrency)
+                    .unwrap_or(0),
                 cpu: self.scale.machine.map(|load| load.cpu),
                 memory: self.scale.machine.map(|load| load.memory),
             },
@@ -357,8 +360,12 @@ impl Node {
                 let Some(intent) = intent else { return };
                 self.dismiss(intent)
             }
-            // Does not happen while `concurrency_max` is what there is.
-            Act::Concurrency(_) => return,
+            Act::Concurrency(wider) => {
+                let newest = self.view.function(name).and_then(|function| function.newest.as_ref());
+                let Some(newest) = newest.map(|newest| newest.id) else { return };
+                self.widen(newest, wider);
+                Ok(())
+            }
         };
         if self.scale.decisions.len() == DECISIONS_KEPT {
             self.scale.decisions.pop_front();

@@ -31,7 +31,8 @@ impl Release {
         manifest.version = Some(number.to_string());
         manifest.replicas = replicas;
         let min = u32::from(number.is_multiple_of(3));
-        manifest.scale = max.map(|max| ScaleKeys { min, max, backlog: Some(2), idle_s: Some(5) });
+        manifest.scale =
+            max.map(|max| ScaleKeys { min, max, backlog: Some(2), idle_s: Some(5), concurrency: None });
         Self::of(manifest, number)
     }
 

@@ -216,6 +216,8 @@ impl World<'_> {
                 self.later(node, 5, Input::Manifest(hash, manifest));
             }
             Effect::Provision(errand) => self.provision(node, &errand),
+            // Calls are figures here, and a replica runs as many side by side as it always does.
+            Effect::Concurrency(..) => {}
             // Its machines are known by their labels.
             Effect::SealState(..) | Effect::KeepState(..) | Effect::DropState(_) => {}
             Effect::Prepare { revision, ref manifest, .. } if self.day.is_some() => {

@@ -191,6 +191,7 @@ const TYPES: &[Type] = &[
             f("max", Number),
             Field("backlog", Number, Optional),
             Field("idle_s", Number, Optional),
+            Field("concurrency", Number, Optional),
         ],
     ),
     ("PlaceKeys", true, &[Field("labels", Texts, Optional), Field("spread", Text, Optional)]),
@@ -648,7 +649,7 @@ mod tests {
     fn full_manifest() -> Manifest {
         let limits =
             LimitKeys { memory_mib: Some(1), timeout_ms: Some(1), concurrency: Some(1), queue: Some(1) };
-        let scale = Some(ScaleKeys { min: 0, max: 1, backlog: Some(1), idle_s: Some(1) });
+        let scale = Some(ScaleKeys { min: 0, max: 1, backlog: Some(1), idle_s: Some(1), concurrency: None });
         let place = PlaceKeys { labels: vec!["gpu".to_owned()], spread: Some("zone".to_owned()) };
         Manifest { version: Some("1".to_owned()), limits, scale, place, ..Manifest::named("a") }
     }

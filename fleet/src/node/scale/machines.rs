@@ -89,7 +89,13 @@ impl Alone {
             while let Some(effect) = self.node.poll_effect() {
                 match effect {
                     Effect::ReadManifest(hash) => {
-                        let scale = ScaleKeys { min: 1, max: 3, backlog: Some(1), idle_s: Some(20) };
+                        let scale = ScaleKeys {
+                            min: 1,
+                            max: 3,
+                            backlog: Some(1),
+                            idle_s: Some(20),
+                            concurrency: None,
+                        };
                         let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
                         inputs.push_back(Input::Manifest(hash, Ok(manifest)));
                     }
@@ -182,6 +188,66 @@ fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
 }
 
 #[test]
+fn more_run_side_by_side_here_before_there_is_another_replica() {
+    let mut node = server(at(0), &ledger(), 1, 2);
+    let (mut ms, mut widened, mut serving) = (0, Vec::new(), Vec::new());
+    let mut give = |node: &mut Node, ms, input| {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            node.handle(at(ms), input);
+            while let Some(effect) = node.poll_effect() {
+                match effect {
+                    Effect::ReadManifest(hash) => {
+                        let scale = ScaleKeys {
+                            min: 1,
+                            max: 3,
+                            backlog: Some(1),
+                            idle_s: Some(20),
+                            concurrency: Some(1),
+                        };
+                        let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
+                        inputs.push_back(Input::Manifest(hash, Ok(manifest)));
+                    }
+                    // The machine has room for six, which is no power of two.
+                    Effect::Prepare { revision, .. } => inputs.push_back(Input::Prepared(revision, 6)),
+                    Effect::Concurrency(_, side_by_side) => widened.push((ms, side_by_side)),
+                    Effect::Persist(blocks) => {
+                        let said = blocks.iter().filter_map(|block| match block.payload() {
+                            Payload::Serving(op) => Some(op.concurrency),
+                            _ => None,
+                        });
+                        serving.extend(said);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    };
+    for input in [Input::Start, Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT)] {
+        give(&mut node, ms, input);
+    }
+    let mut run = |seconds: u64, backlog, cpu| {
+        for _ in 0..2 * seconds {
+            ms += 500;
+            let figures = Figures { backlog, in_flight: 1, done: ms, ..Figures::default() };
+            give(&mut node, ms, Input::Machine(MachineLoad { cpu, memory: 10 }));
+            give(&mut node, ms, Input::Observed(vec![("f".to_owned(), figures)]));
+            give(&mut node, ms, Input::Tick);
+        }
+    };
+    run(10, 0, 5);
+    run(10, 9, 95);
+    run(20, 9, 5);
+    // Both functions begin with one, and f alone is called: not while the processors are busy, then step by step.
+    let (first, later): (Vec<_>, Vec<_>) = widened.into_iter().partition(|(ms, _)| *ms == 0);
+    assert_eq!(first, [(0, 1), (0, 1)]);
+    let steps: Vec<_> = later.iter().map(|(_, side_by_side)| *side_by_side).collect();
+    assert_eq!(steps, [2, 4, 6]);
+    assert!(later.iter().all(|(ms, _)| *ms > 20_000), "{later:?}");
+    assert_eq!(serving, [1, 1, 2, 4, 6], "the fleet hears of it");
+}
+
+#[test]
 fn a_machine_for_a_function_that_is_removed_goes_at_once() {
     let (mut alone, made) = Alone::grown();
     alone.give(Input::Request(3, Request::Remove { name: "f".to_owned(), timeout_ms: 0 }));
@@ -235,7 +301,13 @@ fn a_machine_is_ready_for_its_function_before_it_has_a_replica_of_it() {
             while let Some(effect) = machine.poll_effect() {
                 match effect {
                     Effect::ReadManifest(hash) => {
-                        let scale = ScaleKeys { min: 1, max: 3, backlog: Some(1), idle_s: Some(20) };
+                        let scale = ScaleKeys {
+                            min: 1,
+                            max: 3,
+                            backlog: Some(1),
+                            idle_s: Some(20),
+                            concurrency: None,
+                        };
                         let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
                         inputs.push_back(Input::Manifest(hash, Ok(manifest)));
                     }

@@ -53,7 +53,7 @@ fn ledger() -> Ledger {
 }
 
 fn manifest(min: u32, max: u32) -> Manifest {
-    let scale = Some(ScaleKeys { min, max, backlog: Some(1), idle_s: Some(20) });
+    let scale = Some(ScaleKeys { min, max, backlog: Some(1), idle_s: Some(20), concurrency: None });
     Manifest { scale, ..Manifest::named("f") }
 }
 

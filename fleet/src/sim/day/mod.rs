@@ -158,7 +158,7 @@ impl Day {
         let release = |number: u64| {
             let shape = demand.shapes[usize::try_from(number).expect("few")];
             let min = u32::from(!shape.sleeps);
-            let scale = ScaleKeys { min, max: 3 * hosts, backlog: None, idle_s: None };
+            let scale = ScaleKeys { min, max: 3 * hosts, backlog: None, idle_s: None, concurrency: None };
             Release::scaled(format!("f{number}"), number, Replicas::Count(1), scale)
         };
         Self {
