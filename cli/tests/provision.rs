@@ -473,3 +473,43 @@ fn without_terraform_one_sentence_says_so_and_all_else_works() {
     let said = node.wait_with_output().expect("ended").stderr;
     assert!(String::from_utf8_lossy(&said).contains("Neither terraform nor tofu is here"), "{said:?}");
 }
+
+/// Who cannot reach its target spends no lease on it, and `doctor` says which of the two is missing.
+#[test]
+fn a_target_that_is_not_reached_is_said_before_anything_is_claimed() {
+    let mut home = Home::founded();
+    stand_in(&home);
+    configure(&home);
+    let doctor = |home: &Home, path: &str| {
+        let output = home.command(&["doctor"]).env("PATH", path).output().expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (_, said) = doctor(&home, &home.path());
+    assert!(said.contains("terraform, on process") && said.contains("reached, 0 machines"), "{said}");
+    let (code, said) = doctor(&home, "/nowhere");
+    assert!(code == Some(1) && said.contains("Neither terraform nor tofu is here"), "{said}");
+
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../terraform/machines/docker");
+    let module = module.canonicalize().expect("the module");
+    let (module, socket) = (module.display(), home.dir.path().join("no.socket"));
+    let config = format!(
+        "[provision]\ntarget = \"docker\"\nmodule = \"{module}\"\n\n[provision.variables]\ndocker = \"{}\"\n",
+        socket.display()
+    );
+    fs::write(home.dir.path().join("data/config.toml"), config).expect("written");
+    let (code, said) = doctor(&home, &home.path());
+    assert!(code == Some(1) && said.contains("The target docker is not reached"), "{said}");
+    home.up();
+    home.done(&["lease", "limit", "--machines", "1", "--timeout", "300ms"]);
+    let log = home.dir.path().join("log");
+    home.until("the node has looked", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("the target for machines is not reached"))
+    });
+    let refused = home.run(&["lease", "want"]);
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("The target docker is not reached"),
+        "{refused:?}"
+    );
+    assert!(home.intents().is_empty());
+}

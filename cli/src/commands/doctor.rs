@@ -42,6 +42,7 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings, out: Out) -> Res
     };
     machine(&settings.data, &mut doctor);
     folder(&settings.data, &mut doctor);
+    makes(settings, &mut doctor).await;
     print(&doctor, out)
 }
 
@@ -143,6 +144,29 @@ fn machine(data: &Path, doctor: &mut Doctor) {
         doctor
             .problems
             .push("The clock is not set; nothing depends on it but the times that are shown.".to_owned());
+    }
+}
+
+/// What it makes machines with, and whether that is reached.
+async fn makes(settings: &Settings, doctor: &mut Doctor) {
+    let options = match settings.provision(|name| std::env::var_os(name)) {
+        Ok(None) => return fact(doctor, "makes machines", "no: config.toml has no [provision]"),
+        Ok(Some(Ok(options))) => options,
+        Ok(Some(Err(why))) => {
+            return doctor
+                .problems
+                .push(format!("{why} Install one, or take [provision] out of config.toml."));
+        }
+        Err(failure) => return doctor.problems.push(sentences(failure)),
+    };
+    fact(doctor, "makes machines", format!("with {}, on {}", options.terraform.display(), options.target));
+    match osiris_fleet::driver::look(&options, nearest(&settings.data)).await {
+        Ok(None) => fact(doctor, "target", "it has no labels here, so only Terraform can ask it"),
+        Ok(Some(machines)) => fact(doctor, "target", format!("reached, {}", human::count(machines as u64, "machine"))),
+        Err(why) => doctor.problems.push(format!(
+            "The target {} is not reached, so this node claims no machine: {why}. `osiris provision status` asks it by itself.",
+            options.target
+        )),
     }
 }
 

@@ -44,7 +44,7 @@ pub use load::{SAMPLE_INTERVAL, load_page_path};
 pub use offline::Offline;
 pub use osiris_runtime::{FunctionLoad, Load, PageError, PageReader, Reading};
 pub use people::certify_recovery;
-pub use provision::ProvisionOptions;
+pub use provision::{ProvisionOptions, look};
 pub use run::{Addresses, RunOptions, run};
 pub use store::{Journal, JournalThread};
 pub use users::public_key;

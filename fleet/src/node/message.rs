@@ -59,8 +59,9 @@ pub enum Input {
     StateSealed(Record),
     /// [`Effect::Provision`] has taken the machine of this intent away; or why not.
     Removed(BlockId, Result<(), String>),
-    /// Which machines of this node's target are there, by [`super::lease::Spawn::id`].
-    Machines(BTreeSet<String>),
+    /// Which machines of this node's target are there, by [`super::lease::Spawn::id`]; or why the target cannot be
+    /// asked.
+    Machines(Result<BTreeSet<String>, String>),
     /// The process is about to end, in order.
     Stopping,
     /// This machine was suspended since the last input: its monotonic clock did not count that time. Comes before

@@ -277,7 +277,7 @@ impl Node {
             Input::StateSealed(record) => self.take_state(record, None),
             Input::Provisioned(intent, made) => self.provisioned(now, intent, made),
             Input::Removed(intent, gone) => self.removed(now, intent, gone),
-            Input::Machines(seen) => self.machines_seen(now, &seen),
+            Input::Machines(seen) => self.machines_seen(now, seen),
             Input::Stopping => self.stopping(now),
             Input::Suspended => self.suspended(now),
             Input::Twin(peer) => {

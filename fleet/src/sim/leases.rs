@@ -115,7 +115,7 @@ impl World<'_> {
             Spawn { slot: *slot, round: *round, intent: *intent, target, functions }.id()
         };
         let seen = own.map(id).collect();
-        self.input(node, Input::Machines(seen));
+        self.input(node, Input::Machines(Ok(seen)));
     }
 
     fn node(&self, node: NodeId) -> Option<&Node> {

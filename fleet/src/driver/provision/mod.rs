@@ -226,15 +226,20 @@ impl Provisioner {
         self.tasks.spawn(async move {
             let mut pause = tokio::time::interval(LOOK_INTERVAL);
             pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut reached = true;
             loop {
                 tokio::select! {
                     () = this.stop.cancelled() => return,
                     _ = pause.tick() => {}
                 }
-                match this.by_label(&kind, "status", None).await.and_then(|said| seen(&said)) {
-                    Ok(seen) => drop(to_core.send(Input::Machines(seen)).await),
-                    Err(why) => tracing::debug!(%why, "it is not known which machines are there"),
+                let looked = this.by_label(&kind, "status", None).await.and_then(|said| seen(&said));
+                if let Err(why) = looked.as_ref()
+                    && reached
+                {
+                    tracing::warn!(%why, "the target for machines is not reached; none is claimed meanwhile");
                 }
+                reached = looked.is_ok();
+                drop(to_core.send(Input::Machines(looked)).await);
             }
         });
     }
@@ -414,23 +419,44 @@ impl Provisioner {
 
     /// Asks `osiris provision`, which goes by labels.
     async fn by_label(&self, kind: &str, what: &str, machine: Option<&Spawn>) -> Result<String, String> {
-        let mut environment = self.options.environment.clone();
-        let named = self.options.variables.iter();
-        environment.extend(
-            named.map(|(name, value)| (format!("OSIRIS_{}", name.to_ascii_uppercase()).into(), value.into())),
-        );
-        environment.push(("OSIRIS_TARGET".into(), kind.into()));
-        environment.push(("OSIRIS_OUTPUT".into(), "json".into()));
-        environment.extend(machine.map(|machine| ("OSIRIS_SPAWN_ID".into(), machine.id().into())));
-        let run = Run {
-            program: &self.options.osiris,
-            folder: &self.desk.data,
-            arguments: &["provision", what],
-            environment: &environment,
-            timeout: if machine.is_some() { APPLY_TIMEOUT } else { LABEL_TIMEOUT },
-        };
-        run.done(&self.stop).await
+        by_label(&self.options, &self.desk.data, kind, (what, machine), &self.stop).await
     }
+}
+
+/// How many machines are there on the target of a configuration, by their labels; none where it is known by states
+/// alone, and so cannot be asked. Nothing is changed.
+///
+/// # Errors
+/// Why it is not reached, in a sentence.
+pub async fn look(options: &ProvisionOptions, data: &Path) -> Result<Option<usize>, String> {
+    let Some(kind) = &options.kind else { return Ok(None) };
+    let said = by_label(options, data, kind, ("status", None), &CancellationToken::new()).await?;
+    seen(&said).map(|seen| Some(seen.len()))
+}
+
+async fn by_label(
+    options: &ProvisionOptions,
+    data: &Path,
+    kind: &str,
+    (what, machine): (&str, Option<&Spawn>),
+    stop: &CancellationToken,
+) -> Result<String, String> {
+    let mut environment = options.environment.clone();
+    let named = options.variables.iter();
+    environment.extend(
+        named.map(|(name, value)| (format!("OSIRIS_{}", name.to_ascii_uppercase()).into(), value.into())),
+    );
+    environment.push(("OSIRIS_TARGET".into(), kind.into()));
+    environment.push(("OSIRIS_OUTPUT".into(), "json".into()));
+    environment.extend(machine.map(|machine| ("OSIRIS_SPAWN_ID".into(), machine.id().into())));
+    let run = Run {
+        program: &options.osiris,
+        folder: data,
+        arguments: &["provision", what],
+        environment: &environment,
+        timeout: if machine.is_some() { APPLY_TIMEOUT } else { LABEL_TIMEOUT },
+    };
+    run.done(stop).await
 }
 
 /// Terraform at work on one machine.

@@ -188,6 +188,8 @@ pub(in super::super) struct Machines {
     not_before: Option<Mono>,
     look_at: Option<Mono>,
     reaped: Option<Mono>,
+    /// Why the target could not be asked at the last look.
+    unreached: Option<String>,
     counts: MachineCounts,
 }
 
@@ -222,6 +224,10 @@ impl Machines {
 
     /// Why no claim for a machine is worth the wait.
     pub(super) fn must_wait(&self, now: Mono) -> Result<(), String> {
+        if let Some(why) = &self.unreached {
+            let target = self.target().unwrap_or_default();
+            return Err(format!("The target {target} is not reached: {why}."));
+        }
         match self.not_before.filter(|at| now < *at) {
             Some(at) => Err(format!(
                 "The last {} machine(s) could not be made; the next try is in {} s.",
@@ -495,7 +501,15 @@ impl Node {
     }
 
     /// What carries a label of this node's target on what it reaches, by the names of [`Spawn::id`].
-    pub(in super::super) fn machines_seen(&mut self, now: Now, seen: &BTreeSet<String>) {
+    pub(in super::super) fn machines_seen(&mut self, now: Now, seen: Result<BTreeSet<String>, String>) {
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(why) => {
+                self.leases.machines.unreached = Some(why);
+                return;
+            }
+        };
+        self.leases.machines.unreached = None;
         let Some(target) = self.leases.machines.target().map(str::to_owned) else { return };
         let view = std::sync::Arc::clone(&self.view);
         let slots = view.slots().values();

@@ -456,7 +456,7 @@ fn a_lease_becomes_an_intent_the_intent_a_machine_and_the_lease_ends() {
     assert!(facts(&node, ms + 3).own.is_empty(), "the machine closes the lease");
     assert_eq!(facts(&node, ms + 3).machine_counts.made, 1);
     // While it is there nothing is done. Somebody wants it gone: it is taken away, then the ledger is told.
-    let seen = || Input::Machines([id.clone()].into());
+    let seen = || Input::Machines(Ok([id.clone()].into()));
     assert!(errands(&mut node, ms + 4, seen()).is_empty());
     let gone = errands(&mut node, ms + 5, Input::Want(Want::Gone(errand.machine.intent)));
     assert!(
@@ -467,10 +467,26 @@ fn a_lease_becomes_an_intent_the_intent_a_machine_and_the_lease_ends() {
     assert!(machines(&node).is_empty());
     // What is there all the same is taken away once more; what no intent speaks of is left alone.
     assert!(
-        errands(&mut node, ms + 7, Input::Machines(["m0-1-0123456789abcdef".to_owned()].into())).is_empty()
+        errands(&mut node, ms + 7, Input::Machines(Ok(["m0-1-0123456789abcdef".to_owned()].into())))
+            .is_empty()
     );
     let again = errands(&mut node, ms + 8, seen());
     assert!(matches!(again.as_slice(), [Errand { job: Job::Remove, .. }]), "{again:?}");
+}
+
+#[test]
+fn who_cannot_reach_its_target_claims_no_slot_for_a_machine() {
+    let mut node = spawner(at(0), &ledger(1, true), 1, 2);
+    node.provision(provisioning(false));
+    give(&mut node, 0, Input::Start);
+    give(&mut node, 500, Input::Machines(Err("no such socket".to_owned())));
+    give(&mut node, 1_000, Input::Want(Want::Machine));
+    let says = facts(&node, 1_000).says.expect("why not");
+    assert!(says.contains("process is not reached: no such socket"), "{says}");
+    assert!(facts(&node, 1_000).own.is_empty());
+    give(&mut node, 2_000, Input::Machines(Ok(BTreeSet::new())));
+    give(&mut node, 2_500, Input::Want(Want::Machine));
+    assert_eq!(facts(&node, 2_500).own.len(), 1);
 }
 
 #[test]
@@ -522,7 +538,7 @@ fn what_a_maker_left_that_died_between_intent_and_machine_is_taken_away() {
     let mut next = spawner(at(ms), &copy(node.ledger()), 1, 9);
     next.provision(provisioning(false));
     assert!(errands(&mut next, ms, Input::Start).is_empty());
-    let none = || Input::Machines(BTreeSet::new());
+    let none = || Input::Machines(Ok(BTreeSet::new()));
     assert!(errands(&mut next, ms + 1, none()).is_empty());
     assert!(matches!(errands(&mut next, ms + 2, none()).as_slice(), [Errand { job: Job::Remove, .. }]));
 }
