@@ -80,7 +80,7 @@ struct ProvisionFile {
     module: PathBuf,
     /// Whether this node reaches what other members made by the same target.
     #[serde(default)]
-    shared: bool,
+    shared: Option<bool>,
     /// Terraform or OpenTofu. Default: the first of both that PATH has.
     terraform: Option<PathBuf>,
     /// Names of variables of this process's environment that Terraform is given, credentials for example.
@@ -205,10 +205,11 @@ impl Settings {
         let missing = terraform.is_none();
         let options = ProvisionOptions {
             target: file.target.clone(),
-            kind,
             module: self.data.join(&file.module),
             variables: file.variables.clone(),
-            shared: file.shared,
+            kind,
+            // What is known by its state alone can be taken away by that state alone, and only where makers share it.
+            shared: file.shared.unwrap_or(kind.is_none()),
             environment,
             terraform: terraform.unwrap_or_default(),
             osiris,

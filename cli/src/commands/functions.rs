@@ -42,7 +42,7 @@ pub(crate) async fn backlog(args: &BacklogArgs, settings: &Settings, out: Out) -
         failed => Cell::right(failed).tone(Tone::Warning),
     };
     if !args.nodes || out.format != Format::Table {
-        let headers = ["NAME", "WAITING", "RUNNING", "DONE", "FAILED", "NODES", "NOT HEARD OF"];
+        let headers = ["NAME", "WAITING", "RUNNING", "DONE", "FAILED", "NODES", "NOT HEARD OF", "AGE"];
         out.rows(&rows, &headers, none, |row| {
             vec![
                 Cell::new(&row.name),
@@ -55,6 +55,7 @@ pub(crate) async fn backlog(args: &BacklogArgs, settings: &Settings, out: Out) -
                     0 => Cell::right(0),
                     silent => Cell::right(silent).tone(Tone::Warning),
                 },
+                Cell::right(age(row).map_or_else(|| "-".to_owned(), |ms| human::seconds(ms / 1_000))),
             ]
         })?;
         return Ok(Exit::Done);
@@ -78,6 +79,12 @@ pub(crate) async fn backlog(args: &BacklogArgs, settings: &Settings, out: Out) -
         false => out.raw(table::render(&headers, cells.collect(), out).as_bytes())?,
     }
     Ok(Exit::Done)
+}
+
+/// How old the oldest part of a sum is, in milliseconds: of a member that was not heard of lately, nothing but what
+/// ended is in it.
+fn age(row: &BacklogRow) -> Option<u64> {
+    row.nodes.iter().map(|node| node.age_ms).max()
 }
 
 /// `3`, `3 (4 pending)`, and `*` where revisions were deployed side by side.

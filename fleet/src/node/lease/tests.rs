@@ -566,6 +566,30 @@ fn another_member_takes_away_what_a_dead_maker_left_once_it_holds_the_slot() {
     assert_eq!(machines(&other).len(), 1);
 }
 
+/// The maker runs, and belongs to the fleet no more: with what it wrote, or without.
+#[test]
+fn what_a_revoked_maker_left_is_taken_away_by_another_spawner() {
+    for discard in [false, true] {
+        let mut nodes = pair(&ledger(1, true));
+        play(at(1_000), &mut nodes, [Vec::new(), vec![Input::Want(Want::Machine)]]);
+        pass(&mut nodes, 1_250, 14_000);
+        let intent = intend(&mut nodes[1], 14_250, (0, 1)).expect("it may");
+        pass(&mut nodes, 14_500, 16_000);
+        assert_eq!(machines(&nodes[0]).len(), 1);
+        let revoke = Request::Revoke { device: author(2), discard, timeout_ms: 0 };
+        play(at(16_250), &mut nodes, [vec![Input::Request(1, revoke)], Vec::new()]);
+        pass(&mut nodes, 16_500, 18_000);
+        let [other, maker] = &mut nodes;
+        maker.provision(provisioning(true));
+        assert!(errands(maker, 18_250, Input::Tick).is_empty(), "it may not write, and does nothing");
+        other.provision(provisioning(true));
+        let (ms, undo) = errand(other, 18_250);
+        assert!(matches!(undo.job, Job::Remove) && undo.machine.intent == intent, "{discard}: {undo:?}");
+        give(other, ms + 1, Input::Removed(intent, Ok(())));
+        assert!(machines(other).is_empty(), "{discard}");
+    }
+}
+
 #[test]
 fn who_stops_in_order_gives_up_its_leases() {
     let mut node = maker(false);
