@@ -53,9 +53,14 @@ fn campaign(args: &SimCampaignArgs, out: Out) -> Result<Exit, Failure> {
     let campaign = campaign.map_err(wrong)?;
     let facts = vec![
         ("runs", Cell::new(format!("{}, {} failed", campaign.runs, campaign.failed.len()))),
+        ("seeds", Cell::new(seeds(campaign.first_seed, campaign.runs))),
+        ("nodes", Cell::new(format!("{} in all", campaign.nodes))),
         ("virtual time", Cell::new(seconds(campaign.virtual_ms))),
         ("events", Cell::new(campaign.events.to_string())),
-        ("frames", Cell::new(frames(campaign.sent, campaign.dropped, campaign.duplicated))),
+        (
+            "frames",
+            Cell::new(frames(campaign.sent, campaign.dropped, campaign.duplicated, campaign.overtaken)),
+        ),
         ("blocks", Cell::new(format!("{} written, {} compared", campaign.written, campaign.blocks_compared))),
         ("views compared", Cell::new(campaign.views_compared.to_string())),
         ("slowest agreement", Cell::new(seconds(campaign.agreed_after_ms_max))),
@@ -70,6 +75,14 @@ fn campaign(args: &SimCampaignArgs, out: Out) -> Result<Exit, Failure> {
         out.note(&format!("failed: osiris sim run --nodes {nodes} --seed {seed}"));
     }
     Ok(if campaign.passed { Exit::Done } else { Exit::Failed })
+}
+
+fn seeds(first: u64, runs: u64) -> String {
+    match runs {
+        0 => "none".to_owned(),
+        1 => first.to_string(),
+        _ => format!("{first} to {}", first.saturating_add(runs - 1)),
+    }
 }
 
 fn day(args: &SimDayArgs, out: Out) -> Result<Exit, Failure> {
@@ -158,7 +171,7 @@ fn print(report: &Report, out: Out) -> Result<Exit, Failure> {
         ("virtual time", Cell::new(seconds(report.virtual_ms))),
         ("agreed after", Cell::new(agreed)),
         ("events", Cell::new(report.events.to_string())),
-        ("frames", Cell::new(frames(report.sent, report.dropped, report.duplicated))),
+        ("frames", Cell::new(frames(report.sent, report.dropped, report.duplicated, report.overtaken))),
         ("blocks", Cell::new(format!("{} written, {} compared", report.written, report.blocks_compared))),
         ("deploys", Cell::new(format!("{} acknowledged", report.acknowledged))),
         ("views compared", Cell::new(report.views_compared.to_string())),
@@ -186,8 +199,8 @@ fn seconds(ms: u64) -> String {
     format!("{}.{:03} s", ms / 1_000, ms % 1_000)
 }
 
-fn frames(sent: u64, dropped: u64, duplicated: u64) -> String {
-    format!("{sent} sent, {dropped} lost, {duplicated} doubled")
+fn frames(sent: u64, dropped: u64, duplicated: u64, overtaken: u64) -> String {
+    format!("{sent} sent, {dropped} lost, {duplicated} doubled, {overtaken} overtook another")
 }
 
 fn counts(by_name: &BTreeMap<String, u64>) -> String {

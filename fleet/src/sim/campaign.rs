@@ -17,8 +17,12 @@ pub struct Campaign {
     /// Whether every run passed, every kind of fault was inflicted, every rare branch reached and something
     /// compared.
     pub passed: bool,
+    /// The first seed; the others follow it one by one.
+    pub first_seed: u64,
     /// Runs.
     pub runs: u64,
+    /// Members at the ends of all runs together, newcomers included.
+    pub nodes: u64,
     /// Runs that broke a promise.
     pub failed: Vec<Report>,
     /// Rare branches that no run reached, and faults of which no run had one.
@@ -33,6 +37,8 @@ pub struct Campaign {
     pub dropped: u64,
     /// Frames that came twice.
     pub duplicated: u64,
+    /// Frames that overtook another.
+    pub overtaken: u64,
     /// Blocks that honest nodes wrote.
     pub written: u64,
     /// Deploys that were acknowledged.
@@ -60,7 +66,7 @@ impl Campaign {
         nodes: Option<u32>,
         mut after: impl FnMut(&Report),
     ) -> Result<Self, String> {
-        let mut campaign = Self::default();
+        let mut campaign = Self { first_seed: first, ..Self::default() };
         for seed in first..first.saturating_add(runs) {
             let nodes = nodes.unwrap_or_else(|| Options::small_fleet(seed));
             let report = run(&Options::drawn(seed, nodes), None)?;
@@ -73,11 +79,13 @@ impl Campaign {
 
     fn add(&mut self, report: Report) {
         self.runs += 1;
+        self.nodes += report.nodes;
         self.virtual_ms += report.virtual_ms;
         self.events += report.events;
         self.sent += report.sent;
         self.dropped += report.dropped;
         self.duplicated += report.duplicated;
+        self.overtaken += report.overtaken;
         self.written += report.written;
         self.acknowledged += report.acknowledged;
         self.views_compared += report.views_compared;
@@ -99,7 +107,13 @@ impl Campaign {
         let named = RARE.iter().map(|what| (&self.branches, *what));
         let named = named.chain(FAULTS.iter().map(|what| (&self.faults, *what)));
         let never = named.filter(|(counts, what)| counts.get(*what).is_none_or(|times| *times == 0));
-        self.never = never.map(|(_, what)| what.to_owned()).collect();
+        let traffic = [
+            ("a frame lost", self.dropped),
+            ("a frame doubled", self.duplicated),
+            ("a frame overtaken", self.overtaken),
+        ];
+        let still = traffic.iter().filter(|(_, times)| *times == 0).map(|(what, _)| *what);
+        self.never = never.map(|(_, what)| what).chain(still).map(str::to_owned).collect();
         let compared = self.views_compared > 0 && self.blocks_compared > 0;
         self.passed = self.failed.is_empty() && self.never.is_empty() && compared;
     }
@@ -117,8 +131,11 @@ mod tests {
         let mut nothing = Campaign::default();
         nothing.branches.extend(RARE.iter().map(|what| ((*what).to_owned(), 1)));
         nothing.judge();
-        assert_eq!(nothing.never, FAULTS, "a fault that never was");
+        assert_eq!(nothing.never[..FAULTS.len()], FAULTS, "a fault that never was");
         nothing.faults.extend(FAULTS.iter().map(|what| ((*what).to_owned(), 1)));
+        nothing.judge();
+        assert_eq!(nothing.never, ["a frame lost", "a frame doubled", "a frame overtaken"]);
+        (nothing.dropped, nothing.duplicated, nothing.overtaken) = (1, 1, 1);
         nothing.judge();
         assert!(nothing.never.is_empty() && !nothing.passed, "nothing was compared");
     }
