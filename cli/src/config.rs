@@ -207,9 +207,9 @@ impl Settings {
             target: file.target.clone(),
             module: self.data.join(&file.module),
             variables: file.variables.clone(),
-            kind,
             // What is known by its state alone can be taken away by that state alone, and only where makers share it.
             shared: file.shared.unwrap_or(kind.is_none()),
+            kind,
             environment,
             terraform: terraform.unwrap_or_default(),
             osiris,
