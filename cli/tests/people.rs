@@ -1,5 +1,8 @@
 //! Members, roles and what becomes of them, with the real binary and real nodes.
 
+#[path = "people/backup.rs"]
+mod backup;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -400,58 +403,6 @@ fn an_invitation_that_is_withdrawn_already_is_as_it_was_asked_for() {
     let id = home.json(&["invite", "ls"])[0]["id"].as_str().expect("an id").to_owned();
     assert!(home.written(&["invite", "revoke", &id]).contains("withdrew"));
     assert!(home.done(&["invite", "revoke", &id]).contains("withdrawn already"));
-}
-
-/// Copies what `docs/backup.md` says to copy, the journal first, as a backup of a live folder does.
-fn back_up(from: &Home, to: &Home) {
-    let (from, to) = (from.0.path().join("data"), to.0.path().join("data"));
-    std::fs::create_dir(&to).expect("a folder");
-    for name in ["journal", "device.key", "admin.key", "peers.json", "mesh-port"] {
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).expect("copied");
-        }
-    }
-    std::fs::create_dir(to.join("library")).expect("a folder");
-    for file in std::fs::read_dir(from.join("library")).expect("the library").flatten() {
-        if file.file_type().is_ok_and(|kind| kind.is_file()) {
-            std::fs::copy(file.path(), to.join("library").join(file.file_name())).expect("copied");
-        }
-    }
-}
-
-#[test]
-fn a_folder_copied_while_its_node_ran_goes_on_elsewhere() {
-    let (home, node) = founder();
-    let guest = joined(&home, "guest");
-    let _guest_node = guest.up();
-    home.done(&["sync"]);
-    home.deploy("before", 0);
-    let copy = Home::new();
-    back_up(&home, &copy);
-    // The guest confirms what the copy lacks; then the original is gone for good.
-    home.deploy("after", 0);
-    home.served_by("after", 2);
-    drop(node);
-
-    assert!(copy.has_function("before"), "what was acknowledged before the copy is in it");
-    let _copy_node = copy.up();
-    copy.done(&["sync", "--timeout", "20s"]);
-    assert!(copy.has_function("after"), "what was written after it came back from the peer");
-    copy.deploy("restored", 0);
-    let rows = copy.json(&["nodes"]);
-    assert!(rows.as_array().expect("rows").iter().all(|row| row["forks"] == 0), "{rows}");
-    let log = copy.lines(&["ledger", "log"]);
-    let session_of = |words: &str| {
-        let log = log.as_array().expect("rows").iter();
-        let mut found = log.filter(|row| row["says"].as_str().is_some_and(|says| says.contains(words)));
-        found.next().expect("a block")["session"].clone()
-    };
-    assert_ne!(session_of("deploys restored"), session_of("deploys before"), "a session of its own");
-    // It fetches from the guest what it lacks.
-    while copy.ends(&["ledger", "verify"], &[0, 1]).0.contains("problem") {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(copy.json(&["ledger", "verify"])["problems"], serde_json::json!([]));
 }
 
 impl Home {

@@ -279,7 +279,10 @@ fn expand_pins(ledger: &Ledger, revocation: &Block, own: Option<&Arc<Block>>) ->
     let mut seen: BTreeSet<_> = open.iter().copied().collect();
     while let Some(session) = open.pop() {
         let Some(first) = pins.get(&session).and_then(|pin| ledger.first_below(*pin)) else { continue };
-        let parents = first.parents().filter_map(|id| ledger.held(&id));
+        // By id: a summary lists them in another order than its block, and the order decides which branch of a
+        // session that is forked at its first block is followed.
+        let parents: BTreeSet<_> = first.parents().collect();
+        let parents = parents.iter().filter_map(|id| ledger.held(id));
         for cited in parents.filter(|parent| parent.author() == first.author()) {
             let session = cited.session();
             if named.contains_key(&session) {

@@ -8,7 +8,8 @@ use osiris_ledger::{
     Author, Block, BlockId, Ledger, Now, Page, Payload, Reject, Role, Writer, is_enough, limits, op,
 };
 use support::{
-    FOUNDER, NODE, append, author, copy, deploy, enrol, found, key, merge, replica, revoked, serving, session,
+    FOUNDER, Forged, NODE, append, author, copy, deploy, enrol, found, is_new, key, merge, replica, revoked,
+    serving, session,
 };
 
 fn device(n: u8) -> Writer {
@@ -264,4 +265,52 @@ fn voters_converge_on_the_same_pages() {
     assert_eq!((ledger.publish().hash(), ledger.digest(), ledger.len()), before);
     let own: Author = node.author();
     assert_eq!(ledger.pins_for(&own), other.pins_for(&own));
+}
+
+/// The first blocks of a device's sessions lead from a pin to its earlier sessions. Here a session is forked at its
+/// first block, and two sessions cite one branch each: which one is followed must not depend on whether the block
+/// that cites both is here in full or as a summary, whose parents stand in another order.
+#[test]
+fn what_a_pin_leads_to_is_the_same_by_summaries() {
+    let Fleet { mut ledger, revision, .. } = fleet();
+    let (fleet, node) = (ledger.fleet(), author(NODE));
+    let grant = ledger.in_order().iter().find(|block| block.chain().author == node).expect("a block").grant();
+    let draft = |ledger: &Ledger, n: u8, parents: &[BlockId], concurrency: u32| Forged {
+        version: 2,
+        author: node,
+        session: session(n),
+        seq: 1,
+        prev: BlockId::ZERO,
+        parents: parents.to_vec(),
+        depth: 1 + parents
+            .iter()
+            .map(|id| ledger.get(id).expect("here").order().depth)
+            .max()
+            .expect("parents"),
+        wall_ms: 0,
+        grant,
+        payload: Payload::Serving(op::Serving { revision, concurrency }),
+    };
+    let write = |ledger: &mut Ledger, n: u8, parents: &[BlockId], concurrency: u32| {
+        let entry = draft(ledger, n, parents, concurrency).seal(&fleet, &key(NODE));
+        assert!(is_new(&ledger.admit(&entry)));
+        Block::id_of(&entry)
+    };
+    // Session 40 has a first block; 41 is forked at its first, of which only one branch cites it.
+    let old = write(&mut ledger, 40, &[revision], 1);
+    let branches = [write(&mut ledger, 41, &[old], 2), write(&mut ledger, 41, &[revision], 2)];
+    let citing = [write(&mut ledger, 42, &[branches[0]], 3), write(&mut ledger, 43, &[branches[1]], 3)];
+    let mut verdicts = Vec::new();
+    for (n, order) in [(44, citing), (45, [citing[1], citing[0]])] {
+        let mut whole = copy(&ledger);
+        let entry = draft(&ledger, n, &order, 4).seal(&fleet, &key(NODE));
+        assert!(is_new(&whole.admit(&entry)));
+        let mut admin = Writer::new(key(FOUNDER), session(46));
+        append(&mut whole, &mut admin, revoked(&[grant], &[Block::id_of(&entry)]));
+        let again = joined(&whole.in_order(), &page_of(&whole), &whole);
+        assert_eq!(again.len(), whole.len());
+        assert_eq!(again.counts(&old), whole.counts(&old), "in either order");
+        verdicts.push(whole.counts(&old));
+    }
+    assert_eq!(verdicts[0], verdicts[1], "the author's order of parents decides nothing");
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Reads the test vectors by docs/ledger.md alone, without a line of Osiris.
+"""Reads the test vectors by docs/ledger.md and docs/wire.md alone, without a line of Osiris.
 
     python3 -m pip install blake3 cryptography
     python3 docs/vectors/check.py [FOLDER]
 
-Checks the ids, signatures, canonical form, links, depths and grants of the blocks, that what is refused is
-refused for a reason of the named kind, which blocks lie above a fork, the digest, and the journal and its
-head file. It does not evaluate which blocks count beyond forks.
+What it knows of the two texts is in reader/: it reads and judges every block, evaluates which ones count and why
+the others do not, folds the view and takes its hash, and reads pages, archives, the journal, frames with packed
+blocks, messages, joins and tickets. Of automerge's changes it reads all but the columns that place the operations.
 """
 
 import json
@@ -14,394 +14,32 @@ import pathlib
 import struct
 import sys
 
-from blake3 import blake3
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+sys.dont_write_bytecode = True
 
-ZERO = bytes(32)
-FIELDS = "version author session seq prev parents depth wall_ms grant payload".split()
-ROLE_OF = {
-    "invited": 4, "user": 4, "withdrawn": 4, "revoked": 4, "deployed": 2, "removed": 2,
-    "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1, "voters": 4, "sealed": 64,
-    "claimed": 32, "activated": 32, "intent": 32, "released": 1, "retired": 32, "spawning": 4,
-    "bounded": 2, "scaled": 1, "labelled": 4, "budgeted": 4,
-}
-# Genesis and recoveries hold every role.
-ALL_ROLES = 127
-PLACE_LABEL = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
-GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from reader import files, wire
+from reader.blocks import Ledger, verify
+from reader.cbor import Refused, h, read, read_whole
+from reader.effective import Standings
+from reader.view import View
+
+unhex = bytes.fromhex
 
 
-class Refused(Exception):
-    """Carries the name of the reject."""
-
-
-def h(*parts):
-    return blake3(b"".join(parts)).digest()
-
-
-# --- CBOR, RFC 8949: what may come, and the one form that is canonical --------------------------------
-
-
-def read(data, at=0, nested=0):
-    """One value from `at`, and where it ends. Indefinite lengths and tags are read, to be refused later."""
-    if nested > 32:
-        raise ValueError("nested too deep")
-    first = data[at]
-    kind, info, at = first >> 5, first & 31, at + 1
-    if info < 24:
-        count = info
-    elif info in (24, 25, 26, 27):
-        size = 1 << (info - 24)
-        if at + size > len(data):
-            raise ValueError("short")
-        count, at = int.from_bytes(data[at : at + size], "big"), at + size
-    elif info == 31 and kind in (2, 3, 4, 5):
-        count = None
-    else:
-        raise ValueError("no length")
-    if kind == 0:
-        return count, at
-    if kind in (2, 3) and count is not None:
-        end = at + count
-        if end > len(data):
-            raise ValueError("short")
-        return (data[at:end] if kind == 2 else data[at:end].decode()), end
-    if kind == 4:
-        items = []
-        while count is None or len(items) < count:
-            if count is None and data[at] == 0xFF:
-                return items, at + 1
-            item, at = read(data, at, nested + 1)
-            items.append(item)
-        return items, at
-    if kind == 5 and count == 1:
-        key, at = read(data, at, nested + 1)
-        value, at = read(data, at, nested + 1)
-        return {key: value}, at
-    if kind == 7 and info in (20, 21, 22):
-        return {20: False, 21: True, 22: None}[info], at
-    raise ValueError("a kind of value that no block has")
-
-
-def write(value):
-    def head(kind, count):
-        if count < 24:
-            return bytes([kind << 5 | count])
-        for info, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
-            if count < 1 << (8 * size):
-                return bytes([kind << 5 | info]) + count.to_bytes(size, "big")
-        raise ValueError("too large")
-
-    if value is None:
-        return b"\xf6"
-    if isinstance(value, bool):
-        return b"\xf5" if value else b"\xf4"
-    if isinstance(value, int):
-        return head(0, value)
-    if isinstance(value, bytes):
-        return head(2, len(value)) + value
-    if isinstance(value, str):
-        return head(3, len(value.encode())) + value.encode()
-    if isinstance(value, list):
-        return head(4, len(value)) + b"".join(map(write, value))
-    (key, held), = value.items()
-    return head(5, 1) + write(key) + write(held)
-
-
-# --- blocks ---------------------------------------------------------------------------------------------
-
-
-def is_name(text):
-    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    return 1 <= len(text) <= 63 and set(text) <= allowed and text[0].isalpha() and text[-1] != "-"
-
-
-def is_place_label(text):
-    words = text.split("=")
-    fits = len(words) <= 2 and all(word and set(word) <= PLACE_LABEL for word in words)
-    return fits and len(text) <= 64
-
-
-def verify(key, signature, message, otherwise):
-    if int.from_bytes(signature[32:], "little") >= GROUP_ORDER:
-        raise Refused(otherwise)
+def refusal(work, *arguments):
+    """Why something is refused, as a word."""
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        raise Refused(otherwise) from None
+        work(*arguments)
+    except Refused as refused:
+        return str(refused)
+    return "taken"
 
 
-def is_weak(key):
-    """The points of small order, by their y: 0, 1, -1, and the four of order 8."""
-    p = 2**255 - 19
-    y = (int.from_bytes(key, "little") & (2**255 - 1)) % p
-    d = -121665 * pow(121666, p - 2, p) % p
-    # y of order 8 are the roots of d·y⁴ + 2·y² − 1.
-    return y in (0, 1, p - 1) or (d * pow(y, 4, p) + 2 * y * y - 1) % p == 0
-
-
-class Ledger:
-    def __init__(self, fleet):
-        self.fleet, self.blocks, self.grants = fleet, {}, {}
-
-    def shape(self, entry):
-        """What needs no other block."""
-        if len(entry) > 3072:
-            raise Refused("TooLarge")
-        if len(entry) < 64:
-            raise Refused("Malformed")
-        body, signature = entry[:-64], entry[-64:]
-        if body[:1] == b"\x8a" and len(body) > 1 and body[1] < 24 and body[1] != 2:
-            raise Refused("Version")
-        try:
-            fields, end = read(body)
-        except (ValueError, IndexError):
-            raise Refused("Malformed") from None
-        if not isinstance(fields, list) or len(fields) != 10 or not isinstance(fields[9], dict):
-            raise Refused("Malformed")
-        if end != len(body) or write(fields) != body:
-            raise Refused("NotCanonical")
-        block = dict(zip(FIELDS, fields), id=h(entry))
-        (block["op"], block["says"]), = block.pop("payload").items()
-        genesis = block["op"] == "founded"
-        parents, seq = block["parents"], block["seq"]
-        if len(parents) > 8 or len(set(parents)) != len(parents):
-            raise Refused("Parents")
-        if (seq == 1 and not parents and not genesis) or (genesis and parents):
-            raise Refused("Parents")
-        if seq == 0 or (seq == 1) != (block["prev"] == ZERO):
-            raise Refused("Seq")
-        if genesis and (seq != 1 or block["depth"] != 1 or block["grant"] != ZERO):
-            raise Refused("Malformed")
-        says = block["says"]
-        if block["op"] in ("deployed", "removed") and not is_name(says[0]):
-            raise Refused("Field")
-        if block["op"] == "invited" and not 1 <= says[1] <= 10_000:
-            raise Refused("Field")
-        if block["op"] == "claimed":
-            slot, round, after = says
-            if slot >= 1_000 or round == 0 or (round == 1) != (after is None):
-                raise Refused("Field")
-        if block["op"] == "intent":
-            _, target, names, key = says
-            if is_weak(key):
-                raise Refused("Field")
-            if not all(map(is_name, [target, *names])) or len(names) > 16 or names != sorted(set(names)):
-                raise Refused("Field")
-        if block["op"] == "spawning" and says[0] > 1_000:
-            raise Refused("Field")
-        if block["op"] == "bounded":
-            name, range_ = says
-            low, high = range_ or (0, 1)
-            if (name is not None and not is_name(name)) or (name is None and low > 0):
-                raise Refused("Field")
-            if not low <= high or not 1 <= high <= 10_000:
-                raise Refused("Field")
-        if block["op"] == "scaled" and (not is_name(says[0]) or says[1] > 10_000):
-            raise Refused("Field")
-        if block["op"] == "labelled":
-            device, labels = says
-            if is_weak(device) or len(labels) > 16 or labels != sorted(set(labels)):
-                raise Refused("Field")
-            if not all(map(is_place_label, labels)):
-                raise Refused("Field")
-        if block["op"] == "budgeted" and (is_weak(says[0]) or not 1 <= says[1] <= 1_000_000_000):
-            raise Refused("Field")
-        if is_weak(block["author"]):
-            raise Refused("WeakKey")
-        named = ZERO if genesis else self.fleet
-        verify(block["author"], signature, h(b"osiris-ledger-v1", named, body), "BadSignature")
-        if genesis and block["id"] != self.fleet:
-            raise Refused("OtherFleet")
-        return block
-
-    def references(self, block):
-        op, says = block["op"], block["says"]
-        return {
-            "withdrawn": lambda: [says[0], *says[1]],
-            "admitted": lambda: [says[0]],
-            "revoked": lambda: says[0] + says[1],
-            "deployed": lambda: says[6],
-            "removed": lambda: says[1],
-            "serving": lambda: [says[0]],
-            "stopped": lambda: [says[0]],
-            "sealed": lambda: [says[0]],
-            "claimed": lambda: [says[2]] * (says[2] is not None),
-            "activated": lambda: [says[0]],
-            "intent": lambda: [says[0]],
-            "released": lambda: [says[0]],
-            "retired": lambda: [says[0]],
-        }.get(op, list)()
-
-    def offer(self, block):
-        """Key, roles and device of an invitation, a user or a machine's intent."""
-        says = block["says"]
-        if block["op"] == "invited":
-            return says[0], says[2], says[3]
-        if block["op"] == "user":
-            return says[1], says[2], None
-        if block["op"] == "intent":
-            return says[3], 1, None
-        raise Refused("ReferenceKind")
-
-    def admit(self, entry):
-        block = self.shape(entry)
-        op, says, depth = block["op"], block["says"], block["depth"]
-        if op == "founded":
-            _, _, admin, recovery, nonce, certificate = says
-            verify(admin, certificate, h(b"osiris-founder-v1", nonce, block["author"], recovery), "Proof")
-            self.grants[block["id"]] = (block["author"], ALL_ROLES)
-            self.blocks[block["id"]] = block
-            return block
-        needs = [*block["parents"], block["grant"], *self.references(block)]
-        needs += [block["prev"]] * (block["seq"] > 1)
-        if any(need not in self.blocks for need in needs):
-            raise Refused("Early")
-        below = [self.blocks[parent]["depth"] for parent in block["parents"]]
-        if block["seq"] > 1:
-            prev = self.blocks[block["prev"]]
-            if (prev["author"], prev["session"]) != (block["author"], block["session"]):
-                raise Refused("OtherChain")
-            if prev["seq"] + 1 != block["seq"]:
-                raise Refused("Seq")
-            below.append(prev["depth"])
-        if depth != 1 + max(below):
-            raise Refused("Depth")
-        holder, roles = self.grants.get(block["grant"], (None, 0))
-        if holder != block["author"]:
-            raise Refused("Grant")
-        if self.blocks[block["grant"]]["depth"] >= depth:
-            raise Refused("ReferenceDepth")
-        leaves = op == "revoked" and says[0] == [block["grant"]]
-        gives = self.offer(block)[1] if op in ("invited", "user") else 0
-        if not (leaves or roles & ROLE_OF[op]) or gives & ~roles:
-            raise Refused("Role")
-        named = [self.blocks[id] for id in self.references(block)]
-        if any(held["depth"] >= depth for held in named):
-            raise Refused("ReferenceDepth")
-        self.fits(block, named)
-        self.blocks[block["id"]] = block
-        return block
-
-    def fits(self, block, named):
-        op, says = block["op"], block["says"]
-        if op == "admitted":
-            key, roles, device = self.offer(named[0])
-            if device not in (None, says[1]):
-                raise Refused("Proof")
-            verify(key, says[2], h(b"osiris-join-v1", self.fleet, says[0], says[1]), "Proof")
-            self.grants[block["id"]] = (says[1], roles)
-        elif op == "recovered":
-            device, _, generation, certificate = says
-            key = self.blocks[self.fleet]["says"][3]
-            said = h(b"osiris-recover-v1", self.fleet, struct.pack("<I", generation), device)
-            verify(key, certificate, said, "Proof")
-            self.grants[block["id"]] = (device, ALL_ROLES)
-        else:
-            wanted = {
-                "withdrawn": lambda: named[0]["op"] in ("invited", "user", "intent")
-                and all(held["op"] == "admitted" and held["says"][0] == says[0] for held in named[1:]),
-                "revoked": lambda: self.revokes_one_device(says),
-                "deployed": lambda: all(self.is_about(held, says[0]) for held in named),
-                "removed": lambda: all(self.is_about(held, says[0]) for held in named),
-                "serving": lambda: named[0]["op"] == "deployed",
-                "stopped": lambda: named[0]["op"] == "deployed",
-                "sealed": lambda: block["author"]
-                in {"voters": named[0]["says"][0], "founded": [named[0]["author"]]}.get(named[0]["op"], []),
-                "claimed": lambda: not named
-                or (named[0]["op"] == "claimed" and named[0]["says"][:2] == [says[0], says[1] - 1]),
-                "activated": lambda: named[0]["op"] == "claimed" and self.is_of_chain(named[0], block),
-                "intent": lambda: named[0]["op"] == "activated" and self.is_of_chain(named[0], block),
-                "released": lambda: named[0]["op"] == "claimed" and named[0]["author"] == block["author"],
-                "retired": lambda: named[0]["op"] == "intent",
-            }.get(op, lambda: True)
-            if not wanted():
-                raise Refused("ReferenceKind")
-
-    def revokes_one_device(self, says):
-        devices = {self.grants.get(grant, (None, 0))[0] for grant in says[0]}
-        pins = [self.blocks[pin] for pin in says[1]]
-        sessions = {pin["session"] for pin in pins}
-        one = len(devices) == 1 and None not in devices
-        return one and {pin["author"] for pin in pins} <= devices and len(sessions) == len(pins)
-
-    @staticmethod
-    def is_about(held, name):
-        return held["op"] in ("deployed", "removed") and held["says"][0] == name
-
-    @staticmethod
-    def is_of_chain(held, block):
-        return (held["author"], held["session"]) == (block["author"], block["session"])
-
-    def slots(self):
-        """Slot → its last round, that round's claims by draw, the machines that are not retired. For a history
-        in which all of these blocks count."""
-        slots = {}
-        gone = {block["says"][0] for block in self.blocks.values() if block["op"] == "retired"}
-        for block in self.blocks.values():
-            if block["op"] == "claimed":
-                slot, round, _ = block["says"]
-                rounds, _ = slots.setdefault(slot, ({}, []))
-                lot = h(b"osiris-lease-v1", struct.pack("<IQ", slot, round), block["author"])
-                rounds.setdefault(round, []).append((lot, block["id"]))
-            if block["op"] == "intent" and block["id"] not in gone:
-                claim = self.blocks[self.blocks[block["says"][0]]["says"][0]]
-                slots[claim["says"][0]][1].append((claim["says"][1], block["id"]))
-        return {
-            slot: (max(rounds), [id for _, id in sorted(rounds[max(rounds)])], [id for _, id in sorted(made)])
-            for slot, (rounds, made) in slots.items()
-        }
-
-    def registers(self, op):
-        """Key → what the last block of that operation in ledger order says. For a history in which all count."""
-        blocks = sorted(self.blocks.values(), key=lambda block: (block["depth"], block["id"]))
-        return {block["says"][0]: block["says"][1] for block in blocks if block["op"] == op}
-
-    def chains(self):
-        chains = {}
-        for block in self.blocks.values():
-            chains.setdefault((block["author"], block["session"]), []).append(block)
-        return dict(sorted(chains.items()))
-
-    def bucket_hashes(self):
-        buckets = [b""] * 256
-        for chain, blocks in sorted(self.chains().items(), key=lambda entry: h(*entry[0])):
-            tips = self.tips_of(blocks)
-            said = b"".join(chain) + struct.pack("<Q", len(tips))
-            said += b"".join(struct.pack("<Q", seq) + id for seq, id in tips)
-            buckets[h(*chain)[0]] += said
-        return [h(bucket) if bucket else bytes(32) for bucket in buckets]
-
-    def digest(self):
-        return h(b"osiris-tips-v2", *self.bucket_hashes())
-
-    @staticmethod
-    def tips_of(blocks):
-        """Blocks that none of their chain follows, by id."""
-        followed = {block["prev"] for block in blocks}
-        tips = [block for block in blocks if block["id"] not in followed]
-        return [[tip["seq"], tip["id"]] for tip in sorted(tips, key=lambda tip: tip["id"])]
-
-    def tips(self):
-        """The first 16 bytes of each chain's actor → its tips."""
-        return {h(*chain)[:16]: self.tips_of(blocks) for chain, blocks in self.chains().items()}
-
-    def forks(self):
-        """(author, session, seq) → the two smallest ids at the smallest place that two blocks bear."""
-        forks = {}
-        for (author, session), blocks in self.chains().items():
-            at = {}
-            for block in blocks:
-                at.setdefault(block["seq"], []).append(block["id"])
-            forked = [seq for seq, ids in at.items() if len(ids) > 1]
-            if forked:
-                forks[author, session, min(forked)] = sorted(at[min(forked)])[:2]
-        return forks
+# --- blocks, what counts, the view ----------------------------------------------------------------------
 
 
 def check_ledger(vectors):
-    unhex = bytes.fromhex
     for key in vectors["keys"]:
         public = Ed25519PrivateKey.from_private_bytes(unhex(key["seed"])).public_key().public_bytes_raw()
         assert public.hex() == key["public"], key["name"]
@@ -414,66 +52,148 @@ def check_ledger(vectors):
             assert block[field] == row[field], (field, row)
     order = [(row["depth"], row["id"]) for row in vectors["blocks"]]
     assert order == sorted(order), "the blocks are in ledger order"
-    assert ledger.digest().hex() == vectors["digest"], "the digest"
-    forks = ledger.forks()
-    said = {
-        (unhex(f["author"]), unhex(f["session"]), f["seq"]): [unhex(id) for id in f["proof"]]
-        for f in vectors["view"]["forks"]
-    }
-    assert forks == said, "the forks"
-    said = {
-        slot["number"]: (slot["round"], [unhex(id) for id in slot["claims"]], [unhex(id) for id in slot["machines"]])
-        for slot in vectors["view"]["slots"]
-    }
-    assert ledger.slots() == said, "the slots"
-    bounds, view = ledger.registers("bounded"), vectors["view"]
-    assert view["bounds"] == {name: bounds[name] for name in ("hello", "old")}, "the bounds"
-    assert view["bounds_of_all"] == bounds[None][1], "the bounds of all together"
-    assert view["replicas"] == ledger.registers("scaled")["hello"], "the replicas"
-    assert list(ledger.registers("labelled").values()) == [view["labels"]], "the labels"
-    assert list(ledger.registers("budgeted").values()) == [view["budget"]], "the budget"
+    assert wire.digest(ledger).hex() == vectors["digest"], "the digest"
+    standings = Standings(ledger)
     for row in vectors["blocks"]:
-        for author, session, seq in forks:
-            if (row["author"], row["session"]) == (author.hex(), session.hex()) and row["seq"] >= seq:
-                assert not row["effective"], "no pin keeps what lies above this fork"
+        void = standings.why_void(ledger.blocks[unhex(row["id"])])
+        assert (void, void is None) == (row["void"], row["effective"]), (void, row)
+    view = View(ledger, standings)
+    check_view(view, vectors["view"])
     for row in vectors["refused"]:
-        try:
-            ledger.admit(unhex(row["entry"]))
-        except Refused as refused:
-            got = str(refused)
-        else:
-            got = "admitted"
+        got = refusal(ledger.admit, unhex(row["entry"]))
         assert got == row["reject"], f"{row['what']}: {got}, not {row['reject']}"
-    return ledger
+    return ledger, view
+
+
+ROLES = ["node", "operator", "admin", "viewer", "invoker", "spawner", "voter"]
+
+
+def check_view(view, said):
+    _, _, members, functions, offers, forks, _, (slots, spawning, scaling) = view.value()
+    named = lambda bits: [role for bit, role in enumerate(ROLES) if bits >> bit & 1]
+    got = [
+        {"device": m["device"].hex(), "active": m["active"], "roles": named(m["roles"]), "label": m["label"]}
+        for m in members
+    ]
+    assert got == said["members"], "the members"
+    ids = lambda rows, name="id": [row[name].hex() for row in rows]
+    got = [{"name": function["name"], "revisions": ids(function["revisions"])} for function in functions]
+    assert got == said["functions"], "the functions"
+    got = [
+        {"author": f["author"].hex(), "session": f["session"].hex(), "seq": f["seq"],
+         "proof": [id.hex() for id in f["proof"]]}
+        for f in forks
+    ]
+    assert got == said["forks"], "the forks"
+    got = [
+        {"number": slot["number"], "round": slot["round"], "claims": ids(slot["claims"]),
+         "machines": ids(slot["machines"], "intent")}
+        for slot in slots
+    ]
+    assert got == said["slots"], "the slots"
+    bounds, replicas, labels = map(dict, scaling)
+    assert said["bounds"] == {name: bounds[name] for name in ("hello", "old")}, "the bounds"
+    assert said["bounds_of_all"] == bounds[None][1], "the bounds of all together"
+    assert said["replicas"] == replicas["hello"], "the replicas"
+    assert list(labels.values()) == [said["labels"]], "the labels"
+    assert [blocks for _, blocks in offers[2]] == [said["budget"]], "the budget"
+    assert spawning == said["spawning"], "spawning"
+    assert view.hash().hex() == said["hash"], "the view's hash"
+
+
+def check_histories(vectors):
+    for history in vectors["histories"]:
+        ledger = Ledger(unhex(history["fleet"]))
+        blocks = [(ledger.admit(unhex(row["entry"])), row["void"]) for row in history["blocks"]]
+        standings = Standings(ledger)
+        for block, void in blocks:
+            got = standings.why_void(block)
+            assert got == void, f"{block['op']} {block['id'].hex()} of {history['fleet']}: {got}, not {void}"
+        assert wire.digest(ledger).hex() == history["digest"], "the digest"
+        assert View(ledger, standings).hash().hex() == history["view"], "the view's hash"
+    return sum(len(history["blocks"]) for history in vectors["histories"])
+
+
+# --- pages, archives, the document ----------------------------------------------------------------------
+
+
+def check_page(vectors, ledger):
+    page = unhex(vectors["page"])
+    assert h(page).hex() == vectors["hash"], "the page's name"
+    for summary, row in zip(files.read_page(ledger.fleet, page), vectors["rows"], strict=True):
+        block = ledger.blocks[summary["id"]]
+        known = {"version": 2, "parents": sorted(block["parents"]), "wall_ms": None}
+        assert summary | {"version": 2, "parents": sorted(summary["parents"])} == block | known, "a summary is its block's"
+        for field in ("id", "author", "session", "grant", "prev"):
+            assert summary[field].hex() == row[field], (field, row)
+        assert [id.hex() for id in summary["parents"]] == row["parents"], row
+        assert (summary["seq"], summary["depth"]) == (row["seq"], row["depth"]), row
+        revision, concurrency = (summary["says"] + [None])[:2]
+        assert (revision.hex(), concurrency) == (row["revision"], row["concurrency"]), row
+    for row in vectors["refused"]:
+        got = refusal(files.read_page, ledger.fleet, unhex(row["page"]))
+        assert got == row["error"], f"{row['what']}: {got}, not {row['error']}"
+
+
+def damage(archive, done):
+    match done:
+        case {"keep": count}:
+            return archive[:count]
+        case {"xor": [at, bits]}:
+            return archive[:at] + bytes([archive[at] ^ bits]) + archive[at + 1 :]
+        case {"append": byte}:
+            return archive + bytes([byte])
+        case {"without": [start, end]}:
+            body = archive[:start] + archive[end:-32]
+            return body + h(body)
+
+
+def check_archive(vectors, ledger, view):
+    archive = unhex(vectors["archive"])
+    held, again, blocks, summaries, pages = files.read_archive(archive)
+    assert held.fleet.hex() == vectors["fleet"]
+    assert (blocks, summaries, pages) == tuple(vectors[name] for name in ("blocks", "summaries", "pages"))
+    assert again.hash().hex() == vectors["view"] and again.hash() == view.hash(), "with or without the page"
+    assert wire.digest(held) == wire.digest(ledger), "summaries have the place of their blocks"
+    for case in vectors["damaged"]:
+        got = refusal(files.read_archive, damage(archive, case["done"]))
+        assert got == case["error"], f"{case['what']}: {got}, not {case['error']}"
+    case = vectors["unsealed"]
+    assert refusal(files.read_archive, unhex(case["archive"])) == case["error"], case["what"]
+
+
+def check_document(vectors, ledger):
+    blocks = [ledger.blocks[unhex(row["block"])] for row in vectors["changes"]]
+    part = Ledger(ledger.fleet)
+    part.blocks = {block["id"]: block for block in blocks}
+    last = {}
+    for row, expected in zip(vectors["changes"], files.changes(part, blocks), strict=True):
+        if expected is None:
+            assert row["change"] is None, "nothing of a forked chain from its fork upward"
+            continue
+        change = files.read_change(unhex(row["change"]))
+        assert change["hash"].hex() == row["hash"], row
+        for field in ("actor", "seq", "start", "time"):
+            assert change[field] == expected[field], (field, row)
+        actor = expected["actor"]
+        assert change["deps"] == ([last[actor]] if actor in last else []), "it depends on its chain's change before"
+        assert (change["message"], change["actors"], change["rest"]) == (b"", 0, b"")
+        assert h(change["columns"][0x57]).hex() == row["block"], "the entry is the only value"
+        keys = change["columns"].get(0x15, b"")
+        assert (expected["key"] in keys) if expected["key"] else (b"/" not in keys), "a segment's first makes its list"
+        last[actor] = change["hash"]
+    assert sorted(hash.hex() for hash in last.values()) == vectors["heads"], "the heads"
 
 
 # --- the journal ----------------------------------------------------------------------------------------
 
 
-def records(journal):
-    """Whole records wherever they stand: offset, end, number, link, place, check, payload."""
-    found, at = [], 44
-    while at < len(journal):
-        head = journal[at : at + 36]
-        if len(head) == 36 and head[:4] == b"\xb1oJR":
-            (length,) = struct.unpack("<I", head[4:8])
-            check, rest = head[8:16], journal[at + 36 : at + 36 + length]
-            if 0 < length <= 65536 and len(rest) == length and h(head[4:8], head[16:36], rest)[:8] == check:
-                number, link, place = struct.unpack("<Q8sI", head[16:36])
-                end = at + 36 + length
-                found.append((at, end, number, link, place, check, rest[1:]))
-                at = end
-                continue
-        at += 1
-    return found
-
-
 def check_journal(vectors, ledger):
-    journal, heads = bytes.fromhex(vectors["journal"]), bytes.fromhex(vectors["head_file"])
-    tail = bytes.fromhex(vectors["fleet"]) + struct.pack("<I", vectors["generation"])
+    journal, heads = unhex(vectors["journal"]), unhex(vectors["head_file"])
+    tail = unhex(vectors["fleet"]) + struct.pack("<I", vectors["generation"])
     assert journal[:44] == b"OSIRISJ2" + tail and heads[:44] == b"OSIRISH1" + tail, "the headers"
     link, number, end = h(b"osiris-journal", tail)[:8], 0, 44
-    for record, row in zip(records(journal), vectors["records"], strict=True):
+    for record, row in zip(files.records(journal), vectors["records"], strict=True):
         at, stop, n, linked, place, check, payload = record
         assert (at, n, linked) == (end, number + 1, link), "each record follows the one before"
         assert (at, n, place, stop) == (row["offset"], row["number"], row["place"], row["end"]), row
@@ -481,7 +201,7 @@ def check_journal(vectors, ledger):
         assert h(payload) in ledger.blocks, "a record holds an entry"
         link, number, end = check, n, stop
     assert end == len(journal)
-    ends = {record[2]: record for record in records(journal)}
+    ends = {record[2]: record for record in files.records(journal)}
     known = 0
     for at in range(44, len(heads), 32):
         said, seal = heads[at : at + 24], heads[at + 24 : at + 32]
@@ -494,8 +214,8 @@ def check_journal(vectors, ledger):
 
 
 def check_damage(case, known, ends):
-    journal = bytes.fromhex(case["journal"])
-    held = records(journal)
+    journal = unhex(case["journal"])
+    held = files.records(journal)
     assert [record[2] for record in held] == case["records"], case["what"]
     holes, end, number = [], 44, 0
     for at, stop, n, *_ in held:
@@ -509,83 +229,87 @@ def check_damage(case, known, ends):
     assert holds == case["holds_head"], case["what"]
 
 
-# --- frames ---------------------------------------------------------------------------------------------
-
-
-def unpack(packed):
-    """Entries as a frame packs them."""
-
-    def number():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = packed[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    def take(count):
-        nonlocal at
-        at += count
-        assert at <= len(packed), "packed entries end early"
-        return packed[at - count : at]
-
-    at, entries, values = 0, [], []
-    while at < len(packed):
-        length, entry = number(), b""
-        while len(entry) < length:
-            n, kind = divmod(number(), 4)
-            if kind == 0:
-                entry += take(n)
-            elif kind == 1:
-                entry += values[n]
-            elif kind == 2:
-                entry += b"\x58\x20" + h(entries[-1 - n])
-            else:
-                values.append((b"\x58\x20" + take(32)) if n == 0 else (b"\x50" + take(16)))
-                entry += values[-1]
-        assert len(entry) == length, "an entry's pieces make its length"
-        entries.append(entry)
-    return entries
+# --- frames, messages, joins, tickets -------------------------------------------------------------------
 
 
 def check_frames(vectors, ledger):
     said = {}
     for row in vectors["frames"]:
-        frame, end = read(bytes.fromhex(row["bytes"]))
+        frame, end = read(unhex(row["bytes"]))
         assert end * 2 == len(row["bytes"]), row["what"]
         (name, value), = frame.items()
         said[row["what"]] = (name, value)
-    assert said["digest"] == ("digest", ledger.digest()), "the digest frame"
+    assert said["digest"] == ("digest", wire.digest(ledger)), "the digest frame"
     assert said["receipt"] == ("receipt", [ledger.fleet]), "the receipt frame"
     assert said["pages"] == ("pages", [[bytes([7] * 32), 1_000]]), "the pages frame"
-    tips = ledger.tips()
+    tips = wire.tips(ledger)
     actors = sorted(tips)
     assert said["gaps of an empty replica"] == ("gaps", [[actor, []] for actor in actors]), "the gaps"
     for what, full, size in (("short vector", False, 8), ("full vector", True, 32)):
         vector = [[actor, [[seq, id[:size]] for seq, id in tips[actor]]] for actor in actors]
         assert said[what] == ("vector", [full, vector]), what
-    hashes = b"".join(bucket[:16] for bucket in ledger.bucket_hashes())
+    hashes = b"".join(bucket[:16] for bucket in wire.bucket_hashes(ledger))
     assert said["hashes of buckets"] == ("buckets", hashes), "the hashes of buckets"
     name, (full, bits, vector) = said["the part of one bucket"]
     inside = [a for a in actors if bits[a[0] // 8] >> (a[0] % 8) & 1]
     assert (name, full, sum(map(int.bit_count, bits))) == ("part", False, 1) and inside
     assert vector == [[a, [[seq, id[:8]] for seq, id in tips[a]]] for a in inside], "the part"
-    name, (packed, more) = said["two blocks, and there are more"]
-    entries = unpack(packed)
-    assert (name, more, len(entries)) == ("blocks", True, 2) and all(h(e) in ledger.blocks for e in entries)
+    name, (packed, more) = said["blocks, and there are more"]
+    entries = wire.unpack(packed)
+    assert (name, more) == ("blocks", True) and all(h(entry) in ledger.blocks for entry in entries)
+    assert len(entries) == len(ledger.blocks) and len(packed) < sum(map(len, entries)), "all, in less room"
+    for row in vectors["refused_packed"]:
+        assert refusal(wire.unpack, unhex(row["packed"])) != "taken", row["what"]
+
+
+def check_wire(vectors, ledger):
+    addrs = ["192.0.2.7:4433", "[2001:db8::7]:4433"]
+    addresses = lambda values: [wire.address(value) for value in values]
+    said = {row["what"]: wire.message(unhex(row["bytes"])) for row in vectors["messages"]}
+    founder, node = ledger.blocks[ledger.fleet]["author"], unhex(vectors["join"]["device"])
+    kind, hello = said["hello"]
+    assert kind == 0 and list(hello) == ["topic", "version", "session", "addrs"]
+    assert (hello["topic"], hello["version"], len(hello["session"])) == (ledger.fleet, 1, 16)
+    assert addresses(hello["addrs"]) == addrs
+    assert said["frame"] == (1, b"a frame") and said["wanted"] == (3, [node])
+    kind, (entry,) = said["addresses"]
+    assert (kind, entry["peer"], [aged["age_s"] for aged in entry["addrs"]]) == (2, founder, [60, 60])
+    assert addresses(aged["addr"] for aged in entry["addrs"]) == addrs
+
+    join = {what: read_whole(wire.framed(unhex(bytes), 64 << 10)) for what, bytes in vectors["join"].items() if what != "device"}
+    request = join["request"]
+    assert list(request) == ["fleet", "invitation", "proof", "label", "addrs"]
+    key = ledger.offer(ledger.blocks[request["invitation"]])[0]
+    verify(key, request["proof"], h(b"osiris-join-v1", request["fleet"], request["invitation"], node), "Proof")
+    assert ledger.grants[join["welcome"]["Welcome"]["grant"]][0] == node
+    assert [(p["peer"], addresses(p["addrs"])) for p in join["welcome"]["Welcome"]["addrs"]] == [(founder, addrs)]
+    assert join["refused"] == {"Refused": {"code": "UsedUp", "message": "No use is left."}}
+
+    for row in vectors["tickets"]:
+        ticket = wire.ticket(row["text"])
+        assert (ticket["fleet"], ticket["name"], ticket["peers"]) == (ledger.fleet, "berlin", [(founder, addrs)])
+        if ticket["kind"] == 1:
+            assert ticket["invitation"] == request["invitation"] and len(ticket["heads"]) == 2
+            assert (ticket["secret"] == bytes(32)) == (ticket["device"] == node)
+        if ticket["kind"] == 1 and any(ticket["secret"]):
+            public = Ed25519PrivateKey.from_private_bytes(ticket["secret"]).public_key().public_bytes_raw()
+            assert public == key, "the secret is that of the invitation's key"
 
 
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent)
     load = lambda name: json.loads((folder / name).read_text())
     vectors = load("ledger.json")
-    ledger = check_ledger(vectors)
+    ledger, view = check_ledger(vectors)
+    judged = check_histories(load("histories.json"))
+    check_page(load("page.json"), ledger)
+    check_archive(load("archive.json"), ledger, view)
+    check_document(load("document.json"), ledger)
     check_journal(load("journal.json"), ledger)
     check_frames(load("frames.json"), ledger)
-    print(f"{len(vectors['blocks'])} blocks, {len(vectors['refused'])} refusals, journal and frames: as specified")
+    check_wire(load("wire.json"), ledger)
+    blocks = len(vectors["blocks"]) + judged
+    print(f"{blocks} blocks judged, {len(vectors['refused'])} refusals, view, page, archive, document, journal, frames and wire: as specified")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,23 @@
 #[path = "../../crdt-ledger/tests/support/mod.rs"]
 mod support;
 
-use std::{fmt::Write as _, fs, path::Path};
+#[path = "vectors/files.rs"]
+mod files;
+#[path = "vectors/histories.rs"]
+mod histories;
+#[path = "vectors/wire.rs"]
+mod wire;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use osiris_ledger::{
-    Admission, Author, BlobHash, BlockId, Buckets, FleetId, Ledger, Payload, Reject, Role, Roles, Session,
-    WallMs, Writer,
+    Admission, Author, BlobHash, BlockId, Buckets, FleetId, Ledger, Page, Payload, Reject, Role, Roles,
+    Session, WallMs, Writer,
     journal::{self, Head, Header},
     op, recovery_certificate,
 };
@@ -47,8 +59,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A small history with each operation, a fork, revocations, a withdrawal and a recovery.
-fn history() -> Ledger {
+fn unhex(text: &Value) -> Vec<u8> {
+    let text = text.as_str().expect("a text");
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex")).collect()
+}
+
+/// A small history with each operation, a fork, revocations, a withdrawal and a recovery; and the page that is sealed in it.
+fn history() -> (Ledger, Arc<Page>) {
     let (mut ledger, mut founder) = found(0);
     let fleet = ledger.fleet();
     let bearer = append(&mut ledger, &mut founder, invited(0, 3, &[Role::Node], None)).id();
@@ -68,12 +85,17 @@ fn history() -> Ledger {
     let removes = Payload::Removed(op::Removed { name: "old".to_owned(), replaces: vec![old] });
     append(&mut ledger, &mut operator, removes);
     let mut admin = Writer::new(key(ADMIN), session(ADMIN));
+    append(&mut ledger, &mut admin, serving(&first));
+    let page =
+        Page::of(fleet, ledger.in_order().iter().map(AsRef::as_ref)).expect("blocks that can be summarised");
     let person = append(&mut ledger, &mut admin, user(5, 2, Roles::NODE)).id();
     append(&mut ledger, &mut node, Payload::Admitted(admitted(&fleet, &person, 5, PHONE)));
+    // It will turn out that the node could not admit it any more.
+    append(&mut ledger, &mut Writer::new(key(PHONE), session(PHONE)), serving(&first));
     append(&mut ledger, &mut founder, withdrawn(bearer));
     let voters = Payload::Voters(op::Voters { devices: vec![author(FOUNDER)] });
     let voters = append(&mut ledger, &mut founder, voters).id();
-    let sealed = Payload::Sealed(op::Sealed { voters, page: BlobHash([7; 32]), size: 100 });
+    let sealed = Payload::Sealed(op::Sealed { voters, page: page.hash(), size: page.size() });
     append(&mut ledger, &mut founder, sealed);
     let range = |min, max| Some(op::Range { min, max });
     let bounded =
@@ -141,7 +163,7 @@ fn history() -> Ledger {
     let mut rescued = Writer::new(key(RESCUED), session(RESCUED));
     let pins = ledger.pins_for(&author(ADMIN));
     append(&mut ledger, &mut rescued, revoked(&[admin_grant], &pins));
-    ledger
+    (ledger, Arc::new(page))
 }
 
 fn blocks(ledger: &Ledger) -> Vec<Value> {
@@ -159,6 +181,7 @@ fn blocks(ledger: &Ledger) -> Vec<Value> {
             "body": hex(body),
             "signature": hex(signature),
             "effective": ledger.is_effective(block),
+            "void": histories::void(ledger, block),
         })
     };
     ledger.in_order().iter().map(row).collect()
@@ -186,6 +209,7 @@ fn view(ledger: &mut Ledger) -> Value {
         json!({ "number": slot.number, "round": slot.round, "claims": claims, "machines": machines })
     };
     json!({
+        "hash": hex(&view.hash()),
         "slots": view.slots().values().map(slot).collect::<Vec<_>>(),
         "spawning": json!({ "machines": view.spawning().machines, "minority": view.spawning().minority }),
         "bounds": json!({ "hello": view.scaling().bounds("hello"), "old": view.scaling().bounds("old") }),
@@ -374,7 +398,7 @@ fn journal_files(ledger: &Ledger) -> Value {
 
 fn frames(ledger: &mut Ledger) -> Value {
     let blocks = ledger.in_order();
-    let entries = blocks[..2].iter().map(|block| block.entry().to_vec().into()).collect();
+    let entries = blocks.iter().map(|block| block.entry().to_vec().into()).collect();
     let empty = Ledger::new(ledger.fleet());
     let (_, gaps) = empty.compare(&ledger.vector(false), 0);
     let mut bucket = Buckets::NONE;
@@ -388,7 +412,7 @@ fn frames(ledger: &mut Ledger) -> Value {
         ("hashes of buckets", Frame::Buckets(ledger.bucket_hashes().into())),
         ("the part of one bucket", part),
         ("gaps of an empty replica", Frame::Gaps(gaps)),
-        ("two blocks, and there are more", Frame::Blocks(entries, true)),
+        ("blocks, and there are more", Frame::Blocks(entries, true)),
         ("pages", Frame::Pages(vec![(BlobHash([7; 32]), 1_000)])),
         ("receipt", Frame::Receipt(vec![blocks[0].id()])),
         ("states that are kept", states(StatesFrame::Notes(vec![(blocks[0].id(), blocks[1].id(), 3)]))),
@@ -400,14 +424,22 @@ fn frames(ledger: &mut Ledger) -> Value {
         assert_eq!(Frame::decode(&bytes), Ok(frame), "{what}");
         json!({ "what": what, "bytes": hex(&bytes) })
     };
-    json!({ "protocol": "osiris/sync/1", "frames": frames.map(row) })
+    json!({ "protocol": "osiris/sync/1", "frames": frames.map(row), "refused_packed": wire::refused_packed() })
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors").join(name)
+}
+
+fn updates() -> bool {
+    std::env::var_os("UPDATE_VECTORS").is_some()
 }
 
 fn check(name: &str, value: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors").join(name);
+    let path = path(name);
     let mut text = serde_json::to_string_pretty(value).expect("JSON");
     text.push('\n');
-    if std::env::var_os("UPDATE_VECTORS").is_some() {
+    if updates() {
         fs::write(&path, &text).expect("written");
     }
     let held = fs::read_to_string(&path).expect("a file of vectors");
@@ -420,7 +452,7 @@ fn check(name: &str, value: &Value) {
 
 #[test]
 fn the_vectors_are_what_this_build_writes_and_reads() {
-    let mut ledger = history();
+    let (mut ledger, page) = history();
     let view = view(&mut ledger);
     let keys: Vec<_> = SEEDS
         .iter()
@@ -431,6 +463,9 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
     assert_eq!(names.len(), 23, "each operation has a block: {names:?}");
     let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
+    for void in ["not-given", "revoked", "forked"] {
+        assert!(blocks.iter().any(|row| row["void"] == void), "no block is {void}");
+    }
     let held = ledger.len();
     let rows = refused(&mut ledger);
     assert_eq!((ledger.len(), ledger.early()), (held, (0, 0)), "what is refused leaves nothing");
@@ -443,6 +478,12 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
     );
     check("journal.json", &journal_files(&ledger));
     check("frames.json", &frames(&mut ledger));
+    check("page.json", &files::page(&ledger, &page));
+    check("archive.json", &files::archive(&ledger, &page));
+    check("document.json", &files::document(&ledger, 14));
+    let of_kind = |op: &str| ledger.in_order().into_iter().find(|block| block.payload().name() == op);
+    let [invitation, grant] = ["invited", "admitted"].map(|op| of_kind(op).expect("a block").id());
+    check("wire.json", &wire::wire(ledger.fleet(), invitation, grant, &[grant, invitation]));
 
     // Whoever gets the entries in another order says the same.
     let mut again = Ledger::new(ledger.fleet());
@@ -451,4 +492,13 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
     }
     assert_eq!(again.publish().hash(), ledger.publish().hash());
     assert_eq!(again.digest(), ledger.digest());
+}
+
+#[test]
+fn histories_of_hostile_members_are_judged_as_they_were() {
+    if updates() {
+        check("histories.json", &histories::drawn());
+    }
+    let held = fs::read_to_string(path("histories.json")).expect("a file of vectors");
+    check("histories.json", &histories::again(&serde_json::from_str(&held).expect("JSON")));
 }
