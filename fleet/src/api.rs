@@ -967,10 +967,43 @@ pub struct Scale {
     pub memory_percent: Option<u32>,
     /// The most replicas of all scaled functions together; none: as many as their bounds allow.
     pub fleet_max: Option<u32>,
+    /// The thresholds of the node.
+    pub terms: ScaleTerms,
     /// Scaled functions, by name.
     pub functions: Vec<ScaleRow>,
     /// What the node decided to do since it started, the last first, at most 64.
     pub decisions: Vec<ScaleDecision>,
+}
+
+/// By what a node decides about replicas and machines: milliseconds and percent. `docs/scaling.md` says what each is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleTerms {
+    /// More must be needed for so long.
+    pub window_ms: u64,
+    /// Each rank waits longer by so much.
+    pub stagger_ms: u64,
+    /// Something waits for too long.
+    pub age_ms: u64,
+    /// After a change, before one more.
+    pub cool_up_ms: u64,
+    /// After a change, before one less.
+    pub cool_down_ms: u64,
+    /// Replicas that were added may take so long.
+    pub start_max_ms: u64,
+    /// Processors are busy from here on.
+    pub cpu_high: u32,
+    /// Memory is, likewise.
+    pub memory_high: u32,
+    /// One replica less would do where the others are used to no more than this.
+    pub use_low: u32,
+    /// More must be needed for so long before a machine is wished for.
+    pub machine_window_ms: u64,
+    /// Between two wishes of one member.
+    pub machine_cool_ms: u64,
+    /// A machine holds no replica for so long before it goes.
+    pub machine_idle_ms: u64,
+    /// Two changes so close are a turn.
+    pub flap_ms: u64,
 }
 
 /// What a decision about replicas is made of.
@@ -1004,6 +1037,34 @@ pub struct ScaleInputs {
     pub rank: u32,
     /// Calls that wait on the node.
     pub backlog_here: u64,
+    /// The most replicas of all scaled functions together; none: not bounded.
+    pub fleet_max: Option<u32>,
+    /// Calls that run side by side on the node; 0: it does not serve it.
+    pub concurrency_here: u32,
+    /// As many as may.
+    pub concurrency_max_here: u32,
+    /// Use of the node's cores, percent; none: not measured yet.
+    pub cpu_here: Option<u32>,
+    /// Use of its memory, percent; none: not measured yet.
+    pub memory_here: Option<u32>,
+    /// Whether the node may wish for a machine.
+    pub may_claim: bool,
+    /// Milliseconds between its last such wish and the decision; none: there was none, or nothing was decided yet.
+    pub wished_ms: Option<u64>,
+    /// Slot of a machine that the node can take away, and that holds no replica.
+    pub spare_slot: Option<u32>,
+    /// For how long something has been waiting without a break.
+    pub waiting_ms: u64,
+    /// For how long more replicas have been needed.
+    pub pressed_ms: u64,
+    /// For how long one less would do; none: it would not.
+    pub slack_ms: Option<u64>,
+    /// For how long nobody has called it; none: somebody does.
+    pub quiet_ms: Option<u64>,
+    /// For how long nobody has changed the count.
+    pub unchanged_ms: u64,
+    /// How many times as long as `idle_s` replicas must be too many, as the count went up and down.
+    pub patience: u32,
 }
 
 /// One scaled function now.

@@ -76,6 +76,8 @@ async fn dry_run(args: &BoundsArgs, settings: &Settings, out: Out) -> Result<Exi
         ("bounds", Cell::new(bounds)),
         ("replicas", Cell::new(replicas(inputs))),
         ("calls", Cell::new(calls(inputs))),
+        ("for how long", Cell::new(lasts(inputs))),
+        ("this node", Cell::new(here(inputs))),
         ("would do", Cell::new(outcome(&row.act, row.to))),
         ("because", Cell::new(&row.says)),
     ];
@@ -151,6 +153,30 @@ fn calls(inputs: &ScaleInputs) -> String {
     format!("{} wait, {} run", inputs.backlog, inputs.running)
 }
 
+/// For how long what counts has lasted.
+fn lasts(inputs: &ScaleInputs) -> String {
+    let seconds = |ms: u64| human::seconds(ms / 1_000);
+    let mut lasts = vec![format!("unchanged {}", seconds(inputs.unchanged_ms))];
+    let more = [("more needed", inputs.pressed_ms), ("something waits", inputs.waiting_ms)];
+    lasts.extend(more.iter().filter(|(_, ms)| *ms > 0).map(|(what, ms)| format!("{what} {}", seconds(*ms))));
+    let fewer = [("one less would do", inputs.slack_ms), ("not called", inputs.quiet_ms)];
+    lasts.extend(fewer.iter().filter_map(|(what, ms)| ms.map(|ms| format!("{what} {}", seconds(ms)))));
+    lasts.join(", ")
+}
+
+/// What the node that is asked has to do with it.
+fn here(inputs: &ScaleInputs) -> String {
+    let percent = |name: &str, used: Option<u32>| used.map(|used| format!("{used} % of its {name}"));
+    let side_by_side = match inputs.concurrency_here {
+        0 => "does not serve it".to_owned(),
+        now => format!("{now} of {} side by side", inputs.concurrency_max_here),
+    };
+    let busy = [percent("processors", inputs.cpu_here), percent("memory", inputs.memory_here)];
+    let claims = inputs.may_claim.then(|| "may claim a machine".to_owned());
+    let all = [Some(side_by_side)].into_iter().chain(busy).chain([claims]).flatten();
+    all.collect::<Vec<_>>().join(", ")
+}
+
 fn outcome(act: &str, to: u32) -> String {
     match act {
         "none" => "nothing".to_owned(),
@@ -193,6 +219,15 @@ mod tests {
         assert_eq!(says(Some("a"), Some(0), Some(1)), "a has 0 to 1 replica from now on");
         assert_eq!(says(Some("a"), None, None), "the manifest of a says how many replicas it has");
         assert_eq!(says(None, None, Some(2)), "all scaled functions together have at most 2 replicas");
+        let mut inputs = ScaleInputs { unchanged_ms: 90_000, ..ScaleInputs::default() };
+        assert_eq!(
+            (lasts(&inputs), here(&inputs)),
+            ("unchanged 1 min 30 s".into(), "does not serve it".into())
+        );
+        (inputs.pressed_ms, inputs.slack_ms, inputs.may_claim) = (2_000, Some(3_000), true);
+        (inputs.concurrency_here, inputs.concurrency_max_here, inputs.cpu_here) = (2, 8, Some(40));
+        assert_eq!(lasts(&inputs), "unchanged 1 min 30 s, more needed 2 s, one less would do 3 s");
+        assert_eq!(here(&inputs), "2 of 8 side by side, 40 % of its processors, may claim a machine");
         assert_eq!(outcome("retire-replica", 2), "2");
         assert_eq!(outcome("replica-here", 2), "2, one more of them here");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{limits, op::Range};
+use osiris_ledger::{Mono, limits, op::Range};
 
 use super::{
     answer::ApiError,
@@ -15,7 +15,7 @@ use crate::{
         Query, Reply, Request,
         scale::{Decided, FunctionScale},
     },
-    policy::{Decision, Inputs},
+    policy::{Decision, Inputs, Terms, Times},
 };
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -27,6 +27,7 @@ impl Desk {
                 cpu_percent: facts.machine.map(|load| load.cpu),
                 memory_percent: facts.machine.map(|load| load.memory),
                 fleet_max: self.view().scaling().fleet_max(),
+                terms: terms(&facts.terms),
                 functions: facts.functions.iter().map(function).collect(),
                 decisions: facts.decided.iter().map(|(age, decided)| decision(*age, decided)).collect(),
             }),
@@ -68,13 +69,32 @@ impl Desk {
     }
 }
 
+fn terms(terms: &Terms) -> api::ScaleTerms {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    api::ScaleTerms {
+        window_ms: ms(terms.window),
+        stagger_ms: ms(terms.stagger),
+        age_ms: ms(terms.age),
+        cool_up_ms: ms(terms.cool_up),
+        cool_down_ms: ms(terms.cool_down),
+        start_max_ms: ms(terms.start_max),
+        cpu_high: terms.cpu_high,
+        memory_high: terms.memory_high,
+        use_low: terms.use_low,
+        machine_window_ms: ms(terms.machine_window),
+        machine_cool_ms: ms(terms.machine_cool),
+        machine_idle_ms: ms(terms.machine_idle),
+        flap_ms: ms(terms.flap),
+    }
+}
+
 fn function(now: &FunctionScale) -> api::ScaleRow {
     let (act, to) = outcome(&now.inputs, now.decision);
     api::ScaleRow {
         name: now.name.clone(),
         bounded: now.bounded,
         decides: now.decides,
-        inputs: inputs(&now.inputs),
+        inputs: inputs(&now.inputs, &now.times, None),
         act,
         to,
         rule: now.decision.rule.name().to_owned(),
@@ -87,7 +107,7 @@ fn decision(age: Duration, decided: &Decided) -> api::ScaleDecision {
     api::ScaleDecision {
         name: decided.name.clone(),
         age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-        inputs: inputs(&decided.inputs),
+        inputs: inputs(&decided.inputs, &decided.times, Some(decided.at)),
         act,
         to,
         rule: decided.decision.rule.name().to_owned(),
@@ -102,8 +122,25 @@ fn outcome(inputs: &Inputs, decision: Decision) -> (String, u32) {
     (act.to_owned(), decision.act.and_then(|act| act.count()).unwrap_or(inputs.count))
 }
 
-fn inputs(inputs: &Inputs) -> api::ScaleInputs {
+/// `at` is when it was decided; none: now, of which no clock is known here.
+fn inputs(inputs: &Inputs, times: &Times, at: Option<Mono>) -> api::ScaleInputs {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let wished = at.zip(inputs.machines.wished).map(|(at, wished)| ms(at.since(wished)));
     api::ScaleInputs {
+        fleet_max: inputs.fleet_max,
+        concurrency_here: inputs.here.concurrency,
+        concurrency_max_here: inputs.here.concurrency_max,
+        cpu_here: inputs.here.cpu,
+        memory_here: inputs.here.memory,
+        may_claim: inputs.machines.may_claim,
+        wished_ms: wished,
+        spare_slot: inputs.machines.spare,
+        waiting_ms: ms(times.waiting),
+        pressed_ms: ms(times.pressed),
+        slack_ms: times.slack.map(ms),
+        quiet_ms: times.quiet.map(ms),
+        unchanged_ms: ms(times.unchanged),
+        patience: times.patience,
         min: inputs.target.min,
         max: inputs.target.max,
         replicas: inputs.count,

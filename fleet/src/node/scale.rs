@@ -370,7 +370,9 @@ impl Node {
         if self.scale.decisions.len() == DECISIONS_KEPT {
             self.scale.decisions.pop_front();
         }
-        let decided = Decided { at: now.mono, name: name.to_owned(), inputs, decision, failed: done.err() };
+        let times = self.scale.states.get(name).map(|state| state.times(now.mono)).unwrap_or_default();
+        let decided =
+            Decided { at: now.mono, name: name.to_owned(), inputs, times, decision, failed: done.err() };
         self.scale.decisions.push_back(decided);
     }
 }

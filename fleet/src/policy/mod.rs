@@ -10,9 +10,11 @@
 
 mod state;
 mod terms;
+mod times;
 
 pub use state::State;
 pub use terms::{Terms, TermsError};
+pub use times::Times;
 
 use std::time::Duration;
 

@@ -504,6 +504,7 @@ const TYPES: &[Type] = &[
             Field("cpu_percent", Number, Null),
             Field("memory_percent", Number, Null),
             Field("fleet_max", Number, Null),
+            f("terms", One("ScaleTerms")),
             f("functions", Many("ScaleRow")),
             f("decisions", Many("ScaleDecision")),
         ],
@@ -526,6 +527,39 @@ const TYPES: &[Type] = &[
             f("others", Number),
             f("rank", Number),
             f("backlog_here", Number),
+            Field("fleet_max", Number, Null),
+            f("concurrency_here", Number),
+            f("concurrency_max_here", Number),
+            Field("cpu_here", Number, Null),
+            Field("memory_here", Number, Null),
+            f("may_claim", Flag),
+            Field("wished_ms", Number, Null),
+            Field("spare_slot", Number, Null),
+            f("waiting_ms", Number),
+            f("pressed_ms", Number),
+            Field("slack_ms", Number, Null),
+            Field("quiet_ms", Number, Null),
+            f("unchanged_ms", Number),
+            f("patience", Number),
+        ],
+    ),
+    (
+        "ScaleTerms",
+        false,
+        &[
+            f("window_ms", Number),
+            f("stagger_ms", Number),
+            f("age_ms", Number),
+            f("cool_up_ms", Number),
+            f("cool_down_ms", Number),
+            f("start_max_ms", Number),
+            f("cpu_high", Number),
+            f("memory_high", Number),
+            f("use_low", Number),
+            f("machine_window_ms", Number),
+            f("machine_cool_ms", Number),
+            f("machine_idle_ms", Number),
+            f("flap_ms", Number),
         ],
     ),
     (
@@ -649,7 +683,8 @@ mod tests {
     fn full_manifest() -> Manifest {
         let limits =
             LimitKeys { memory_mib: Some(1), timeout_ms: Some(1), concurrency: Some(1), queue: Some(1) };
-        let scale = Some(ScaleKeys { min: 0, max: 1, backlog: Some(1), idle_s: Some(1), concurrency: None });
+        let scale =
+            Some(ScaleKeys { min: 0, max: 1, backlog: Some(1), idle_s: Some(1), concurrency: Some(1) });
         let place = PlaceKeys { labels: vec!["gpu".to_owned()], spread: Some("zone".to_owned()) };
         Manifest { version: Some("1".to_owned()), limits, scale, place, ..Manifest::named("a") }
     }
@@ -736,6 +771,7 @@ mod tests {
         check("NameVoters", api::NameVoters::default());
         check("Scale", api::Scale::default());
         check("ScaleInputs", api::ScaleInputs::default());
+        check("ScaleTerms", api::ScaleTerms::default());
         check("ScaleRow", api::ScaleRow::default());
         check("ScaleDecision", api::ScaleDecision::default());
         check("ScaleBounds", api::ScaleBounds::default());
@@ -744,6 +780,6 @@ mod tests {
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 60, "a type has no check here");
+        assert_eq!(TYPES.len(), 61, "a type has no check here");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use osiris_ledger::{Mono, Now};
 
 use super::{MachineLoad, Node};
-use crate::policy::{Decision, Inputs, Terms, policy};
+use crate::policy::{Decision, Inputs, Terms, Times, policy};
 
 /// A decision that something was to be done.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Decided {
     pub name: String,
     /// What it was made of.
     pub inputs: Inputs,
+    /// For how long it had lasted.
+    pub times: Times,
     /// What was decided, and by which rule.
     pub decision: Decision,
     /// Why it could not be done.
@@ -29,6 +31,8 @@ pub struct FunctionScale {
     pub name: String,
     /// What is measured.
     pub inputs: Inputs,
+    /// For how long it has lasted.
+    pub times: Times,
     /// What would be decided now, and by which rule.
     pub decision: Decision,
     /// Whether this node is among those that decide about it.
@@ -64,7 +68,8 @@ impl Node {
             let mut state = self.scale.states.get(&name).cloned().unwrap_or_default();
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             let bounded = self.view.scaling().bounds(&name).is_some();
-            functions.push(FunctionScale { name, inputs, decision, decides, bounded });
+            let times = state.times(now.mono);
+            functions.push(FunctionScale { name, inputs, times, decision, decides, bounded });
         }
         let decided = self.scale.decisions.iter().rev();
         let decided = decided.map(|decided| (now.mono.since(decided.at), decided.clone())).collect();
