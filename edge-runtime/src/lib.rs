@@ -10,7 +10,8 @@
 //!
 //! **Architecture invariants.** Nothing is compiled on the way of a request. No instance serves two
 //! calls. A guest reaches no file, no network and no environment. No bytes of a peer reach the loader of
-//! machine code. The crate reads no configuration, no environment and no clock but the monotonic one.
+//! machine code. The crate reads no configuration, no environment and no clock but the monotonic one. Without the
+//! feature `host` it is [`inspect()`] and [`limits`] alone, and builds without wasmtime.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,40 +27,72 @@
 //! # }
 //! ```
 
+#[cfg(feature = "host")]
 mod cgroup;
+#[cfg(feature = "host")]
 mod compile;
+#[cfg(feature = "host")]
 mod files;
+#[cfg(feature = "host")]
 mod function;
+#[cfg(feature = "host")]
 mod hash;
+#[cfg(feature = "host")]
 mod host;
 mod inspect;
+#[cfg(feature = "host")]
 mod library;
 pub mod limits;
+#[cfg(feature = "host")]
 mod load;
+#[cfg(feature = "host")]
 mod log;
+#[cfg(feature = "host")]
 mod monitor;
+#[cfg(feature = "host")]
 mod outcome;
+#[cfg(feature = "host")]
 mod page;
+#[cfg(feature = "host")]
 mod pool;
+#[cfg(feature = "host")]
 mod queue;
+#[cfg(feature = "host")]
 mod runtime;
+#[cfg(feature = "host")]
 mod survey;
+#[cfg(feature = "host")]
 mod ticker;
+#[cfg(feature = "host")]
 mod window;
 
+#[cfg(feature = "host")]
 pub use compile::{CompileError, CompileFigures};
+#[cfg(feature = "host")]
 pub use files::{NotRegular, open_regular, read_regular};
+#[cfg(feature = "host")]
 pub use function::Function;
+#[cfg(feature = "host")]
 pub use hash::{ComponentHash, ParseHashError};
 pub use inspect::{InspectError, Inspection, World, inspect};
+#[cfg(feature = "host")]
 pub use library::{Fetch, Library, LibraryError};
 pub use limits::{BadLimit, Limits, LimitsError};
+#[cfg(feature = "host")]
 pub use log::{LogLine, Stream};
+#[cfg(feature = "host")]
 pub use monitor::{Monitor, Sample, Temperature};
+#[cfg(feature = "host")]
 pub use outcome::{CallError, Outcome};
+#[cfg(feature = "host")]
 pub use page::{FunctionLoad, Load, PAGE_FUNCTIONS_MAX, PageError, PageReader, PageWriter, Reading};
+#[cfg(feature = "host")]
 pub use pool::{Machine, PoolChoice, PoolShape, PoolSize};
+#[cfg(feature = "host")]
 pub use queue::Figures;
+#[cfg(feature = "host")]
 pub use runtime::{PrepareError, Runtime, RuntimeConfig, RuntimeError};
+#[cfg(feature = "host")]
 pub use survey::LibrarySurvey;
+#[cfg(feature = "host")]
 pub use window::{WINDOW, Window};

@@ -10,6 +10,8 @@ pub mod date;
 pub mod disk;
 #[cfg(feature = "driver")]
 pub mod driver;
+pub mod kept;
+pub mod key_file;
 pub mod manifest;
 pub mod node;
 pub mod placement;

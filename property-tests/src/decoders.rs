@@ -4,11 +4,18 @@
 //! Ordinary tests try them with a corpus and changes of it (`tests/decoders.rs`); `fuzz/` with what a
 //! coverage-guided fuzzer finds.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use osiris_fleet::manifest::Manifest;
+use osiris_fleet::{
+    archive, kept,
+    key_file::{self, KeyBytes},
+    manifest::Manifest,
+};
 use osiris_ledger::{
-    Author, Block, BlockId, Buckets, FleetId, Founding, Ledger, Now, Payload, Reject, Session, SigningKey,
-    World, Writer, counter::Row, journal, limits, op, state::Record,
+    Author, Block, BlockId, Buckets, FleetId, Founding, Ledger, Now, Page, Payload, Reject, Roles, Session,
+    SigningKey, World, Writer, counter::Row, join_proof, journal, limits, op, recovery_certificate,
+    state::Record,
 };
 use osiris_mesh::proto::{message::Message, sync::Frame};
 use osiris_protocol::{
@@ -17,6 +24,7 @@ use osiris_protocol::{
     join::{JoinReply, JoinRequest},
     ticket::Ticket,
 };
+use osiris_runtime::{inspect, limits::COMPONENT_BYTES_MAX};
 
 use crate::forge;
 
@@ -45,13 +53,23 @@ const fn with_a_ledger(len: usize) -> usize {
     values(len) + (512 << 10)
 }
 
+/// The ledger, and an item whose length is declared before its bytes come: a page at most.
+const fn with_an_item(len: usize) -> usize {
+    with_a_ledger(len) + limits::PAGE_BYTES_MAX
+}
+
+/// What a validator of components holds: its tables, and types and names for each byte.
+const fn validated(len: usize) -> usize {
+    (2 << 20) + 512 * len
+}
+
 /// Nothing is decoded into larger values: the bytes, and what refers to them.
 const fn bytes_alone(len: usize) -> usize {
     (64 << 10) + 64 * len
 }
 
 /// All of them.
-pub const ALL: [Decoder; 15] = [
+pub const ALL: [Decoder; 20] = [
     Decoder { name: "entry", try_bytes: entry, memory_max: with_a_ledger },
     Decoder { name: "signed-body", try_bytes: signed_body, memory_max: with_a_ledger },
     Decoder { name: "sync-frame", try_bytes: sync_frame, memory_max: values },
@@ -67,15 +85,28 @@ pub const ALL: [Decoder; 15] = [
     Decoder { name: "ticket", try_bytes: ticket, memory_max: bytes_alone },
     Decoder { name: "journal", try_bytes: journal_files, memory_max: bytes_alone },
     Decoder { name: "manifest", try_bytes: manifest, memory_max: values },
+    Decoder { name: "page", try_bytes: page, memory_max: with_a_ledger },
+    Decoder { name: "archive", try_bytes: archived, memory_max: with_an_item },
+    Decoder { name: "component", try_bytes: component, memory_max: validated },
+    Decoder { name: "key-file", try_bytes: key_bytes, memory_max: bytes_alone },
+    Decoder { name: "kept-files", try_bytes: kept_files, memory_max: values },
 ];
 
 /// The key of the small fleet's only device.
 #[must_use]
 pub fn device() -> SigningKey {
-    SigningKey::from_bytes(&[1; 32])
+    key(1)
 }
 
-/// A fleet of one device with a function, from fixed keys.
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn public(n: u8) -> Author {
+    Author(key(n).verifying_key().to_bytes())
+}
+
+/// A fleet of one device that wrote each operation once, from fixed keys.
 ///
 /// # Panics
 /// Never: what it writes is allowed.
@@ -85,16 +116,47 @@ pub fn small_fleet() -> Ledger {
     let founding = Founding {
         name: "fuzz".to_owned(),
         label: "one".to_owned(),
-        admin: &SigningKey::from_bytes(&[2; 32]),
-        recovery: Author(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes()),
+        admin: &key(2),
+        recovery: public(3),
         nonce: Session([4; 16]),
     };
     let (mut ledger, _) = writer.found(Now::default(), founding).expect("a founding");
-    let key = Author(SigningKey::from_bytes(&[5; 32]).verifying_key().to_bytes());
+    people(&mut writer, &mut ledger);
+    functions(&mut writer, &mut ledger);
+    machines(&mut writer, &mut ledger);
+    ledger.publish();
+    ledger
+}
+
+fn write(writer: &mut Writer, ledger: &mut Ledger, payload: Payload) -> BlockId {
+    writer.append(ledger, Now::default(), payload).expect("allowed").id()
+}
+
+/// Who belongs to it.
+fn people(writer: &mut Writer, ledger: &mut Ledger) {
+    let (fleet, device) = (ledger.fleet(), public(9));
     let invited =
-        op::Invited { key, uses: 2, roles: osiris_ledger::Roles::NODE, device: None, note: String::new() };
+        op::Invited { key: public(5), uses: 2, roles: Roles::NODE, device: None, note: String::new() };
+    let invitation = write(writer, ledger, Payload::Invited(invited));
+    let proof = join_proof(&key(5), &fleet, &invitation, &device);
+    let admitted = op::Admitted { invitation, device, proof, label: "two".to_owned() };
+    let grant = write(writer, ledger, Payload::Admitted(admitted));
+    let user = op::User { name: "isis".to_owned(), key: public(10), roles: Roles::NODE, devices: 2 };
+    let user = write(writer, ledger, Payload::User(user));
+    write(writer, ledger, Payload::Withdrawn(op::Withdrawn { invitation: user, stands: Vec::new() }));
+    write(writer, ledger, Payload::Revoked(op::Revoked { grants: vec![grant], pins: Vec::new() }));
+    let (label, certificate) = ("three".to_owned(), recovery_certificate(&key(3), &fleet, 1, &public(11)));
+    let recovered = op::Recovered { device: public(11), label, generation: 1, certificate };
+    write(writer, ledger, Payload::Recovered(recovered));
+    write(writer, ledger, Payload::Labelled(op::Labelled { device, labels: vec!["zone=a".to_owned()] }));
+    write(writer, ledger, Payload::Budgeted(op::Budgeted { device, blocks: 100_000 }));
+}
+
+/// What is deployed, who serves it, and who seals that.
+fn functions(writer: &mut Writer, ledger: &mut Ledger) {
+    let (name, author) = ("hello".to_owned(), writer.author());
     let deployed = op::Deployed {
-        name: "hello".to_owned(),
+        name: name.clone(),
         component: osiris_ledger::BlobHash([6; 32]),
         size: 10,
         world: World::Native,
@@ -102,24 +164,38 @@ pub fn small_fleet() -> Ledger {
         manifest_size: 20,
         replaces: Vec::new(),
     };
-    let machine = Author(SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes());
-    let mut write = |payload| writer.append(&mut ledger, Now::default(), payload).expect("allowed").id();
-    write(Payload::Invited(invited));
-    write(Payload::Deployed(deployed));
-    let (name, range) = (Some("hello".to_owned()), Some(op::Range { min: 0, max: 3 }));
-    write(Payload::Bounded(op::Bounded { name, range }));
-    write(Payload::Scaled(op::Scaled { name: "hello".to_owned(), replicas: 2 }));
-    write(Payload::Labelled(op::Labelled { device: key, labels: vec!["zone=a".to_owned()] }));
-    write(Payload::Budgeted(op::Budgeted { device: key, blocks: 100_000 }));
-    write(Payload::Spawning(op::Spawning { machines: 1, minority: true }));
-    let claim = write(Payload::Claimed(op::Claimed { slot: 0, round: 1, after: None }));
-    let activation = write(Payload::Activated(op::Activated { claim }));
+    let revision = write(writer, ledger, Payload::Deployed(deployed));
+    write(writer, ledger, Payload::Serving(op::Serving { revision, concurrency: 4 }));
+    write(writer, ledger, Payload::Stopped(op::Stopped { revision }));
+    let range = Some(op::Range { min: 0, max: 3 });
+    write(writer, ledger, Payload::Bounded(op::Bounded { name: Some(name.clone()), range }));
+    write(writer, ledger, Payload::Scaled(op::Scaled { name: name.clone(), replicas: 2 }));
+    write(writer, ledger, Payload::Removed(op::Removed { name, replaces: vec![revision] }));
+    let voters = write(writer, ledger, Payload::Voters(op::Voters { devices: vec![author] }));
+    let page = small_page(ledger);
+    write(writer, ledger, Payload::Sealed(op::Sealed { voters, page: page.hash(), size: page.size() }));
+}
+
+/// A machine that was made and is gone.
+fn machines(writer: &mut Writer, ledger: &mut Ledger) {
+    write(writer, ledger, Payload::Spawning(op::Spawning { machines: 1, minority: true }));
+    let claim = write(writer, ledger, Payload::Claimed(op::Claimed { slot: 0, round: 1, after: None }));
+    let activation = write(writer, ledger, Payload::Activated(op::Activated { claim }));
     let (target, functions) = ("process".to_owned(), vec!["hello".to_owned()]);
-    let intent = write(Payload::Intent(op::Intent { activation, target, functions, key: machine }));
-    write(Payload::Released(op::Released { claim }));
-    write(Payload::Retired(op::Retired { intent }));
-    ledger.publish();
-    ledger
+    let intent = op::Intent { activation, target, functions, key: public(8) };
+    let intent = write(writer, ledger, Payload::Intent(intent));
+    write(writer, ledger, Payload::Released(op::Released { claim }));
+    write(writer, ledger, Payload::Retired(op::Retired { intent }));
+}
+
+/// The page of all that can be summarised of a small fleet.
+///
+/// # Panics
+/// If nothing can.
+#[must_use]
+pub fn small_page(ledger: &Ledger) -> Page {
+    let blocks = ledger.in_order();
+    Page::of(ledger.fleet(), blocks.iter().map(AsRef::as_ref)).expect("it served")
 }
 
 thread_local! {
@@ -339,4 +415,70 @@ fn manifest(bytes: &[u8]) {
     let Ok(manifest) = Manifest::from_bytes(bytes) else { return };
     let written = manifest.to_bytes().expect("what was read is valid");
     assert_eq!(Manifest::from_bytes(&written).expect("and is read again"), manifest);
+}
+
+/// The bytes as a page that a peer offers.
+fn page(bytes: &[u8]) {
+    let mut ledger = replica();
+    let Ok(page) = Page::decode(&ledger.fleet(), bytes) else { return };
+    assert_eq!(page.encode(), bytes, "a page has one form");
+    assert!(
+        page.rows() as usize <= limits::PAGE_ROWS_MAX && page.summaries().count() == page.rows() as usize
+    );
+    let before = (ledger.len(), ledger.publish().hash());
+    // Those of its own blocks are here in full: a summary says nothing new, or waits, or breaks a rule.
+    ledger.offer(&Arc::new(page));
+    ledger.take_offered();
+    ledger.publish();
+    if ledger.len() == before.0 {
+        assert_eq!(ledger.publish().hash(), before.1, "what brings no block says nothing");
+    }
+}
+
+/// The bytes as an archive, and with a hash at their end that fits.
+fn archived(bytes: &[u8]) {
+    let with_hash = [bytes, blake3::hash(bytes).as_bytes()].concat();
+    for bytes in [bytes, with_hash.as_slice()] {
+        if let Ok(archived) = archive::verify(&mut &*bytes) {
+            assert!(
+                archived.blocks > 0 && bytes[8..40] == archived.fleet.0,
+                "it holds at least the genesis block"
+            );
+        }
+    }
+}
+
+/// The bytes as a component that a peer sent.
+fn component(bytes: &[u8]) {
+    if let Ok(found) = inspect(bytes) {
+        assert_eq!(found.size, bytes.len() as u64);
+        assert!(found.size <= COMPONENT_BYTES_MAX);
+    }
+}
+
+/// The bytes as a user's key file, and as one whose check fits.
+fn key_bytes(bytes: &[u8]) {
+    let with_check = KeyBytes::close(bytes.to_vec(), &[]).bytes().to_vec();
+    for bytes in [bytes.to_vec(), with_check] {
+        let Ok(file) = KeyBytes::parse(bytes.clone()) else { continue };
+        assert_eq!((file.bytes(), bytes.len()), (bytes.as_slice(), key_file::FILE_BYTES));
+        let header = file.header();
+        assert!(header.cost().iter().zip(key_file::COST_MAX).all(|(asked, max)| *asked <= max));
+        let parts = [header.bytes().len(), file.sealed().len()];
+        assert_eq!((parts, header.public().len(), header.salt().len()), ([92, 48], 32, 16));
+        assert_eq!(header.nonce().len(), key_file::NONCE_BYTES);
+    }
+}
+
+/// The bytes as each of the small files of a data folder.
+fn kept_files(bytes: &[u8]) {
+    if let Some(peers) = kept::read_peers(bytes) {
+        assert_eq!(kept::read_peers(&kept::write_peers(&peers)), Some(peers));
+    }
+    let confirmed = kept::read_confirmed(bytes);
+    let written = kept::write_confirmed(&confirmed);
+    assert!(kept::is_confirmed(&written) && kept::read_confirmed(&written) == confirmed);
+    if let Some(port) = kept::read_port(bytes) {
+        assert_eq!(kept::read_port(port.to_string().as_bytes()), Some(port));
+    }
 }

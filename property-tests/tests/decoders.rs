@@ -8,12 +8,17 @@ use std::{
     cell::Cell,
     fs,
     path::PathBuf,
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use osiris_fleet::manifest::Manifest;
+use osiris_fleet::{
+    archive, kept,
+    key_file::{self, KeyBytes},
+    manifest::Manifest,
+};
 use osiris_ledger::{
-    Author, BlobHash, Ledger,
+    Author, BlobHash, Ledger, Page, Payload,
     counter::{Figures, RowWriter},
     journal::{self, Header},
     state::{About, Record, Sealed, WRAPPED_BYTES, Wrap},
@@ -22,13 +27,14 @@ use osiris_mesh::proto::{
     message::{AddressEntry, AgedAddr, Hello, Message},
     sync::{Frame, StatesFrame},
 };
-use osiris_property_tests::decoders::{ALL, Decoder, device, small_fleet};
+use osiris_property_tests::decoders::{ALL, Decoder, device, small_fleet, small_page};
 use osiris_protocol::{
     PeerAddr,
     call::{CallMessage as _, CallReply, CallRequest},
     join::{JoinReply, JoinRequest, RefusalCode, Welcome},
     ticket::{DialTicket, InvitationSecret, JoinTicket, Ticket},
 };
+use osiris_runtime::{World, inspect};
 
 /// Counts what the current thread holds.
 struct Counting;
@@ -193,6 +199,39 @@ fn addr(n: u16) -> std::net::SocketAddr {
     ([192, 0, 2, 1], n).into()
 }
 
+fn archived(ledger: &Ledger, pages: &[Arc<Page>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    archive::write(&mut bytes, &ledger.fleet(), pages, &ledger.in_order()).expect("a Vec takes every write");
+    bytes
+}
+
+/// A function of each world, one of another type, and a core module.
+fn components() -> Vec<(&'static str, Vec<u8>)> {
+    let native = r#"(component
+        (core module $m
+            (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 16)
+            (func (export "call") (param i32 i32) (result i32) i32.const 0))
+        (core instance $i (instantiate $m))
+        (type $result (result string (error string)))
+        (func $call (param "input" string) (result $result)
+            (canon lift (core func $i "call") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+        (export "call" (func $call)))"#;
+    let http = r#"(component
+        (import "wasi:io/error@0.2.3" (instance $io))
+        (instance $handler)
+        (export "wasi:http/incoming-handler@0.2.3" (instance $handler)))"#;
+    let other = r#"(component
+        (core module $m (func (export "call") (param i32) (result i32) local.get 0))
+        (core instance $i (instantiate $m))
+        (func (export "call") (param "x" u32) (result u32) (canon lift (core func $i "call"))))"#;
+    let texts = [("native", native), ("http", http), ("other", other), ("core", "(module (func))")];
+    let components = texts.map(|(name, text)| (name, wat::parse_str(text).expect("valid text")));
+    let worlds = components.each_ref().map(|(_, bytes)| inspect(bytes).ok().map(|found| found.world));
+    assert_eq!(worlds, [Some(World::Native), Some(World::Http), None, None]);
+    components.to_vec()
+}
+
 /// What today's encoders write, for each decoder.
 fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut ledger = small_fleet();
@@ -316,6 +355,32 @@ fn real_encodings(name: &str) -> Vec<(&'static str, Vec<u8>)> {
             vec![("whole", both(&bytes)), ("torn", both(&bytes[..bytes.len() - 5]))]
         }
         "manifest" => vec![("named", Manifest::named("hello").to_bytes().expect("valid"))],
+        "page" => vec![("small", small_page(&ledger).encode())],
+        "archive" => {
+            let page = Arc::new(small_page(&ledger));
+            let (whole, pruned) = (archived(&ledger, &[]), {
+                ledger.prune(&page).expect("its own blocks");
+                archived(&ledger, &[page])
+            });
+            // With the hash at its end as a changed one has it: made for it.
+            let body = whole[..whole.len() - 32].to_vec();
+            vec![("whole", whole), ("pages", pruned), ("body", body)]
+        }
+        "component" => components(),
+        "key-file" => {
+            let owner = Author(device().verifying_key().to_bytes());
+            let header = key_file::header([65_536, 3, 1], &owner.0, &[4; 40]);
+            let file = KeyBytes::close(header, &[5; 48]).bytes().to_vec();
+            vec![("body", file[..file.len() - 8].to_vec()), ("whole", file)]
+        }
+        "kept-files" => {
+            let ids: Vec<_> = blocks.iter().take(3).map(|block| block.id()).collect();
+            vec![
+                ("peers", kept::write_peers(&peers())),
+                ("confirmed", kept::write_confirmed(&ids)),
+                ("port", b"4433".to_vec()),
+            ]
+        }
         other => panic!("no encoder for {other}"),
     }
 }
@@ -337,6 +402,24 @@ fn the_corpus_holds_what_encoders_write() {
                 "{} is old: UPDATE_CORPUS=1 cargo test --workspace --test decoders",
                 path.display()
             );
+        }
+    }
+}
+
+/// The names of all operations, from their own decoder: it says what it expects in the place of another.
+fn operations() -> Vec<String> {
+    let error = serde_json::from_str::<Payload>(r#"{"nothing":[]}"#).expect_err("no operation").to_string();
+    error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_corpus_holds_every_operation() {
+    let operations = operations();
+    assert!(operations.len() >= 23 && operations.iter().any(|name| name == "budgeted"), "{operations:?}");
+    for decoder in ALL.iter().filter(|decoder| ["entry", "signed-body"].contains(&decoder.name)) {
+        for operation in &operations {
+            let path = folder(decoder).join(operation);
+            assert!(path.exists(), "{} lacks {operation}: write it in `small_fleet`", decoder.name);
         }
     }
 }

@@ -98,14 +98,16 @@ def read_archive(archive):
     fleet, found = items(archive)
     ledger, pages = Ledger(fleet), [bytes for kind, bytes in found if kind == 2]
     try:
-        summaries = [summary for page in pages for summary in read_page(fleet, page)]
+        listed = {page: read_page(fleet, page) for page in pages}
     except Refused:
         raise Refused("page") from None
     try:
         blocks = [ledger.shape(bytes) for kind, bytes in found if kind == 1]
     except Refused:
         raise Refused("block") from None
-    full, waiting, left = {block["id"] for block in blocks}, blocks + summaries, None
+    full = {block["id"] for block in blocks}
+    relied_on = {page: [row for row in rows if row["id"] not in full] for page, rows in listed.items()}
+    waiting, left = blocks + sum(relied_on.values(), []), None
     while left != len(waiting):
         left, still = len(waiting), []
         for block in waiting:
@@ -120,7 +122,7 @@ def read_archive(archive):
         raise Refused("incomplete")
     view = View(ledger, Standings(ledger))
     sealed = {page["page"] for page in view.pages() if page["sealed"]}
-    if any(h(page) not in sealed for page in pages):
+    if any(rows and h(page) not in sealed for page, rows in relied_on.items()):
         raise Refused("unsealed")
     return ledger, view, len(full), len(ledger.blocks) - len(full), len(pages)
 

@@ -35,6 +35,7 @@ use super::{
 use crate::{
     api::codes,
     disk::replace,
+    kept,
     store::{KEPT, KEPT_TAIL},
 };
 
@@ -170,28 +171,24 @@ impl Folder {
     /// because connections from members bring it back.
     pub(crate) fn peers(&self) -> Vec<PeerAddr> {
         let bytes = read(&self.path.join("peers.json")).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        kept::read_peers(&bytes).unwrap_or_default()
     }
 
     pub(crate) fn save_peers(&self, peers: &[PeerAddr]) -> Result<(), DriverError> {
-        let bytes = serde_json::to_vec(peers).unwrap_or_default();
-        self.save("peers.json", &bytes)
+        self.save("peers.json", &kept::write_peers(peers))
     }
 
     /// The own blocks that other members had confirmed when that was last kept; nothing where the file is
     /// missing or damaged, because the next agreement brings it back.
     pub(crate) fn confirmed(&self) -> Vec<BlockId> {
-        let bytes = read(&self.path.join("confirmed")).unwrap_or_default();
-        let text = String::from_utf8(bytes).unwrap_or_default();
-        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+        kept::read_confirmed(&read(&self.path.join("confirmed")).unwrap_or_default())
     }
 
     pub(crate) fn save_confirmed(&self, blocks: &[BlockId]) -> Result<(), DriverError> {
         if self.confirmed() == blocks {
             return Ok(());
         }
-        let text: String = blocks.iter().map(|id| format!("{id}\n")).collect();
-        self.save("confirmed", text.as_bytes())
+        self.save("confirmed", &kept::write_confirmed(blocks))
     }
 
     /// The names of what earlier starts found damaged, cut off or missing and kept; for each which of
@@ -214,8 +211,7 @@ impl Folder {
 
     /// The mesh port that this device had last.
     pub(crate) fn mesh_port(&self) -> Option<u16> {
-        let bytes = read(&self.path.join("mesh-port")).ok()?;
-        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+        kept::read_port(&read(&self.path.join("mesh-port")).ok()?)
     }
 
     pub(crate) fn save_mesh_port(&self, port: u16) -> Result<(), DriverError> {

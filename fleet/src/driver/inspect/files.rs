@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs::File, path::Path};
 
 use osiris_ledger::{Author, Block, BlockId, Ledger, Payload, View};
-use osiris_protocol::PeerAddr;
 use osiris_runtime::open_regular;
 
 use super::{ADMIN_KEY, KEY, Mend, at, of_error, problem};
@@ -13,6 +12,7 @@ use crate::{
         error::DriverError,
         folder::{self, parse_key},
     },
+    kept,
     store::{HEAD, JOURNAL},
 };
 
@@ -51,13 +51,9 @@ pub(super) fn problems(data: &Path, problems: &mut Vec<Problem>) -> Option<Autho
         ));
     }
     let sound = [
-        ("confirmed", confirmed.is_none_or(|bytes| is_list_of_ids(&bytes)), UNSEEN),
-        (
-            "peers.json",
-            peers.is_none_or(|bytes| serde_json::from_slice::<Vec<PeerAddr>>(&bytes).is_ok()),
-            PEERS,
-        ),
-        ("mesh-port", port.is_none_or(|bytes| is_port(&bytes)), PORT),
+        ("confirmed", confirmed.is_none_or(|bytes| kept::is_confirmed(&bytes)), UNSEEN),
+        ("peers.json", peers.is_none_or(|bytes| kept::read_peers(&bytes).is_some()), PEERS),
+        ("mesh-port", port.is_none_or(|bytes| kept::read_port(&bytes).is_some()), PORT),
     ];
     for (name, _, then) in sound.into_iter().filter(|(_, sound, _)| !sound) {
         let what = format!("The file {name} is damaged.");
@@ -69,15 +65,6 @@ pub(super) fn problems(data: &Path, problems: &mut Vec<Problem>) -> Option<Autho
 const UNSEEN: &str = "Until the next agreement with another member, own blocks count as unseen.";
 const PEERS: &str = "Members are found again by `osiris join` with a ticket, or once one of them calls.";
 const PORT: &str = "The node takes another port.";
-
-fn is_list_of_ids(bytes: &[u8]) -> bool {
-    let text = std::str::from_utf8(bytes);
-    text.is_ok_and(|text| text.lines().all(|line| line.trim().parse::<BlockId>().is_ok()))
-}
-
-fn is_port(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok_and(|text| text.trim().parse::<u16>().is_ok())
-}
 
 /// What says whose folder this is: the device's key, the founder's, and the note of own blocks that others
 /// confirmed, beside what the journal holds.
@@ -185,7 +172,5 @@ fn named(view: &View, device: &Author) -> String {
 
 /// The own blocks that the note of confirmed ones names.
 fn noted(data: &Path) -> Vec<BlockId> {
-    let bytes = folder::read(&data.join("confirmed")).unwrap_or_default();
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+    kept::read_confirmed(&folder::read(&data.join("confirmed")).unwrap_or_default())
 }
