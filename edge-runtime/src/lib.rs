@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod blob_disk;
 mod compile;
 mod files;
 mod function;
@@ -46,6 +47,7 @@ mod survey;
 mod ticker;
 mod window;
 
+pub use blob_disk::{BlobDisk, BlobFile};
 pub use compile::{CompileError, CompileFigures};
 pub use files::{NotRegular, open_regular, read_regular};
 pub use function::Function;
