@@ -28,6 +28,8 @@
 //! ```
 
 #[cfg(feature = "host")]
+mod blob_disk;
+#[cfg(feature = "host")]
 mod cgroup;
 #[cfg(feature = "host")]
 mod compile;
@@ -66,6 +68,8 @@ mod ticker;
 #[cfg(feature = "host")]
 mod window;
 
+#[cfg(feature = "host")]
+pub use blob_disk::{BlobDisk, BlobFile};
 #[cfg(feature = "host")]
 pub use compile::{CompileError, CompileFigures};
 #[cfg(feature = "host")]

@@ -1,15 +1,16 @@
 //! The node's store of components and other blobs, each named by its hash.
 //!
 //! A blob is one file `<hash>.blob`, written under a temporary name, synced and renamed: after a crash
-//! it is there whole or not at all. The calls block; an async driver wraps them. Several threads may
-//! share one [`Library`].
+//! it is there whole or not at all. What the library says it holds is durable: nothing is listed before its name is.
+//! The calls block; an async driver wraps them. Several threads may share one [`Library`].
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::blob_disk::{BlobDisk, BlobFile, BlobFolder};
 use crate::files;
 use crate::hash::ComponentHash;
 
@@ -88,6 +89,15 @@ pub(crate) fn io_error(path: &Path, source: io::Error) -> LibraryError {
     }
 }
 
+fn blob_name(hash: ComponentHash) -> String {
+    format!("{hash}.{BLOB_ENDING}")
+}
+
+/// The name of a file of the library's folder.
+fn name_of(file: &Path) -> &str {
+    file.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
 #[derive(Debug)]
 struct Index {
     sizes: BTreeMap<ComponentHash, u64>,
@@ -102,7 +112,10 @@ pub struct Library {
     quota_bytes: u64,
     /// Whether it is only looked at: what is damaged stays where it is.
     looks: bool,
+    disk: Arc<dyn BlobDisk>,
     index: Arc<Mutex<Index>>,
+    /// Held where a blob's name is given or taken and the index follows, so that both say the same.
+    names: Arc<Mutex<()>>,
 }
 
 impl Library {
@@ -113,8 +126,17 @@ impl Library {
     /// The folder cannot be made or read.
     pub fn open(dir: impl Into<PathBuf>, quota_bytes: u64) -> Result<Self> {
         let dir: PathBuf = dir.into();
-        files::create_private_dir(&dir).map_err(|source| io_error(&dir, source))?;
-        Self::indexed(dir, quota_bytes, false)
+        let disk = BlobFolder::made(&dir).map_err(|source| io_error(&dir, source))?;
+        Self::open_on(disk, dir, quota_bytes)
+    }
+
+    /// Opens the library on a disk that stands for the folder `dir`; see [`Library::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub fn open_on(disk: impl BlobDisk, dir: impl Into<PathBuf>, quota_bytes: u64) -> Result<Self> {
+        Self::indexed(Arc::new(disk), dir.into(), quota_bytes, false)
     }
 
     /// Opens the library in `dir` to look at it: nothing in it is changed, and a missing folder is an empty library.
@@ -123,42 +145,44 @@ impl Library {
     ///
     /// The folder cannot be read.
     pub fn open_to_look(dir: impl Into<PathBuf>, quota_bytes: u64) -> Result<Self> {
-        Self::indexed(dir.into(), quota_bytes, true)
+        let dir = dir.into();
+        Self::indexed(Arc::new(BlobFolder::at(&dir)), dir, quota_bytes, true)
     }
 
-    fn indexed(dir: PathBuf, quota_bytes: u64, looks: bool) -> Result<Self> {
+    fn indexed(disk: Arc<dyn BlobDisk>, dir: PathBuf, quota_bytes: u64, looks: bool) -> Result<Self> {
         let fail = |source| io_error(&dir, source);
         let mut sizes = BTreeMap::new();
-        let entries = match fs::read_dir(&dir) {
-            Err(error) if looks && error.kind() == io::ErrorKind::NotFound => None,
-            entries => Some(entries.map_err(fail)?),
+        let found = match disk.list() {
+            Err(error) if looks && error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found.map_err(fail)?,
         };
-        for entry in entries.into_iter().flatten() {
-            let entry = entry.map_err(fail)?;
-            let path = entry.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some(files::TEMP_ENDING) if !looks => {
-                    fs::remove_file(&path).map_err(|e| io_error(&path, e))?;
+        for (name, bytes) in found {
+            let Some((stem, ending)) = name.rsplit_once('.') else { continue };
+            match ending {
+                files::TEMP_ENDING if !looks => {
+                    disk.remove(&name).map_err(|e| io_error(&dir.join(&name), e))?;
                 }
-                Some(BLOB_ENDING) => {
-                    let hash = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
-                    let found = entry.metadata().map_err(fail)?;
-                    // What has a blob's name and is no file is as if it were missing; a fetch replaces it.
-                    if let (Some(hash), true) = (hash, found.is_file()) {
-                        sizes.insert(hash, found.len());
-                    }
-                }
+                // What has a blob's name and is no file is as if it were missing; a fetch replaces it.
+                BLOB_ENDING => sizes.extend(stem.parse().ok().zip(bytes)),
                 _ => {}
             }
         }
+        if !looks {
+            // The process that gave a blob its name may have ended before that was durable.
+            disk.sync_folder().map_err(fail)?;
+        }
         let used = sizes.values().sum();
         let index = Arc::new(Mutex::new(Index { sizes, used }));
-        Ok(Self { dir: dir.into(), quota_bytes, looks, index })
+        Ok(Self { dir: dir.into(), quota_bytes, looks, disk, index, names: Arc::default() })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
         // Every change of the index is a single step, so a panic elsewhere cannot leave it half done.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reserve(&self, bytes: u64) -> Result<()> {
@@ -198,11 +222,14 @@ impl Library {
     ///
     /// The temporary file cannot be made.
     pub fn begin_fetch(&self, hash: ComponentHash) -> Result<Fetch> {
-        let (temp, file) =
-            files::create_temp(&self.dir, &hash.to_string()).map_err(|e| io_error(&self.dir, e))?;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temp = format!("{hash}.{}.{serial}.{}", std::process::id(), files::TEMP_ENDING);
+        let file = self.disk.create(&temp).map_err(|e| io_error(&self.dir.join(&temp), e))?;
         Ok(Fetch {
             library: self.clone(),
             hash,
+            path: self.dir.join(&temp),
             temp,
             file,
             hasher: blake3::Hasher::new(),
@@ -222,12 +249,30 @@ impl Library {
         if wanted != got {
             return Err(LibraryError::WrongHash { wanted, got });
         }
-        let target = self.path(wanted);
-        files::publish(&self.dir, &fetch.temp, &fetch.file, &target).map_err(|e| io_error(&target, e))?;
+        self.publish(wanted, fetch.bytes, &fetch.temp, &*fetch.file)?;
         fetch.kept = true;
+        Ok(())
+    }
+
+    /// Makes a file durable as the blob `hash`, for which `bytes` are reserved; where it fails they are still.
+    fn publish(&self, hash: ComponentHash, bytes: u64, temp: &str, file: &dyn BlobFile) -> Result<()> {
+        let target = self.path(hash);
+        let fail = |error| io_error(&target, error);
+        file.sync().map_err(fail)?;
+        let _names = self.naming();
+        let name = blob_name(hash);
+        self.disk.rename(temp, &name).map_err(fail)?;
+        // The rename is durable only when the folder is.
+        if let Err(error) = self.disk.sync_folder() {
+            // A later sync would say nothing of this name. What was here before is the same bytes, and stays.
+            if !self.contains(hash) {
+                let _ = self.disk.remove(&name);
+            }
+            return Err(fail(error));
+        }
         let mut index = self.index();
         // The same blob may have been stored meanwhile; it then counts once.
-        if let Some(before) = index.sizes.insert(wanted, fetch.bytes) {
+        if let Some(before) = index.sizes.insert(hash, bytes) {
             index.used -= before;
         }
         Ok(())
@@ -255,37 +300,29 @@ impl Library {
     pub fn adopt(&self, hash: ComponentHash, file: &Path) -> Result<()> {
         let adopted = self.check_and_adopt(hash, file);
         if adopted.is_err() {
-            let _ = fs::remove_file(file);
+            let _ = self.disk.remove(name_of(file));
         }
         adopted
     }
 
     fn check_and_adopt(&self, hash: ComponentHash, file: &Path) -> Result<()> {
         let fail = |error| io_error(file, error);
+        let name = name_of(file);
         let mut hasher = blake3::Hasher::new();
-        let mut opened = File::open(file).map_err(fail)?;
+        let mut opened = self.disk.open(name).map_err(fail)?;
         let bytes = io::copy(&mut opened, &mut hasher).map_err(fail)?;
         let got = ComponentHash(hasher.finalize().into());
         if got != hash {
             return Err(LibraryError::WrongHash { wanted: hash, got });
         }
         self.reserve(bytes)?;
-        let target = self.path(hash);
-        if let Err(error) = files::publish(&self.dir, file, &opened, &target) {
-            self.release(bytes);
-            return Err(io_error(&target, error));
-        }
-        let mut index = self.index();
-        if let Some(before) = index.sizes.insert(hash, bytes) {
-            index.used -= before;
-        }
-        Ok(())
+        self.publish(hash, bytes, name, &*opened).inspect_err(|_| self.release(bytes))
     }
 
     /// Where a blob of a library's folder is, or would be, whether or not the library is open.
     #[must_use]
     pub fn path_in(dir: &Path, hash: ComponentHash) -> PathBuf {
-        dir.join(format!("{hash}.{BLOB_ENDING}"))
+        dir.join(blob_name(hash))
     }
 
     /// Where a blob is, or would be. The path stays valid until the blob is removed.
@@ -307,25 +344,34 @@ impl Library {
     /// [`LibraryError::Missing`], or [`LibraryError::Damaged`] after the damaged file was moved aside;
     /// [`LibraryError::Altered`] where the library is only looked at.
     pub fn read(&self, hash: ComponentHash) -> Result<Vec<u8>> {
-        let path = self.path(hash);
-        let bytes = match files::read_regular(&path, u64::MAX) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        match self.look(hash) {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) if self.looks => return Err(LibraryError::Altered { hash }),
+            _ => {}
+        }
+        // Another thread may have stored it since: what is moved aside or forgotten is what was looked at.
+        let _names = self.naming();
+        match self.look(hash) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => {
+                let damaged = format!("{hash}.{DAMAGED_ENDING}");
+                let moved = self.disk.rename(&blob_name(hash), &damaged);
+                moved.map_err(|error| io_error(&self.path(hash), error))?;
                 self.forget(hash);
-                return Err(LibraryError::Missing { hash });
+                Err(LibraryError::Damaged { hash, moved_to: self.dir.join(damaged) })
             }
-            Err(e) => return Err(io_error(&path, e)),
-        };
-        if ComponentHash::of(&bytes) == hash {
-            return Ok(bytes);
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.forget(hash);
+                Err(LibraryError::Missing { hash })
+            }
+            Err(error) => Err(io_error(&self.path(hash), error)),
         }
-        if self.looks {
-            return Err(LibraryError::Altered { hash });
-        }
-        let moved_to = self.dir.join(format!("{hash}.{DAMAGED_ENDING}"));
-        fs::rename(&path, &moved_to).map_err(|e| io_error(&path, e))?;
-        self.forget(hash);
-        Err(LibraryError::Damaged { hash, moved_to })
+    }
+
+    /// A blob's bytes; none where they are others than its name says.
+    fn look(&self, hash: ComponentHash) -> io::Result<Option<Vec<u8>>> {
+        let bytes = self.disk.read(&blob_name(hash))?;
+        Ok((ComponentHash::of(&bytes) == hash).then_some(bytes))
     }
 
     /// Removes a blob; whether it was there.
@@ -334,9 +380,9 @@ impl Library {
     ///
     /// The file cannot be removed.
     pub fn remove(&self, hash: ComponentHash) -> Result<bool> {
-        let path = self.path(hash);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&path, e)),
+        let _names = self.naming();
+        match self.disk.remove(&blob_name(hash)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&self.path(hash), e)),
             removed => {
                 self.forget(hash);
                 Ok(removed.is_ok())
@@ -375,8 +421,9 @@ impl Library {
 pub struct Fetch {
     library: Library,
     hash: ComponentHash,
-    temp: PathBuf,
-    file: File,
+    path: PathBuf,
+    temp: String,
+    file: Box<dyn BlobFile>,
     hasher: blake3::Hasher,
     bytes: u64,
     kept: bool,
@@ -398,7 +445,7 @@ impl Fetch {
     /// The temporary file.
     #[must_use]
     pub fn temp_path(&self) -> &Path {
-        &self.temp
+        &self.path
     }
 
     /// Adds a piece. The quota is checked before the disk is touched.
@@ -410,7 +457,7 @@ impl Fetch {
     pub fn write(&mut self, piece: &[u8]) -> Result<()> {
         self.library.reserve(piece.len() as u64)?;
         self.bytes += piece.len() as u64;
-        self.file.write_all(piece).map_err(|e| io_error(&self.temp, e))?;
+        self.file.write_all(piece).map_err(|e| io_error(&self.path, e))?;
         self.hasher.update(piece);
         Ok(())
     }
@@ -420,126 +467,11 @@ impl Drop for Fetch {
     fn drop(&mut self) {
         if !self.kept {
             self.library.release(self.bytes);
-            let _ = fs::remove_file(&self.temp);
+            let _ = self.library.disk.remove(&self.temp);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn library(quota: u64) -> (tempfile::TempDir, Library) {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let library = Library::open(dir.path().join("blobs"), quota).expect("a new library");
-        (dir, library)
-    }
-
-    fn files_in(library: &Library) -> usize {
-        fs::read_dir(&library.dir).expect("the folder").count()
-    }
-
-    #[test]
-    fn put_is_idempotent_and_survives_reopening() {
-        let (_dir, library) = library(100);
-        let hash = library.put(b"hello").expect("room");
-        assert_eq!(library.put(b"hello").expect("the same"), hash);
-        assert_eq!((library.used_bytes(), files_in(&library)), (5, 1));
-        let again = Library::open(&*library.dir, 100).expect("opens again");
-        assert_eq!(again.list(), [(hash, 5)]);
-        assert_eq!(again.read(hash).expect("whole"), b"hello");
-        assert!(again.remove(hash).expect("removed"));
-        assert!(!again.remove(hash).expect("already gone"));
-        assert_eq!(again.used_bytes(), 0);
-        assert!(matches!(again.read(hash), Err(LibraryError::Missing { .. })));
-    }
-
-    #[test]
-    fn quota_holds_and_leaves_nothing_behind() {
-        let (_dir, library) = library(10);
-        library.put(b"12345678").expect("fits");
-        let error = library.put(b"abc").expect_err("does not fit");
-        assert!(matches!(error, LibraryError::Quota { wanted: 3, used: 8, quota: 10 }));
-        assert_eq!((library.used_bytes(), files_in(&library)), (8, 1));
-        library.put(b"ab").expect("fits exactly");
-    }
-
-    #[test]
-    fn damaged_blob_is_moved_aside_and_can_be_stored_again() {
-        let (_dir, library) = library(100);
-        let hash = library.put(b"precious").expect("room");
-        fs::write(library.path(hash), b"preciouz").expect("damage it");
-        let Err(LibraryError::Damaged { moved_to, .. }) = library.read(hash) else {
-            panic!("damage must be found");
-        };
-        assert_eq!(fs::read(moved_to).expect("kept aside"), b"preciouz");
-        assert!(!library.contains(hash));
-        assert_eq!(library.used_bytes(), 0);
-        library.put(b"precious").expect("stored again");
-        // The same where nobody has read it in between.
-        fs::write(library.path(hash), b"precioux").expect("damaged");
-        assert_eq!(library.put(b"precious").expect("replaced"), hash);
-        assert_eq!(library.read(hash).expect("whole"), b"precious");
-        assert_eq!(library.used_bytes(), 8);
-        assert_eq!(library.read(hash).expect("whole again"), b"precious");
-    }
-
-    #[test]
-    fn leftover_temporary_files_are_removed_at_open() {
-        let (_dir, library) = library(100);
-        let mut fetch = library.begin_fetch(ComponentHash::of(b"x")).expect("starts");
-        fetch.write(b"half").expect("written");
-        let temp = fetch.temp_path().to_owned();
-        std::mem::forget(fetch);
-        assert!(temp.exists());
-        let again = Library::open(&*library.dir, 100).expect("opens again");
-        assert!(!temp.exists());
-        assert_eq!(again.used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_file_is_adopted_only_if_it_is_what_was_asked_for() {
-        let (_dir, library) = library(10);
-        let hash = ComponentHash::of(b"hello");
-        let path = library.fetch_path(hash, 5).expect("room");
-        fs::write(&path, b"hullo").expect("written");
-        assert!(matches!(library.adopt(hash, &path), Err(LibraryError::WrongHash { .. })));
-        assert!(!path.exists(), "what does not fit is removed");
-        fs::write(&path, b"hello").expect("written");
-        library.adopt(hash, &path).expect("adopted");
-        assert_eq!(library.read(hash).expect("whole"), b"hello");
-        assert_eq!((library.used_bytes(), files_in(&library)), (5, 1));
-        assert!(matches!(library.fetch_path(hash, 6), Err(LibraryError::Quota { .. })));
-    }
-
-    #[test]
-    fn wrong_bytes_are_not_committed() {
-        let (_dir, library) = library(100);
-        let wanted = ComponentHash::of(b"good");
-        let mut fetch = library.begin_fetch(wanted).expect("starts");
-        fetch.write(b"evil").expect("written");
-        let error = library.commit(fetch).expect_err("wrong bytes");
-        assert!(matches!(error, LibraryError::WrongHash { .. }));
-        assert_eq!((library.used_bytes(), files_in(&library)), (0, 0));
-        let mut fetch = library.begin_fetch(wanted).expect("starts");
-        fetch.write(b"go").expect("written");
-        fetch.write(b"od").expect("written");
-        library.commit(fetch).expect("right bytes");
-        assert_eq!(library.read(wanted).expect("whole"), b"good");
-    }
-
-    #[test]
-    fn a_blob_fetched_twice_at_once_counts_once() {
-        let (_dir, library) = library(100);
-        let hash = ComponentHash::of(b"twice");
-        let mut fetches = [library.begin_fetch(hash), library.begin_fetch(hash)].map(|f| f.expect("starts"));
-        for fetch in &mut fetches {
-            fetch.write(b"twice").expect("written");
-        }
-        assert_eq!(library.used_bytes(), 10);
-        for fetch in fetches {
-            library.commit(fetch).expect("right bytes");
-        }
-        assert_eq!(library.used_bytes(), 5);
-    }
-}
+#[path = "library_tests.rs"]
+mod tests;

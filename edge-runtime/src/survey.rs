@@ -50,7 +50,7 @@ impl Library {
     /// [`LibraryError::Missing`], [`LibraryError::Altered`], or [`LibraryError::Io`], also for what is no
     /// regular file.
     pub fn check(dir: &Path, hash: ComponentHash) -> Result<()> {
-        let path = dir.join(format!("{hash}.{BLOB_ENDING}"));
+        let path = Self::path_in(dir, hash);
         let mut hasher = blake3::Hasher::new();
         let read = files::open_regular(File::options().read(true), &path)
             .and_then(|file| hasher.update_reader(file).map(|hasher| hasher.finalize()));

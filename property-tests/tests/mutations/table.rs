@@ -27,6 +27,9 @@ const fn property(file: &'static str, name: &'static str) -> Test {
     Test("osiris-property-tests", file, name)
 }
 
+const LIBRARY: &str = "edge-runtime/src/library.rs";
+const KEPT: Test = property("library", "the_library_keeps_what_it_said_it_keeps");
+
 const JOURNAL: Test = property("journal", "the_journal_keeps_what_was_acknowledged_and_says_what_is_gone");
 
 pub(crate) const ALL: &[Mutation] = &[
@@ -323,5 +326,33 @@ pub(crate) const ALL: &[Mutation] = &[
         find: "Phase::Held if now.since(mine.renewed) > terms.keep =>",
         replace: "Phase::Held if now.since(mine.renewed) > Duration::MAX =>",
         test: property("lease_model", "a_holder_that_is_gone_is_taken_over_and_is_none_when_it_comes_back"),
+    },
+    Mutation {
+        name: "the fsync of a component before it gets its name",
+        file: LIBRARY,
+        find: "        file.sync().map_err(fail)?;\n",
+        replace: "",
+        test: KEPT,
+    },
+    Mutation {
+        name: "the fsync of the library's folder before a component is acknowledged",
+        file: LIBRARY,
+        find: "        if let Err(error) = self.disk.sync_folder() {",
+        replace: "        if let Err(error) = Ok::<(), io::Error>(()) {",
+        test: KEPT,
+    },
+    Mutation {
+        name: "the end of a component whose name may not be durable",
+        file: LIBRARY,
+        find: "                let _ = self.disk.remove(&name);\n",
+        replace: "",
+        test: KEPT,
+    },
+    Mutation {
+        name: "the fsync of the library's folder when it is opened",
+        file: LIBRARY,
+        find: "            disk.sync_folder().map_err(fail)?;\n",
+        replace: "            let _ = &disk;\n",
+        test: KEPT,
     },
 ];
