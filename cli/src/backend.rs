@@ -224,7 +224,7 @@ impl Backend {
         manifest: Manifest,
         timeout: Duration,
         wait: bool,
-    ) -> Result<Deployed, Failure> {
+    ) -> Result<(Deployed, bool), Failure> {
         match self {
             Self::Node(client) => {
                 // One patience for both requests.
@@ -237,12 +237,12 @@ impl Backend {
                     Progress::spinner(format!("waiting for other members ({})", human::span(timeout)));
                 let timeout_ms = millis(patience.left());
                 let deploy = Deploy { component: stored.hash, manifest, timeout_ms, wait };
-                client.post("/v1/functions", &deploy, patience.records(DEPLOYED)).await
+                Ok((client.post("/v1/functions", &deploy, patience.records(DEPLOYED)).await?, false))
             }
             Self::Replica(mut replica) => {
                 let mut deployed = replica.offline.deploy(&component, manifest).await?;
-                replica.hand_on(&mut deployed.written).await?;
-                Ok(deployed)
+                let cut = replica.hand_on(&mut deployed.written).await?;
+                Ok((deployed, cut))
             }
         }
     }
@@ -527,7 +527,7 @@ impl Backend {
             }
             Self::Replica(replica) => {
                 let wait = replica.bound.map_or(timeout, |bound| bound.left());
-                Ok(replica.offline.contact(wait, replica.mesh).await?)
+                Ok(replica.offline.contact(wait, wait, replica.mesh).await?)
             }
         }
     }

@@ -91,24 +91,29 @@ impl Replica {
     pub(crate) async fn try_contact(self) -> Result<Option<Synced>, Failure> {
         let _progress = Progress::spinner("looking for other members");
         let wait = self.bound.map_or(CONTACT, |bound| bound.left().min(CONTACT));
-        match self.offline.contact(wait, self.mesh).await.map_err(Failure::from) {
+        // Bytes that are under way may take all the time that the command has.
+        let patience = self.bound.map_or(wait, |bound| bound.left());
+        match self.offline.contact(wait, patience, self.mesh).await.map_err(Failure::from) {
             Ok(synced) => Ok(Some(synced)),
             Err(failure) if failure.exit == Exit::Denied => Err(failure),
             Err(_) => Ok(None),
         }
     }
 
-    /// After a write, the last thing done with the folder.
-    pub(crate) async fn hand_on(self, written: &mut Written) -> Result<(), Failure> {
+    /// After a write, the last thing done with the folder. Returns whether components that members asked for were cut
+    /// off.
+    pub(crate) async fn hand_on(self, written: &mut Written) -> Result<bool, Failure> {
         if written.others > 0
             && written.seen_by == 0
             && !self.alone
             && let Some(synced) = self.try_contact().await?
-            && synced.unseen == 0
         {
-            written.seen_by = synced.agreed.max(1);
+            if synced.unseen == 0 {
+                written.seen_by = synced.agreed.max(1);
+            }
+            return Ok(synced.cut > 0);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// What is known of a function here.

@@ -2,6 +2,8 @@
 
 #[path = "people/backup.rs"]
 mod backup;
+#[path = "people/handover.rs"]
+mod handover;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

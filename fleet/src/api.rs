@@ -437,6 +437,8 @@ pub struct Synced {
     pub agreed: u64,
     /// Own blocks that no other member has confirmed.
     pub unseen: u64,
+    /// Components that members were still being given when the time was over. Always 0 of a node, which stays.
+    pub cut: u64,
 }
 
 /// The node takes no more calls.

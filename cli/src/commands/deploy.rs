@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     }
     let offline = backend.is_offline();
     let (timeout, wait) = (args.confirm.timeout, args.wait);
-    let deployed = backend.deploy(component, manifest, timeout, wait).await?;
+    let (deployed, cut) = backend.deploy(component, manifest, timeout, wait).await?;
     let live = if deployed.live { Cell::state("live") } else { Cell::state("pending") };
     let facts = vec![
         ("function", Cell::new(format!("{}@{}", deployed.name, deployed.revision))),
@@ -59,6 +59,11 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     ];
     out.facts(&deployed, facts)?;
     let exit = seen(&deployed.written, offline, out);
+    if cut {
+        out.note("the component was not handed over in time; it is kept beside the ledger");
+        out.note("next: `osiris sync --timeout 2m` hands it on, or `osiris up` while this device stays");
+        return Ok(Exit::Unseen);
+    }
     if offline {
         out.note("no node runs here; the component is kept beside the ledger");
     } else if wait && !deployed.live && exit == Exit::Done {

@@ -209,6 +209,11 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
             out.note(&format!("{} recorded here, seen by 0 nodes", human::count(unseen, "block")));
             Exit::Unseen
         }
+        _ if synced.cut > 0 => {
+            let cut = human::count(synced.cut, "component");
+            out.note(&format!("{cut} not handed over in time; next: give it longer with --timeout"));
+            Exit::Unseen
+        }
         (_, 0, _) => {
             out.note(&format!("no other member could be reached within {}", human::span(wait.timeout)));
             out.note("next: check the network, and that other members run; `osiris nodes` lists them");

@@ -370,7 +370,7 @@ impl Desk {
     pub(crate) async fn sync(&self, timeout_ms: u64) -> Result<api::Synced> {
         match self.ask(Request::Sync { timeout_ms }).await? {
             Reply::Synced { others, connected, agreed, unseen } => {
-                Ok(api::Synced { others, connected, agreed, unseen })
+                Ok(api::Synced { others, connected, agreed, unseen, cut: 0 })
             }
             other => Err(unexpected(&other)),
         }

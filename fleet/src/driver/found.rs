@@ -192,8 +192,8 @@ pub async fn join(data: &Path, options: JoinOptions) -> Result<Joined, DriverErr
         adopt(&folder, &ticket.peers)?;
         drop(folder);
         // The fleet may have ended the membership while this device was away; then it is admitted anew.
-        let meeting =
-            Offline::open(data).await?.contact((options.timeout / 2).min(MEMBER_LOOK), options.mesh);
+        let look = (options.timeout / 2).min(MEMBER_LOOK);
+        let meeting = Offline::open(data).await?.contact(look, look, options.mesh);
         let _ = meeting.await;
         folder = Folder::open(data)?;
         if let Some(view) = already_member(&folder, &fleet, &device)? {

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use osiris_mesh::MeshEvent;
 use osiris_protocol::PeerAddr;
+use tokio::sync::mpsc;
 
 use super::{
     answer::ApiError,
@@ -366,11 +368,17 @@ impl Offline {
     }
 
     /// Meets other members for at most so long: hands over what they lack, takes what they have, and
-    /// serves them the components they ask for. Ends the process's use of the folder.
+    /// serves them the components they ask for, at most until `patience` is over. Ends the process's use of the folder.
     ///
     /// # Errors
     /// As [`Offline::status`].
-    pub async fn contact(self, timeout: Duration, mesh: Option<SocketAddr>) -> Result<api::Synced> {
+    pub async fn contact(
+        self,
+        timeout: Duration,
+        patience: Duration,
+        mesh: Option<SocketAddr>,
+    ) -> Result<api::Synced> {
+        let end = tokio::time::Instant::now() + patience.max(timeout);
         let mut process = self.process;
         let known = process.folder.peers();
         let mut events = process.connect(mesh, Vec::new(), true, known, None).await?;
@@ -392,13 +400,14 @@ impl Offline {
         let synced = process.engine.run(&mut events, tokio::time::timeout(timeout + SETUP, meeting)).await;
         let synced = synced.unwrap_or_else(|_| Ok(api::Synced::default()));
         let agreed = synced.as_ref().map_or(0, |synced| synced.agreed);
-        // Components go before their blocks where they can: a member that has just learnt of a deploy
-        // fetches its bytes from here, so stay until nobody has asked for a moment.
+        // A member that has just learnt of a deploy fetches its bytes from here, and it is no use to it before: so this
+        // device stays until nobody has asked for a moment.
+        let mut cut = 0;
         if agreed > 0 {
-            process.engine.run(&mut events, tokio::time::sleep(SETUP)).await;
+            cut = process.hand_over(&mut events, end).await;
         }
         process.close().await?;
-        Ok(synced?)
+        Ok(api::Synced { cut, ..synced? })
     }
 
     /// What a client needs to call members as this device: its secret key, and where members are.
@@ -409,6 +418,26 @@ impl Offline {
         let mut peers = self.process.folder.peers();
         peers.retain(|peer| peer.peer != self.process.desk.me.0);
         Ok((self.process.folder.device_key()?.to_bytes(), peers))
+    }
+}
+
+impl Process {
+    /// Serves components until no member has asked for any, or been given any, for [`SETUP`]. Returns how many are
+    /// still under way at the end of the time.
+    async fn hand_over(&mut self, events: &mut mpsc::Receiver<MeshEvent>, end: tokio::time::Instant) -> u64 {
+        let Some(mesh) = self.engine.mesh.clone() else { return 0 };
+        let quiet = async {
+            tokio::time::sleep(SETUP).await;
+            loop {
+                let (open, since) = mesh.giving();
+                let is_quiet = open == 0 && since.is_none_or(|since| since >= SETUP);
+                if is_quiet || tokio::time::Instant::now() >= end {
+                    return open as u64;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        self.engine.run(events, quiet).await
     }
 }
 

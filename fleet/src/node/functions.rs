@@ -114,6 +114,12 @@ impl Functions {
         waiting.filter_map(|fetching| fetching.not_before).filter(|at| Some(*at) > self.last_look).min()
     }
 
+    /// A member came that may hold what no other gave: it is asked at once.
+    pub(super) fn peer_up(&mut self) {
+        let waiting = self.fetching.values_mut().filter(|fetching| !fetching.under_way);
+        waiting.for_each(|fetching| fetching.not_before = None);
+    }
+
     /// Why a revision that is wanted here cannot be had.
     fn problem(&self, revision: &Revision) -> Option<String> {
         if let Some(Local::Failed(why)) = self.local.get(&revision.id) {

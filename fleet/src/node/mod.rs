@@ -220,6 +220,7 @@ impl Node {
             }
             Input::PeerUp(peer) => {
                 self.gone_since.remove(&peer);
+                self.functions.peer_up();
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
                 self.send(peer, &frame);
                 if self.is_spawner(&peer) {

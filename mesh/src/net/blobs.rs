@@ -235,6 +235,7 @@ async fn serve(shared: Arc<Shared>, mut send: SendStream, mut recv: RecvStream) 
         let _ = send.write_all(&[BUSY]).await;
         return;
     };
+    let _giving = shared.given.begin();
     let opened = match shared.services.blob(hash) {
         Some(path) => open(&path).await,
         None => None,
@@ -266,7 +267,9 @@ async fn stream(file: File, size: u64, send: &mut SendStream) -> io::Result<()> 
         let len = file.read(&mut piece).await?;
         if len == 0 {
             let _ = send.finish();
-            return Ok(());
+            // What was written lies in a window of the connection; the peer has it once it says so.
+            let taken = timeout(BLOB_STALL_MAX, send.stopped()).await;
+            return taken.map(drop).map_err(|_| io::ErrorKind::TimedOut.into());
         }
         timeout(Duration::from_secs(30), send.write_all(&piece[..len]))
             .await

@@ -142,6 +142,11 @@ impl Mesh {
         self.shared.statuses()
     }
 
+    /// How many artifacts peers are being given now, and for how long that number has been so; none: nobody asked yet.
+    pub fn giving(&self) -> (usize, Option<Duration>) {
+        self.shared.given.now()
+    }
+
     /// The round-trip time to a peer with a link.
     pub fn rtt(&self, peer: PeerId) -> Option<Duration> {
         self.shared.link_connection(&peer).and_then(|conn| rtt(&conn))

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -51,6 +51,7 @@ pub(super) struct Shared {
     pub(super) hints: Option<Hints>,
     pub(super) calls: CallCache,
     pub(super) budgets: Budgets,
+    pub(super) given: Given,
     /// Cancelled when the node stops: every task ends.
     pub(super) stop: CancellationToken,
     /// Wakes the keeper: there may be someone to dial.
@@ -60,6 +61,40 @@ pub(super) struct Shared {
     started: Instant,
     random: Mutex<u64>,
     state: Mutex<State>,
+}
+
+/// Artifacts that peers are being given.
+#[derive(Default)]
+pub(super) struct Given(Mutex<(usize, Option<Instant>)>);
+
+impl Given {
+    /// One more is asked for, until the answer is dropped.
+    pub(super) fn begin(&self) -> Giving<'_> {
+        self.change(|open| *open += 1);
+        Giving(self)
+    }
+
+    /// How many are under way, and since when that has been so.
+    pub(super) fn now(&self) -> (usize, Option<Duration>) {
+        let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (given.0, given.1.map(|at| at.elapsed()))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut usize)) {
+        // A count and a moment: nothing can be left half done.
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut given.0);
+        given.1 = Some(Instant::now());
+    }
+}
+
+/// One of them.
+pub(super) struct Giving<'a>(&'a Given);
+
+impl Drop for Giving<'_> {
+    fn drop(&mut self) {
+        self.0.change(|open| *open -= 1);
+    }
 }
 
 /// How much is served at the same time, over all peers.
@@ -187,6 +222,7 @@ impl Shared {
             hints: parts.hints,
             calls: CallCache::default(),
             budgets: Budgets::default(),
+            given: Given::default(),
             stop: CancellationToken::new(),
             wake: Notify::new(),
             addresses_changed: watch::Sender::new(()),

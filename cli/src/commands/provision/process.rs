@@ -165,7 +165,7 @@ impl Place {
             }
             let mut offline = driver::Offline::open(&self.data).await?;
             offline.leave().await?;
-            offline.contact(LEAVE_WITHIN / 2, None).await?;
+            offline.contact(LEAVE_WITHIN / 2, LEAVE_WITHIN / 2, None).await?;
             Ok::<_, Failure>(())
         };
         if let Ok(Err(failure)) | Err(failure) = tokio::time::timeout(LEAVE_WITHIN, leaving)

@@ -252,7 +252,13 @@ const TYPES: &[Type] = &[
     (
         "Synced",
         false,
-        &[f("others", Number), f("connected", Number), f("agreed", Number), f("unseen", Number)],
+        &[
+            f("others", Number),
+            f("connected", Number),
+            f("agreed", Number),
+            f("unseen", Number),
+            f("cut", Number),
+        ],
     ),
     ("Drained", false, &[f("stopped", Number)]),
     (
