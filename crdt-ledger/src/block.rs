@@ -120,6 +120,30 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// The reason's name, for counters: that of the variant.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "TooLarge",
+            Self::Malformed => "Malformed",
+            Self::NotCanonical => "NotCanonical",
+            Self::Version(_) => "Version",
+            Self::WeakKey => "WeakKey",
+            Self::BadSignature => "BadSignature",
+            Self::OtherFleet => "OtherFleet",
+            Self::Seq { .. } => "Seq",
+            Self::OtherChain => "OtherChain",
+            Self::Parents => "Parents",
+            Self::Depth { .. } => "Depth",
+            Self::ReferenceDepth => "ReferenceDepth",
+            Self::ReferenceKind => "ReferenceKind",
+            Self::Grant => "Grant",
+            Self::Role => "Role",
+            Self::Proof => "Proof",
+            Self::Field(_) => "Field",
+        }
+    }
+
     /// Whether the refused block is certainly its author's work: what is wrong shows only after its
     /// signature was checked. Then whoever passed it on need not be known to name the offender.
     #[must_use]

@@ -186,6 +186,9 @@ pub struct NodeRow {
     pub serving: Vec<String>,
     /// Invalid blocks and broken messages of it since this node started.
     pub rejected: u64,
+    /// How many of them were refused for which reason: a name of `docs/attacks.md`.
+    #[serde(default)]
+    pub reasons: BTreeMap<String, u64>,
     /// How often blocks were left with it since then because it writes faster than its quota.
     pub held_back: u64,
     /// Blocks of it that are here.

@@ -29,5 +29,5 @@ pub use peer::{PeerId, PeerIdError};
 #[cfg(feature = "net")]
 pub use net::{
     BoxFuture, CallFailure, FetchError, JoinAttempt, JoinError, Mesh, MeshConfig, MeshError, MeshEvent,
-    PeerStatus, Roster, SendError, Services, join,
+    MeshEvents, MeshHeld, PeerStatus, Roster, SendError, Services, join,
 };

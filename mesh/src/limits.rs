@@ -5,11 +5,15 @@ use std::time::Duration;
 
 /// Largest frame of `osiris/sync/1`, bytes.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
-/// Largest hint, bytes. iroh-gossip's own cap is above it, because a message over that cap is
-/// reported as sent and silently breaks a link.
-pub const HINT_BYTES_MAX: usize = 48 << 10;
+/// Largest hint, bytes: more than a block or a row of counters. iroh-gossip's own cap is above it, because a message
+/// over that cap is reported as sent and silently breaks a link.
+pub const HINT_BYTES_MAX: usize = 24 << 10;
 /// iroh-gossip's cap on a message with its envelope, bytes.
-pub const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
+pub const GOSSIP_MESSAGE_BYTES_MAX: usize = 32 << 10;
+/// Hints of one kind received and not yet taken before iroh-gossip drops some and says so.
+pub const HINTS_RECEIVED_MAX: usize = 512;
+/// Kinds of hints: entries of the ledger, and rows of counters.
+pub const HINT_KINDS: usize = 2;
 
 /// Blocks of one author that are taken from itself at once, beyond what [`AUTHOR_BLOCKS_PER_SECOND`] gives.
 /// A year of a busy node's deploys and restarts; a member that floods reaches it in seconds.
@@ -55,24 +59,38 @@ pub const DIALS_MAX: usize = 16;
 
 /// Frames queued for one peer before more are refused.
 pub const SEND_FRAMES_QUEUED_MAX: usize = 256;
-/// Bytes queued for one peer before more are refused.
-pub const SEND_BYTES_QUEUED_MAX: usize = 16 << 20;
-/// Events queued for the user of the mesh before connections stop being read. Worst-case memory is
-/// this times [`FRAME_BYTES_MAX`].
+/// Bytes queued for one peer before more are refused. A peer that catches up asks for one batch after another.
+pub const SEND_BYTES_QUEUED_MAX: usize = 8 << 20;
+/// Events queued for the user of the mesh before connections stop being read.
 pub const EVENTS_QUEUED_MAX: usize = 128;
+/// Bytes of frames and hints among those, before connections stop being read: some of the largest frames. Each link
+/// holds one more that it has read and cannot queue.
+pub const EVENTS_BYTES_QUEUED_MAX: usize = 16 << 20;
 /// Hints queued before more are dropped.
 pub const HINTS_QUEUED_MAX: usize = 256;
 
 /// Calls served at the same time; more are refused before they start.
 pub const CALLS_SERVED_MAX: usize = 1_024;
 /// Bodies of calls being served, together, KiB; more are refused before they start.
-pub const CALL_BODIES_KIB_MAX: usize = 256 << 10;
+pub const CALL_BODIES_KIB_MAX: usize = 32 << 10;
+/// Bodies of answers that their callers have not taken yet, together, KiB; a call whose answer is over it fails.
+pub const CALL_ANSWERS_KIB_MAX: usize = 64 << 10;
 /// Streams that one peer may have open on one connection.
 pub const STREAMS_MAX: u32 = 512;
-/// Bytes that one connection may hold received and unread.
-pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes that one connection may hold received and unread, and as many sent and not acknowledged: 10 MB a second over
+/// a round trip of 100 ms.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Connections of one peer that are accepted. An honest one needs a link, one for calls, one for gossip, and
+/// [`FETCHES_PER_PEER_MAX`], and for a moment a second one of each.
+pub const CONNECTIONS_ACCEPTED_MAX: usize = 10;
+/// Connections that this node makes to one peer: a link, calls, gossip, a question about an ending, and fetches.
+pub const CONNECTIONS_DIALLED_MAX: usize = 4 + FETCHES_PER_PEER_MAX;
+/// Artifacts that are fetched from one peer at the same time; more wait.
+pub const FETCHES_PER_PEER_MAX: usize = 2;
 /// Artifacts served at the same time; more are told to come back.
 pub const BLOBS_SERVED_MAX: usize = 32;
+/// Bytes of an artifact that are moved at a time.
+pub const BLOB_PIECE_BYTES: usize = 256 << 10;
 
 /// Strangers served at the same time.
 pub const JOINS_SERVED_MAX: usize = 8;

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use osiris_fleet::api::NodeRow;
 use osiris_protocol::limits::TICKET_CHARS_MAX;
 use osiris_protocol::ticket::Ticket;
 use serde::Serialize;
@@ -274,14 +275,6 @@ pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure
     let rows = backend.nodes().await?;
     let headers = ["LABEL", "DEVICE", "STATE", "ROLES", "RTT", "SERVING", "ADDRESSES", "TROUBLE"];
     out.rows(&rows, &headers, "no members", |row| {
-        let trouble = match (row.forks, row.rejected) {
-            _ if row.twin => Cell::new("runs twice: see osiris doctor").tone(Tone::Bad),
-            (0, 0) if row.blocks > row.budget => Cell::new("over its budget").tone(Tone::Warning),
-            (0, 0) if row.held_back > 0 => Cell::new("floods").tone(Tone::Warning),
-            (0, 0) => Cell::dim("-"),
-            (0, rejected) => Cell::new(human::count(rejected, "invalid message")).tone(Tone::Warning),
-            (forks, _) => Cell::new(human::count(forks, "forked chain")).tone(Tone::Bad),
-        };
         vec![
             Cell::new(&row.label),
             Cell::dim(human::short(&row.device)),
@@ -290,12 +283,37 @@ pub(crate) async fn nodes(settings: &Settings, out: Out) -> Result<Exit, Failure
             Cell::new(row.rtt_us.map_or_else(|| "-".to_owned(), human::micros)),
             Cell::new(human::list(&row.serving)),
             Cell::new(human::list(&row.addresses)),
-            trouble,
+            trouble(row),
         ]
     })?;
     // Whether this device belongs to them is the first thing to know of the list.
     backend.status().await?.problems.iter().for_each(|problem| out.warn(problem));
     Ok(Exit::Done)
+}
+
+/// Every cause of trouble with a member, the worst first.
+fn trouble(row: &NodeRow) -> Cell {
+    let bad = [
+        row.twin.then(|| "runs twice: see osiris doctor".to_owned()),
+        (row.forks > 0).then(|| human::count(row.forks, "forked chain")),
+    ];
+    let reasons: Vec<_> = row.reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let invalid = match reasons.as_slice() {
+        [] => human::count(row.rejected, "invalid message"),
+        reasons => format!("{} ({})", human::count(row.rejected, "invalid message"), reasons.join(", ")),
+    };
+    let warned = [
+        (row.rejected > 0).then_some(invalid),
+        (row.blocks > row.budget).then(|| "over its budget".to_owned()),
+        (row.held_back > 0).then(|| "floods".to_owned()),
+    ];
+    let is_bad = bad.iter().any(Option::is_some);
+    let causes: Vec<_> = bad.into_iter().chain(warned).flatten().collect();
+    match (causes.is_empty(), is_bad) {
+        (true, _) => Cell::dim("-"),
+        (false, true) => Cell::new(causes.join("; ")).tone(Tone::Bad),
+        (false, false) => Cell::new(causes.join("; ")).tone(Tone::Warning),
+    }
 }
 
 #[derive(Serialize)]
@@ -333,4 +351,27 @@ pub(crate) async fn ticket(settings: &Settings, out: Out) -> Result<Exit, Failur
     let reply = Backend::open_to_read(settings).await?.ticket().await?;
     out.line(&reply, &reply.ticket)?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_names_every_cause_the_worst_first() {
+        let quiet = NodeRow { blocks: 5, budget: 5, ..NodeRow::default() };
+        assert_eq!(trouble(&quiet), Cell::dim("-"));
+        let floods = NodeRow { held_back: 3, ..quiet.clone() };
+        assert_eq!(trouble(&floods), Cell::new("floods").tone(Tone::Warning));
+        let reasons = [("BadSignature".to_owned(), 2), ("Role".to_owned(), 1)].into();
+        let invalid = NodeRow { rejected: 3, reasons, blocks: 6, ..floods };
+        let said = "3 invalid messages (BadSignature 2, Role 1); over its budget; floods";
+        assert_eq!(trouble(&invalid), Cell::new(said).tone(Tone::Warning));
+        // A node of an earlier build gives no reasons.
+        let unexplained = NodeRow { rejected: 1, ..quiet };
+        assert_eq!(trouble(&unexplained), Cell::new("1 invalid message").tone(Tone::Warning));
+        let all = NodeRow { twin: true, forks: 1, ..invalid };
+        let said = format!("runs twice: see osiris doctor; 1 forked chain; {said}");
+        assert_eq!(trouble(&all), Cell::new(said).tone(Tone::Bad));
+    }
 }

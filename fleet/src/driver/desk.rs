@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use osiris_ledger::{Author, BlobHash, BlockId, FleetId, Role, Roles, SigningKey, View, World};
-use osiris_mesh::{Mesh, PeerStatus};
+use osiris_mesh::{Mesh, MeshHeld, PeerStatus};
 use osiris_protocol::{
     PeerAddr,
     limits::{TICKET_HEADS_MAX, TICKET_PEERS_MAX},
@@ -91,6 +91,11 @@ impl Desk {
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
         self.mesh.get().map(Mesh::peers).unwrap_or_default()
+    }
+
+    /// What peers make the mesh hold.
+    pub(crate) fn held(&self) -> MeshHeld {
+        self.mesh.get().map(Mesh::held).unwrap_or_default()
     }
 
     pub(crate) async fn status(&self) -> Result<api::Status> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use osiris_ledger::{Author, BlobHash, Page, View, counter::Figures};
-use osiris_mesh::{Mesh, MeshEvent, PeerId};
+use osiris_mesh::{Mesh, MeshEvent, MeshEvents, PeerId};
 use osiris_runtime::{ComponentHash, Library};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -140,11 +140,7 @@ impl Engine {
     }
 
     /// Handles what happens until `until` resolves.
-    pub(crate) async fn run<T>(
-        &mut self,
-        events: &mut mpsc::Receiver<MeshEvent>,
-        until: impl Future<Output = T>,
-    ) -> T {
+    pub(crate) async fn run<T>(&mut self, events: &mut MeshEvents, until: impl Future<Output = T>) -> T {
         tokio::pin!(until);
         let mut look = tokio::time::interval(ROW_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -220,6 +216,7 @@ impl Engine {
     fn note_held(&self) {
         self.metrics.note_held(HeldNow {
             core: self.node.held(),
+            apart_bytes: self.node.apart_bytes(),
             journal_groups: self.outbox.groups_waiting(),
             journal_bytes: self.outbox.frame_bytes_held() as u64,
         });

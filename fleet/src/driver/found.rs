@@ -258,7 +258,7 @@ impl Process {
     /// Runs until these blocks are here, durably.
     async fn receive(
         &mut self,
-        events: &mut tokio::sync::mpsc::Receiver<osiris_mesh::MeshEvent>,
+        events: &mut osiris_mesh::MeshEvents,
         needed: &[BlockId],
         until: tokio::time::Instant,
     ) -> bool {

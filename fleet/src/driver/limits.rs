@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use osiris_ledger::limits as ledger;
+use osiris_mesh::{limits as mesh, proto::sync::PAGES_MAX};
+use osiris_protocol::limits as protocol;
+
+use super::metrics::HeldNow;
+
 /// Connections that one listener keeps open. For one more, the one idle for longest is closed; where
 /// none is idle, the new one may only ask for `/healthz` or `/readyz`.
 pub const CONNECTIONS_MAX: usize = 1_024;
@@ -109,3 +115,85 @@ pub const STATE_BYTES_MAX: usize = 8 << 20;
 pub const VARIABLE_BYTES_MAX: usize = 1 << 10;
 /// Largest journal of a join that is taken to have been cut off near its beginning: some thousand blocks.
 pub const JOIN_BEGUN_BYTES_MAX: u64 = 1 << 20;
+
+/// One thing that peers can make a node hold in memory, beside the ledger itself: how much of it is held, bytes, and how
+/// much may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldTerm {
+    /// What it is; the label in `/metrics`, and the row in `docs/attacks.md`.
+    pub what: &'static str,
+    /// Bytes that are held. What cannot be looked at counts as if all of it were.
+    pub held: u64,
+    /// Bytes that may be held.
+    pub max: u64,
+}
+
+/// Everything that so many peers can make a node hold, beside the ledger: admitted blocks are bounded by their authors'
+/// budgets. Peers are devices with an open connection; strangers are counted apart, and functions have limits of their
+/// own.
+#[must_use]
+pub fn held_terms(peers: u64, node: &HeldNow, held: &osiris_mesh::MeshHeld) -> [HeldTerm; 13] {
+    const FRAME: u64 = mesh::FRAME_BYTES_MAX as u64;
+    const WINDOWS: u64 = 2 * mesh::CONNECTION_WINDOW_BYTES as u64;
+    const HEAD: u64 = protocol::CALL_HEAD_BYTES_MAX as u64;
+    let (early, per_peer) = (ledger::EARLY_BYTES_MAX as u64, |bytes: u64| peers * bytes);
+    let term = |what, held, max| HeldTerm { what, held, max };
+    let whole = |what, max| HeldTerm { what, held: max, max };
+    let connections = (mesh::CONNECTIONS_ACCEPTED_MAX + mesh::CONNECTIONS_DIALLED_MAX) as u64;
+    let joins = mesh::JOINS_SERVED_MAX as u64 * (protocol::JOIN_FRAME_BYTES_MAX as u64 + WINDOWS);
+    let endings = mesh::ENDED_SERVED_MAX as u64 * (2 * FRAME + WINDOWS);
+    let hints = mesh::HINT_KINDS * mesh::HINTS_RECEIVED_MAX * mesh::GOSSIP_MESSAGE_BYTES_MAX;
+    let piece = 2 * mesh::BLOB_PIECE_BYTES as u64;
+    let states = (ledger::STATES_MAX * ledger::STATE_RECORD_BYTES_MAX) as u64;
+    [
+        term("early blocks", node.core.early_bytes, early),
+        term("replica apart", node.apart_bytes, early + (PAGES_MAX * ledger::PAGE_BYTES_MAX) as u64),
+        term("frames to send", held.send_bytes, per_peer(mesh::SEND_BYTES_QUEUED_MAX as u64)),
+        term("frames received", held.event_bytes, mesh::EVENTS_BYTES_QUEUED_MAX as u64),
+        // A buffer that grows has up to twice the bytes that are in it.
+        term("frames being read", held.links * 2 * FRAME, per_peer(2 * FRAME)),
+        term("windows of connections", held.connections * WINDOWS, per_peer(connections * WINDOWS)),
+        term(
+            "calls",
+            held.calls * HEAD + held.call_bytes,
+            mesh::CALLS_SERVED_MAX as u64 * HEAD + ((mesh::CALL_BODIES_KIB_MAX as u64) << 10),
+        ),
+        term("answers to calls", held.answer_bytes, (mesh::CALL_ANSWERS_KIB_MAX as u64) << 10),
+        term("components being sent", held.blobs * piece, mesh::BLOBS_SERVED_MAX as u64 * piece),
+        // One event may add a batch and its answers.
+        term("frames behind the disk", node.journal_bytes, HELD_BYTES_MAX as u64 + 3 * FRAME),
+        whole("hints received", hints as u64),
+        whole("strangers and devices that were members", joins + endings),
+        whole("rows of counters and states of machines", per_peer(2 * ledger::ROW_BYTES_MAX as u64) + states),
+    ]
+}
+
+/// The sum of [`held_terms`]: the most bytes that so many peers can make a node hold beside its ledger.
+#[must_use]
+pub fn held_bytes_max(peers: u64) -> u64 {
+    held_terms(peers, &HeldNow::default(), &osiris_mesh::MeshHeld::default())
+        .iter()
+        .map(|term| term.max)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Peers of a small device, in the table of `docs/attacks.md`.
+    const SMALL: u64 = 8;
+
+    #[test]
+    fn the_table_of_what_is_held_says_what_the_limits_say() {
+        let table = include_str!("../../../docs/attacks.md");
+        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        for term in held_terms(SMALL, &HeldNow::default(), &osiris_mesh::MeshHeld::default()) {
+            let row = format!("| {} | {} |", term.what, mib(term.max));
+            assert!(table.contains(&row), "docs/attacks.md lacks {row}");
+        }
+        let sum = format!("| together | {} |", mib(held_bytes_max(SMALL)));
+        assert!(table.contains(&sum), "docs/attacks.md lacks {sum}");
+        assert!(held_bytes_max(SMALL) < 850 << 20, "a device with 1 GB has room for it");
+    }
+}

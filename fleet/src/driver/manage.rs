@@ -254,6 +254,7 @@ impl Gauges for Management {
         let connected = peers.iter().filter(|peer| peer.connected).count();
         NodeGauges {
             held: self.desk.metrics.held(),
+            mesh: self.desk.held(),
             queued_bytes_most: peers.iter().map(|peer| peer.queued_bytes as u64).max().unwrap_or(0),
             blocks: view.blocks(),
             members: view.members().values().filter(|member| member.active).count() as u64,
@@ -324,7 +325,7 @@ impl Desk {
                 facts.returned
             ));
         }
-        let rejected: u64 = facts.rejected.values().sum();
+        let rejected: u64 = facts.rejected.values().flat_map(|reasons| reasons.values()).sum();
         if rejected > 0 {
             doctor.problems.push(format!(
                 "Members sent {rejected} invalid blocks or broken messages; `osiris nodes` names them."

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use osiris_mesh::MeshHeld;
 use osiris_runtime::CallError;
 
 use crate::node::Held;
@@ -293,6 +294,8 @@ pub struct HttpFigures {
 pub struct HeldNow {
     /// The core's part.
     pub core: Held,
+    /// Bytes that a replica apart holds beside blocks.
+    pub apart_bytes: u64,
     /// Groups of blocks that the journal has not made durable.
     pub journal_groups: u64,
     /// Bytes of frames that wait for that.
@@ -308,6 +311,8 @@ pub struct NodeGauges {
     pub held: HeldNow,
     /// Bytes queued for the member for which most are.
     pub queued_bytes_most: u64,
+    /// What peers make the mesh hold.
+    pub mesh: MeshHeld,
     /// Active members of the fleet.
     pub members: u64,
     /// Members connected now.

@@ -33,6 +33,7 @@ pub(crate) fn world_name(world: World) -> String {
 
 /// One row a member, this device first, then by name.
 pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus]) -> Vec<NodeRow> {
+    let reasons = |device| facts.rejected.get(device).into_iter().flatten();
     let mut rows: Vec<_> = view
         .members()
         .values()
@@ -58,7 +59,8 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                     .map(|peer| peer.addrs.iter().map(ToString::to_string).collect())
                     .unwrap_or_default(),
                 serving: served_by(view, &member.device),
-                rejected: facts.rejected.get(&member.device).copied().unwrap_or(0),
+                rejected: reasons(&member.device).map(|(_, count)| count).sum(),
+                reasons: reasons(&member.device).map(|(name, count)| ((*name).to_owned(), *count)).collect(),
                 held_back: facts.held_back.get(&member.device).copied().unwrap_or(0),
                 blocks: facts.written.get(&member.device).copied().unwrap_or(0),
                 budget: view.budget(&member.device),

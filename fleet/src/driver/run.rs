@@ -10,10 +10,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use osiris_ledger::{BlobHash, SigningKey};
-use osiris_mesh::{Mesh, MeshConfig, MeshError, MeshEvent, PeerId};
+use osiris_mesh::{Mesh, MeshConfig, MeshError, MeshEvents, PeerId};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::{Runtime, RuntimeConfig};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -172,7 +172,7 @@ impl Process {
         gossip: bool,
         bootstrap: Vec<PeerAddr>,
         dispatcher: Option<Arc<Dispatcher>>,
-    ) -> Result<mpsc::Receiver<MeshEvent>, DriverError> {
+    ) -> Result<MeshEvents, DriverError> {
         let mut config = MeshConfig::new(self.secret, self.desk.fleet.0);
         config.bind = bind;
         let advertises = !advertise.is_empty();
@@ -415,7 +415,7 @@ impl Process {
     /// what is unused.
     async fn run_until(
         &mut self,
-        events: &mut mpsc::Receiver<MeshEvent>,
+        events: &mut MeshEvents,
         until: impl Future<Output = ()>,
     ) -> Result<(), DriverError> {
         tokio::pin!(until);
@@ -465,8 +465,8 @@ const MESH_CLOSE_ALONE: Duration = Duration::from_millis(200);
 pub(crate) const LOOK: Duration = Duration::from_millis(25);
 
 /// Events of a process without a network: none.
-pub(crate) fn no_events() -> mpsc::Receiver<MeshEvent> {
-    mpsc::channel(1).1
+pub(crate) fn no_events() -> MeshEvents {
+    MeshEvents::none()
 }
 
 #[cfg(test)]

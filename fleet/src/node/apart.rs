@@ -58,6 +58,8 @@ pub(super) struct Apart {
     wanted: BTreeMap<BlobHash, u32>,
     /// Those of them that were asked for.
     asked: BTreeSet<BlobHash>,
+    /// Bytes of the pages that were taken in.
+    page_bytes: u64,
     /// When it is given up, if nothing new comes, and whatever comes.
     until: Mono,
     end: Mono,
@@ -100,6 +102,7 @@ impl Node {
                 sync,
                 wanted: BTreeMap::new(),
                 asked: BTreeSet::new(),
+                page_bytes: 0,
                 until,
                 end,
                 look: now.mono.plus(APART_LOOK),
@@ -154,8 +157,15 @@ impl Node {
         apart.wanted.remove(&page.hash());
         apart.asked.remove(&page.hash());
         apart.ledger.offer(page);
+        apart.page_bytes += page.encode().len() as u64;
         apart.came(now);
         self.ask_for_pages(now);
+    }
+
+    /// Bytes that a replica apart holds beside blocks: pages, and what waits in it.
+    #[must_use]
+    pub fn apart_bytes(&self) -> u64 {
+        self.apart.as_ref().map_or(0, |apart| apart.page_bytes + apart.ledger.early_bytes() as u64)
     }
 
     /// Whether a frame of this peer is about the replica apart.

@@ -427,8 +427,8 @@ pub struct Facts {
     pub unseen: u64,
     /// Members connected.
     pub connected: u64,
-    /// Invalid blocks and broken messages, by the member whose fault they are.
-    pub rejected: BTreeMap<Author, u64>,
+    /// Invalid blocks and broken messages, by the member whose fault they are and the reason's name.
+    pub rejected: BTreeMap<Author, BTreeMap<&'static str, u64>>,
     /// How often blocks were left with their author because it writes faster than its quota.
     pub held_back: BTreeMap<Author, u64>,
     /// Blocks of each member that are here.

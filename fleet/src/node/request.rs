@@ -1,6 +1,10 @@
 //! Requests: what people and strangers ask of a node.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use osiris_ledger::{Author, Block, BlockId, InvitationState, Mono, Now, Payload, op};
 use osiris_mesh::PeerId;
@@ -412,7 +416,11 @@ impl Node {
                     let counts = members.map(|member| (*member, count(&PeerId::from_bytes(member.0))));
                     counts.filter(|(_, count)| *count > 0).collect()
                 };
-                let rejected = by_member(&|member| self.sync.rejected(member));
+                let members = self.view.members().keys();
+                let reasons = members.map(|member| {
+                    (*member, self.sync.reasons(&PeerId::from_bytes(member.0)).collect::<BTreeMap<_, _>>())
+                });
+                let rejected = reasons.filter(|(_, reasons)| !reasons.is_empty()).collect();
                 let held_back = by_member(&|member| self.sync.held_back(member));
                 Reply::Facts(Box::new(Facts {
                     rejected,

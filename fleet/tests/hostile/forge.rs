@@ -1,17 +1,24 @@
 //! The hostile member: a real endpoint with a member's key, and blocks with any field, written against the
 //! format in `docs/ledger.md` and not with the ledger's own encoder.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use osiris_ledger::{Author, BlockId, FleetId, Ledger, Payload, Signer as _, SigningKey, journal};
-use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvent, PeerId, Roster, Services, proto::sync::Frame};
+use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvents, PeerId, Roster, Services, proto::sync::Frame};
 use osiris_protocol::{
     PeerAddr,
     call::{CallReply, CallRequest},
     join::{JoinReply, JoinRequest},
 };
-use tokio::sync::mpsc;
 
 use crate::support::{Folder, Node, until};
 
@@ -133,11 +140,34 @@ impl Body {
     }
 }
 
+/// Blocks as a frame.
+pub(crate) fn blocks(entries: &[Vec<u8>]) -> Bytes {
+    Frame::Blocks(entries.iter().map(|entry| entry.clone().into()).collect(), false).encode().into()
+}
+
+/// An attack that goes on.
+pub(crate) struct Sending {
+    task: tokio::task::JoinHandle<()>,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Sending {
+    /// Frames that were sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(self) {
+        assert!(!self.task.is_finished(), "it went on to the end");
+        self.task.abort();
+    }
+}
+
 /// The hostile member.
 pub(crate) struct Hostile {
     pub(crate) mesh: Mesh,
     /// Never read: what it is told waits.
-    _events: mpsc::Receiver<MeshEvent>,
+    _events: MeshEvents,
     pub(crate) node: PeerId,
     pub(crate) key: SigningKey,
     fleet: FleetId,
@@ -226,9 +256,26 @@ impl Hostile {
         until("a frame is taken", || async { self.mesh.send(self.node, frame.clone()).is_ok() }).await;
     }
 
+    /// Sends these again and again, each as soon as it is taken, until the task is ended. What a slow link does not take
+    /// is left out.
+    pub(crate) fn keep_sending(&self, frames: Vec<Bytes>) -> Sending {
+        let (mesh, node) = (self.mesh.clone(), self.node);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let task = tokio::spawn(async move {
+            for frame in frames.iter().cycle() {
+                if mesh.send(node, frame.clone()).is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                // Other tasks of the same machine have their turn.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Sending { task, sent }
+    }
+
     pub(crate) async fn send_blocks(&self, entries: &[Vec<u8>]) {
-        let entries = entries.iter().map(|entry| entry.clone().into()).collect();
-        self.send(Frame::Blocks(entries, false).encode()).await;
+        self.send(blocks(entries)).await;
     }
 
     /// Gives the other side time to find out that it agrees with somebody else.

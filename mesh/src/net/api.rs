@@ -134,6 +134,31 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
 }
 
+/// What peers make the mesh hold at a moment, and what it refused since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MeshHeld {
+    /// Bytes of frames that wait to be written, of all links.
+    pub send_bytes: u64,
+    /// Bytes of frames and hints that were received and not taken.
+    pub event_bytes: u64,
+    /// Links: each may hold one more frame that is being read.
+    pub links: u64,
+    /// Peers with an open connection.
+    pub peers: u64,
+    /// Open connections of all kinds, of both directions: each has its windows.
+    pub connections: u64,
+    /// Calls being served: each may hold a head.
+    pub calls: u64,
+    /// Bytes of bodies of those, rounded up.
+    pub call_bytes: u64,
+    /// Bytes of answers that were not taken, rounded up.
+    pub answer_bytes: u64,
+    /// Artifacts being served.
+    pub blobs: u64,
+    /// Frames that were not queued because their peer did not keep up.
+    pub frames_dropped: u64,
+}
+
 /// Why a frame was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -31,6 +31,7 @@ pub(super) fn builder(config: &MeshConfig, bind: Option<SocketAddr>) -> Result<B
         .default_path_max_idle_timeout(config.idle_timeout)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(CONNECTION_WINDOW_BYTES.into())
         .build();
     let builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&config.secret))

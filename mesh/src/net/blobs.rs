@@ -28,14 +28,12 @@ use super::{
 };
 use crate::{
     PeerId,
-    limits::{BLOB_STALL_MAX, DIAL_TIMEOUT},
+    limits::{BLOB_PIECE_BYTES, BLOB_STALL_MAX, DIAL_TIMEOUT},
 };
 
 const ABSENT: u8 = 0;
 const HERE: u8 = 1;
 const BUSY: u8 = 2;
-/// Bytes moved at a time.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// Why an artifact was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +120,9 @@ pub(super) async fn fetch(
     to: &Path,
     max_bytes: u64,
 ) -> Result<u64, FetchError> {
+    let Ok(_place) = shared.budgets.fetches(peer).acquire_owned().await else {
+        return Err(FetchError::Busy { peer });
+    };
     let conn = connect(shared, peer).await?;
     let fetched = receive(peer, &conn, hash, to, max_bytes).await;
     conn.close(VarInt::from_u32(code::DONE), b"done");
@@ -185,7 +186,7 @@ async fn receive(
     let mut partial = Partial { path: to, kept: false };
     let mut hasher = blake3::Hasher::new();
     let mut missing = size;
-    while let Some(piece) = progress(peer, recv.read_chunk(PIECE_BYTES)).await? {
+    while let Some(piece) = progress(peer, recv.read_chunk(BLOB_PIECE_BYTES)).await? {
         missing = missing
             .checked_sub(piece.len() as u64)
             .ok_or_else(|| FetchError::Cut { peer, why: "more bytes came than announced".to_owned() })?;
@@ -262,7 +263,7 @@ async fn stream(file: File, size: u64, send: &mut SendStream) -> io::Result<()> 
     send.write_all(&head).await?;
     // A file that grows meanwhile is not sent past the announced size.
     let mut file = file.take(size);
-    let mut piece = vec![0; PIECE_BYTES];
+    let mut piece = vec![0; BLOB_PIECE_BYTES];
     loop {
         let len = file.read(&mut piece).await?;
         if len == 0 {

@@ -297,7 +297,7 @@ async fn receive(
     while let Some(piece) = recv.read_chunk(PIECE_BYTES).await.map_err(|_| code::MALFORMED)? {
         if reader.push(piece).is_err() {
             // Waits for nobody: where events are not taken, this one is not counted.
-            let _ = shared.events.try_send(MeshEvent::Malformed { peer });
+            let _ = shared.events.try_put(MeshEvent::Malformed { peer });
             return Err(code::MALFORMED);
         }
         if body.is_none()
@@ -333,6 +333,10 @@ async fn perform(
         () = tokio::time::sleep(deadline) => return Err(code::TIMEOUT),
         () = shared.stop.cancelled() => return Err(code::SHUTDOWN),
     };
+    let kib = u32::try_from(reply.body.len().div_ceil(1_024)).map_err(|_| code::TOO_LARGE)?;
+    let answers = Arc::clone(&shared.budgets.call_answers_kib).try_acquire_many_owned(kib);
+    // The function has run: what says that it did not start would make the caller run it again.
+    let _room = answers.map_err(|_| code::INTERNAL)?;
     let mut parts = reply.encode().map_err(|error| match error {
         CallMessageError::BodyTooLarge { .. } => code::TOO_LARGE,
         _ => code::INTERNAL,

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use osiris_protocol::PeerAddr;
 
-use crate::limits::{BOOK_ADDRS_MAX, BOOK_PEERS_MAX, IDLE_TIMEOUT, KEEP_ALIVE};
+use crate::limits::{BOOK_ADDRS_MAX, BOOK_PEERS_MAX, IDLE_TIMEOUT, KEEP_ALIVE, WRITE_STALL_MAX};
 
 /// What a node is started with. Start from [`MeshConfig::new`].
 #[derive(Clone)]
@@ -32,6 +32,9 @@ pub struct MeshConfig {
     /// Silence after which a peer counts as gone; 3 s by default, and at least twice `keep_alive`.
     /// Over relays or radio use 10 s. At most 15 s.
     pub idle_timeout: Duration,
+    /// How long a peer may leave a message unread before its link is given up; [`WRITE_STALL_MAX`] by default, and at
+    /// most.
+    pub write_stall: Duration,
 }
 
 impl MeshConfig {
@@ -47,6 +50,7 @@ impl MeshConfig {
             gossip: true,
             keep_alive: KEEP_ALIVE,
             idle_timeout: IDLE_TIMEOUT,
+            write_stall: WRITE_STALL_MAX,
         }
     }
 
@@ -68,6 +72,9 @@ impl MeshConfig {
         if self.idle_timeout < 2 * self.keep_alive || self.idle_timeout > Duration::from_secs(15) {
             wrong.push("idle_timeout is at least twice keep_alive and at most 15 s".to_owned());
         }
+        if self.write_stall.is_zero() || self.write_stall > WRITE_STALL_MAX {
+            wrong.push(format!("write_stall is above 0 and at most {} s", WRITE_STALL_MAX.as_secs()));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(MeshError::Config { wrong: wrong.join("; ") }) }
     }
 }
@@ -82,6 +89,7 @@ impl fmt::Debug for MeshConfig {
             .field("gossip", &self.gossip)
             .field("keep_alive", &self.keep_alive)
             .field("idle_timeout", &self.idle_timeout)
+            .field("write_stall", &self.write_stall)
             .finish_non_exhaustive()
     }
 }
@@ -130,8 +138,9 @@ mod tests {
         config.advertise = vec![SocketAddr::from(([1, 2, 3, 4], 5)); 9];
         config.keep_alive = Duration::from_secs(6);
         config.idle_timeout = Duration::from_secs(1);
-        let error = config.validate().expect_err("three bad fields").to_string();
-        for field in ["advertise", "keep_alive", "idle_timeout"] {
+        config.write_stall = Duration::ZERO;
+        let error = config.validate().expect_err("four bad fields").to_string();
+        for field in ["advertise", "keep_alive", "idle_timeout", "write_stall"] {
             assert!(error.contains(field), "{error}");
         }
     }

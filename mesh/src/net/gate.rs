@@ -13,7 +13,9 @@ use osiris_protocol::alpn::{self, code};
 use super::{api::Roster, bind::peer_id};
 use crate::{
     PeerId,
-    limits::{ENDED_BURST_MAX, ENDED_PER_SECOND, JOINS_BURST_MAX, JOINS_PER_SECOND},
+    limits::{
+        CONNECTIONS_ACCEPTED_MAX, ENDED_BURST_MAX, ENDED_PER_SECOND, JOINS_BURST_MAX, JOINS_PER_SECOND,
+    },
 };
 
 /// Locks a mutex that no panic can leave inconsistent: every critical section of this crate changes
@@ -90,19 +92,28 @@ impl Gate {
         }
     }
 
-    fn remember(&self, peer: PeerId, conn: &Connection) {
+    /// Members and callers with open connections, and how many of both directions those are.
+    pub(super) fn connections(&self) -> (u64, u64) {
+        let open = lock(&self.open);
+        let counts =
+            open.values().map(|handles| handles.iter().filter(|handle| is_open(handle)).count() as u64);
+        counts.filter(|count| *count > 0).fold((0, 0), |(peers, all), count| (peers + 1, all + count))
+    }
+
+    /// Remembers a connection, and says how many the peer has opened that are open, this one included.
+    fn remember(&self, peer: PeerId, conn: &Connection) -> usize {
         let mut open = lock(&self.open);
         // Forget what has ended, here and, now and then, everywhere, so that the map stays as large
         // as what is open.
-        let is_open = |handle: &WeakConnectionHandle| {
-            handle.upgrade().is_some_and(|conn| conn.close_reason().is_none())
-        };
         let handles = open.entry(peer).or_default();
         handles.retain(is_open);
         handles.push(conn.weak_handle());
+        let opened = handles.iter().filter_map(WeakConnectionHandle::upgrade);
+        let accepted = opened.filter(|conn| conn.side() == Side::Server).count();
         if open.len().is_power_of_two() {
             open.retain(|_, handles| handles.iter().any(is_open));
         }
+        accepted
     }
 
     fn admit_stranger(&self) -> bool {
@@ -134,9 +145,19 @@ impl Gate {
         }
         // Remembered before it is checked: a member that is removed in between is either swept or
         // seen as removed here.
-        self.remember(peer, conn);
-        if self.allows(&peer, conn.alpn()) { AfterHandshakeOutcome::Accept } else { not_a_member() }
+        let accepted = self.remember(peer, conn);
+        if !self.allows(&peer, conn.alpn()) {
+            return not_a_member();
+        }
+        if conn.side() == Side::Server && accepted > CONNECTIONS_ACCEPTED_MAX {
+            return reject(code::BUSY, "too many connections of this device are open");
+        }
+        AfterHandshakeOutcome::Accept
     }
+}
+
+fn is_open(handle: &WeakConnectionHandle) -> bool {
+    handle.upgrade().is_some_and(|conn| conn.close_reason().is_none())
 }
 
 fn not_a_member() -> AfterHandshakeOutcome {

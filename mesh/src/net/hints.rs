@@ -22,21 +22,19 @@ use iroh_gossip::{
 };
 use n0_future::StreamExt;
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 
-use super::{api::MeshEvent, bind::endpoint_id, shared::Shared};
+use super::{api::MeshEvent, bind::endpoint_id, events::NotPut, shared::Shared};
 use crate::{
     PeerId,
     limits::{
         GOSSIP_MESSAGE_BYTES_MAX, GOSSIP_REJOIN_INTERVAL, GOSSIP_SHUFFLE_INTERVAL, HINT_BYTES_MAX,
-        HINT_SEND_TIMEOUT, HINTS_QUEUED_MAX,
+        HINT_SEND_TIMEOUT, HINTS_QUEUED_MAX, HINTS_RECEIVED_MAX,
     },
 };
 
-/// Hints received and not yet taken before iroh-gossip reports that it lost some.
-const SUBSCRIPTION_CAPACITY: usize = 2_048;
 /// Pause before subscribing anew.
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -133,7 +131,7 @@ pub(super) async fn run(shared: Arc<Shared>, gossip: Gossip, mut task: HintTask)
     while !shared.stop.is_cancelled() {
         let options = JoinOptions {
             bootstrap: linked(&shared).into_iter().collect(),
-            subscription_capacity: SUBSCRIPTION_CAPACITY,
+            subscription_capacity: HINTS_RECEIVED_MAX,
         };
         match gossip.subscribe_with_opts(topic, options).await {
             Ok(subscription) => {
@@ -204,9 +202,7 @@ async fn receive(shared: &Shared, mut receiver: GossipReceiver, kind: Kind, neig
             Event::Received(message) => {
                 let hint = kind.event(message.content);
                 // Never waits with a hint in hand: one sentence, "some were lost", waits instead.
-                if let Err(TrySendError::Full(_)) = shared.events.try_send(hint)
-                    && !lagged(shared, kind).await
-                {
+                if shared.events.try_put(hint) == Err(NotPut::Full) && !lagged(shared, kind).await {
                     return;
                 }
             }

@@ -31,10 +31,7 @@ use super::{
 };
 use crate::{
     PeerId,
-    limits::{
-        ADDRESSES_INTERVAL_MIN, ADDRESSES_PEERS_MAX, DIAL_TIMEOUT, GREETING_TIMEOUT, WANTED_PEERS_MAX,
-        WRITE_STALL_MAX,
-    },
+    limits::{ADDRESSES_INTERVAL_MIN, ADDRESSES_PEERS_MAX, DIAL_TIMEOUT, GREETING_TIMEOUT, WANTED_PEERS_MAX},
     proto::message::{AddressEntry, AgedAddr, Hello, MESSAGE_BYTES_MAX, Message, VERSION},
 };
 
@@ -117,7 +114,7 @@ async fn connect(shared: &Shared, peer: PeerId, generation: u64) -> Result<(Link
     }
     let greeting = async {
         let (mut send, mut recv) = conn.open_bi().await.map_err(Broken::lost)?;
-        write_message(&mut send, &own_hello(shared)).await?;
+        write_message(shared, &mut send, &own_hello(shared)).await?;
         let hello = read_hello(shared, &mut recv).await?;
         Ok::<_, Broken>((send, recv, hello))
     };
@@ -298,7 +295,7 @@ struct Queue {
 /// Reads and writes until one of them cannot go on.
 async fn talk(shared: &Shared, peer: PeerId, link: Link, queue: Queue) -> Broken {
     let Link { conn, mut send, mut recv, answer, .. } = link;
-    if answer && let Err(broken) = write_message(&mut send, &own_hello(shared)).await {
+    if answer && let Err(broken) = write_message(shared, &mut send, &own_hello(shared)).await {
         return broken;
     }
     let (asked, answers) = mpsc::channel(4);
@@ -353,7 +350,7 @@ async fn write(
                     return Ok(Broken::lost("a newer connection replaced it"));
                 };
                 let len = frame.len();
-                let written = write_message(send, &Message::Frame(frame)).await;
+                let written = write_message(shared, send, &Message::Frame(frame)).await;
                 queue.queued_bytes.fetch_sub(len, Ordering::Relaxed);
                 written?;
             }
@@ -370,7 +367,7 @@ async fn write(
                     wanted.iter().filter_map(|peer| book.entry(now_ms, peer)).collect()
                 });
                 if !entries.is_empty() {
-                    write_message(send, &Message::Addresses(entries)).await?;
+                    write_message(shared, send, &Message::Addresses(entries)).await?;
                 }
             }
         }
@@ -396,7 +393,7 @@ impl Gossiper {
         if own != self.own {
             let aged = own.iter().map(|addr| AgedAddr { addr: *addr, age_s: 0 });
             let entry = AddressEntry { peer: shared.me.to_bytes().into(), addrs: aged.collect() };
-            write_message(send, &Message::Addresses(vec![entry])).await?;
+            write_message(shared, send, &Message::Addresses(vec![entry])).await?;
             self.own = own;
         }
         loop {
@@ -406,7 +403,7 @@ impl Gossiper {
             let last = entries.len() < ADDRESSES_PEERS_MAX;
             entries.retain(|entry| *entry.peer != *peer.as_bytes());
             if !entries.is_empty() {
-                write_message(send, &Message::Addresses(entries)).await?;
+                write_message(shared, send, &Message::Addresses(entries)).await?;
             }
             self.version = version;
             if last {
@@ -417,7 +414,7 @@ impl Gossiper {
         if wanted != self.wanted {
             if !wanted.is_empty() {
                 let peers = wanted.iter().map(|peer| peer.to_bytes().into()).collect();
-                write_message(send, &Message::Wanted(peers)).await?;
+                write_message(shared, send, &Message::Wanted(peers)).await?;
             }
             self.wanted = wanted;
         }
@@ -425,9 +422,9 @@ impl Gossiper {
     }
 }
 
-async fn write_message(send: &mut SendStream, message: &Message) -> Result<(), Broken> {
+async fn write_message(shared: &Shared, send: &mut SendStream, message: &Message) -> Result<(), Broken> {
     let mut parts = message.encode().map_err(Broken::malformed)?;
-    match timeout(WRITE_STALL_MAX, send.write_all_chunks(&mut parts)).await {
+    match timeout(shared.write_stall, send.write_all_chunks(&mut parts)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Broken::lost(error)),
         Err(_) => Err(Broken {

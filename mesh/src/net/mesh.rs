@@ -11,27 +11,25 @@ use osiris_protocol::{
     PeerAddr, alpn,
     call::{CallReply, CallRequest},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     admission::Joins,
-    api::{MeshEvent, PeerStatus, Roster, SendError, Services},
+    api::{MeshHeld, PeerStatus, Roster, SendError, Services},
     bind::{self, peer_id},
     blobs::{self, Blobs, FetchError},
     calls::{self, CallFailure, Calls},
     config::{MeshConfig, MeshError},
     ended::{self, Endings},
+    events::{Events, MeshEvents},
     gate::{Gate, GateHook},
     hints::{self, HintTask, Hints},
     keeper,
     link::Links,
     shared::{Parts, Shared, rtt},
 };
-use crate::{
-    PeerId,
-    limits::{EVENTS_QUEUED_MAX, SHUTDOWN_TIMEOUT},
-};
+use crate::{PeerId, limits::SHUTDOWN_TIMEOUT};
 
 /// How old addresses from the configuration count: older than anything learnt now.
 const KNOWN_AGE: Duration = Duration::from_secs(3_600);
@@ -63,7 +61,7 @@ impl Mesh {
         config: MeshConfig,
         roster: Arc<dyn Roster>,
         services: Arc<dyn Services>,
-    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+    ) -> Result<(Self, MeshEvents), MeshError> {
         config.validate()?;
         let mut entropy = [0; 24];
         getrandom::fill(&mut entropy).map_err(|error| MeshError::Randomness { why: error.to_string() })?;
@@ -73,7 +71,7 @@ impl Mesh {
             .address_lookup(lookup.clone())
             .hooks(GateHook(Arc::clone(&gate)));
         let endpoint = bind::bind(builder, config.bind).await?;
-        let (events, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let (events, receiver) = Events::new();
         let (hints, hint_tasks) = Hints::new();
         let shared = Arc::new(Shared::new(Parts {
             me: peer_id(&endpoint.id()),
@@ -86,6 +84,7 @@ impl Mesh {
             lookup,
             events,
             hints: config.gossip.then_some(hints),
+            write_stall: config.write_stall,
             entropy,
         }));
         for known in config.known {
@@ -114,7 +113,8 @@ impl Mesh {
     }
 
     /// Queues a frame for a peer and returns at once. Frames arrive in order, or not at all when
-    /// the link goes down; then the next [`MeshEvent::PeerUp`] says that states are to be compared.
+    /// the link goes down; then the next [`PeerUp`](super::MeshEvent::PeerUp) says that states are to be
+    /// compared.
     ///
     /// # Errors
     /// [`SendError`]; the frame was not queued.
@@ -135,6 +135,11 @@ impl Mesh {
         if let Some(hints) = &self.shared.hints {
             hints.rows.hint(bytes);
         }
+    }
+
+    /// What peers make this node hold here; at most what the limits of this crate allow.
+    pub fn held(&self) -> MeshHeld {
+        self.shared.held()
     }
 
     /// Every member and every peer with a link, in the order of their keys.

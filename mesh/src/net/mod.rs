@@ -8,7 +8,8 @@
 //! calls       osiris/call/1                      blobs   osiris/blob/1
 //! admission   osiris/join/1, the admitting side  join    osiris/join/1, the newcomer's side
 //! ended       osiris/ended/1, both sides         bind    the endpoint
-//! hints       iroh-gossip
+//! hints       iroh-gossip                        events  what waits for the user
+//! budgets     how much at the same time
 //! ```
 //!
 //! **Invariants.** No lock is held across an `await`. Every queue is bounded, and what does not fit
@@ -18,9 +19,11 @@ mod admission;
 mod api;
 mod bind;
 mod blobs;
+mod budgets;
 mod calls;
 mod config;
 mod ended;
+mod events;
 mod gate;
 mod hints;
 mod join;
@@ -29,9 +32,10 @@ mod link;
 mod mesh;
 mod shared;
 
-pub use api::{BoxFuture, MeshEvent, PeerStatus, Roster, SendError, Services};
+pub use api::{BoxFuture, MeshEvent, MeshHeld, PeerStatus, Roster, SendError, Services};
 pub use blobs::FetchError;
 pub use calls::CallFailure;
 pub use config::{MeshConfig, MeshError};
+pub use events::MeshEvents;
 pub use join::{JoinAttempt, JoinError, join};
 pub use mesh::Mesh;

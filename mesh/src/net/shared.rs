@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,22 +17,21 @@ use iroh::{
     endpoint::{Connection, WeakConnectionHandle},
 };
 use osiris_protocol::alpn::code;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{MeshEvent, PeerStatus, Roster, SendError, Services},
+    api::{MeshEvent, MeshHeld, PeerStatus, Roster, SendError, Services},
     bind::{publish, usable_addrs},
+    budgets::Budgets,
     calls::CallCache,
+    events::Events,
     gate::{Gate, lock},
     hints::Hints,
 };
 use crate::{
     PeerId,
-    limits::{
-        BLOBS_SERVED_MAX, CALL_BODIES_KIB_MAX, CALLS_SERVED_MAX, ENDED_SERVED_MAX, FRAME_BYTES_MAX,
-        JOINS_SERVED_MAX, SEND_BYTES_QUEUED_MAX, SEND_FRAMES_QUEUED_MAX,
-    },
+    limits::{FRAME_BYTES_MAX, SEND_BYTES_QUEUED_MAX, SEND_FRAMES_QUEUED_MAX},
     proto::{backoff::Backoff, membership::AddressBook, message::AddressEntry},
 };
 
@@ -47,9 +46,12 @@ pub(super) struct Shared {
     pub(super) services: Arc<dyn Services>,
     pub(super) gate: Arc<Gate>,
     pub(super) lookup: MemoryLookup,
-    pub(super) events: mpsc::Sender<MeshEvent>,
+    pub(super) events: Events,
     pub(super) hints: Option<Hints>,
     pub(super) calls: CallCache,
+    /// How long a peer may leave a message unread.
+    pub(super) write_stall: Duration,
+    frames_dropped: AtomicU64,
     pub(super) budgets: Budgets,
     pub(super) given: Given,
     /// Cancelled when the node stops: every task ends.
@@ -97,27 +99,6 @@ impl Drop for Giving<'_> {
     }
 }
 
-/// How much is served at the same time, over all peers.
-pub(super) struct Budgets {
-    pub(super) calls: Arc<Semaphore>,
-    pub(super) call_bodies_kib: Arc<Semaphore>,
-    pub(super) blobs: Arc<Semaphore>,
-    pub(super) joins: Arc<Semaphore>,
-    pub(super) ended: Arc<Semaphore>,
-}
-
-impl Default for Budgets {
-    fn default() -> Self {
-        Self {
-            calls: Arc::new(Semaphore::new(CALLS_SERVED_MAX)),
-            call_bodies_kib: Arc::new(Semaphore::new(CALL_BODIES_KIB_MAX)),
-            blobs: Arc::new(Semaphore::new(BLOBS_SERVED_MAX)),
-            joins: Arc::new(Semaphore::new(JOINS_SERVED_MAX)),
-            ended: Arc::new(Semaphore::new(ENDED_SERVED_MAX)),
-        }
-    }
-}
-
 /// What [`Shared`] is built from.
 pub(super) struct Parts {
     pub(super) endpoint: Endpoint,
@@ -128,8 +109,9 @@ pub(super) struct Parts {
     pub(super) services: Arc<dyn Services>,
     pub(super) gate: Arc<Gate>,
     pub(super) lookup: MemoryLookup,
-    pub(super) events: mpsc::Sender<MeshEvent>,
+    pub(super) events: Events,
     pub(super) hints: Option<Hints>,
+    pub(super) write_stall: Duration,
     /// Random bytes: the session, and the seed of the jitter.
     pub(super) entropy: [u8; 24],
 }
@@ -221,6 +203,8 @@ impl Shared {
             events: parts.events,
             hints: parts.hints,
             calls: CallCache::default(),
+            write_stall: parts.write_stall,
+            frames_dropped: AtomicU64::new(0),
             budgets: Budgets::default(),
             given: Given::default(),
             stop: CancellationToken::new(),
@@ -258,7 +242,7 @@ impl Shared {
     /// Tells the user; waits while the user is behind. `false` when the node is stopping.
     pub(super) async fn tell(&self, event: MeshEvent) -> bool {
         tokio::select! {
-            sent = self.events.send(event) => {
+            sent = self.events.put(event) => {
                 if sent.is_err() {
                     self.stop.cancel();
                 }
@@ -359,8 +343,24 @@ impl Shared {
         };
         if queued.is_err() {
             link.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.frames_dropped.fetch_add(1, Ordering::Relaxed);
         }
         queued
+    }
+
+    pub(super) fn held(&self) -> MeshHeld {
+        let (peers, connections) = self.gate.connections();
+        let state = lock(&self.state);
+        let links = || state.peers.values().filter_map(|peer| peer.link.as_ref());
+        MeshHeld {
+            send_bytes: links().map(|link| link.queued_bytes.load(Ordering::Relaxed) as u64).sum(),
+            links: links().count() as u64,
+            event_bytes: self.events.queued_bytes() as u64,
+            peers,
+            connections,
+            frames_dropped: self.frames_dropped.load(Ordering::Relaxed),
+            ..self.budgets.held()
+        }
     }
 
     pub(super) fn linked(&self) -> Vec<PeerId> {

@@ -37,6 +37,8 @@ pub const VECTOR_AT_ONCE_MAX: usize = 128;
 pub const RECEIPTS_MAX: usize = 16;
 /// Pages that one frame names, and that a replica which joins from pages takes in: each may have 1 MiB.
 pub const PAGES_MAX: usize = 128;
+/// The reason of what is no block at all: a message that says nothing known, in [`Sync::reasons`].
+pub const BROKEN_MESSAGE: &str = "Message";
 
 /// One frame of `osiris/sync/1`, in CBOR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,8 +149,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Sync {
     peers: BTreeMap<PeerId, Peer>,
-    /// Invalid blocks and broken messages, by the member whose fault they are.
-    rejected: BTreeMap<PeerId, u64>,
+    /// Invalid blocks and broken messages, by the member whose fault they are and the reason.
+    rejected: BTreeMap<PeerId, BTreeMap<&'static str, u64>>,
     /// Blocks over their author's quota that were left with it.
     held_back: BTreeMap<PeerId, u64>,
     quotas: Quotas,
@@ -187,7 +189,12 @@ impl Sync {
     /// Invalid blocks and broken messages of a member since this node started.
     #[must_use]
     pub fn rejected(&self, peer: &PeerId) -> u64 {
-        self.rejected.get(peer).copied().unwrap_or(0)
+        self.reasons(peer).map(|(_, count)| count).sum()
+    }
+
+    /// How often each reason was one, by its name: [`Reject::name`], or [`BROKEN_MESSAGE`].
+    pub fn reasons(&self, peer: &PeerId) -> impl Iterator<Item = (&'static str, u64)> {
+        self.rejected.get(peer).into_iter().flatten().map(|(name, count)| (*name, *count))
     }
 
     /// How often a block of a member was left with it because it was over its author's quota.
@@ -199,7 +206,11 @@ impl Sync {
     /// A member broke a protocol: what it sent says nothing known. Only for members, so that the list stays
     /// as long as theirs.
     pub fn malformed(&mut self, peer: PeerId) {
-        *self.rejected.entry(peer).or_default() += 1;
+        self.count(peer, BROKEN_MESSAGE);
+    }
+
+    fn count(&mut self, peer: PeerId, reason: &'static str) {
+        *self.rejected.entry(peer).or_default().entry(reason).or_default() += 1;
     }
 
     /// Connected peers.
@@ -352,7 +363,7 @@ impl Sync {
             Ok(Admission::New { admitted, rejected }) => {
                 self.charge(now, &admitted, None, ledger);
                 for refused in rejected {
-                    self.blame(refused.sender);
+                    self.blame(refused.sender, &refused.reject);
                 }
                 admitted
             }
@@ -364,7 +375,7 @@ impl Sync {
             // A hint does not say who sent it; what an author certainly signed is its own fault.
             Err(reject) => {
                 let author = author.filter(|author| reject.is_the_authors() && ledger.knows(author));
-                self.blame(author);
+                self.blame(author, &reject);
                 Vec::new()
             }
         }
@@ -432,9 +443,9 @@ impl Sync {
         }
     }
 
-    fn blame(&mut self, member: Option<Author>) {
+    fn blame(&mut self, member: Option<Author>, reject: &Reject) {
         if let Some(member) = member {
-            *self.rejected.entry(PeerId::from_bytes(member.0)).or_default() += 1;
+            self.count(PeerId::from_bytes(member.0), reject.name());
         }
     }
 
@@ -447,7 +458,7 @@ impl Sync {
                 Ok(Admission::New { admitted, rejected }) => {
                     outcome.admitted.extend(admitted);
                     for refused in rejected {
-                        self.blame(refused.sender);
+                        self.blame(refused.sender, &refused.reject);
                         if refused.sender == Some(sender) {
                             outcome.rejects.push(refused.reject);
                         }
@@ -455,7 +466,7 @@ impl Sync {
                 }
                 Ok(Admission::Known | Admission::Early { .. }) => {}
                 Err(reject) => {
-                    self.blame(Some(sender));
+                    self.blame(Some(sender), &reject);
                     outcome.rejects.push(reject);
                 }
             }

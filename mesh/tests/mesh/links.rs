@@ -1,7 +1,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use osiris_mesh::{MeshEvent, SendError, limits::FRAME_BYTES_MAX};
+use osiris_mesh::{
+    MeshEvent, SendError,
+    limits::{
+        CONNECTIONS_ACCEPTED_MAX, EVENTS_BYTES_QUEUED_MAX, FRAME_BYTES_MAX, SEND_BYTES_QUEUED_MAX,
+        SEND_FRAMES_QUEUED_MAX,
+    },
+};
 use osiris_protocol::{
     PeerAddr,
     alpn::{self, code},
@@ -48,13 +54,96 @@ async fn sending_never_blocks_and_says_what_was_dropped() {
     assert_eq!(a.mesh.send(id(2), over), Err(SendError::TooLarge { len }));
     let nobody = a.mesh.send(id(9), Bytes::new());
     assert_eq!(nobody, Err(SendError::NotConnected(id(9))));
-    // Nobody takes b's events, so sooner or later every queue between here and there is full.
-    let frame = Bytes::from(vec![0; FRAME_BYTES_MAX]);
-    let started = Instant::now();
-    let full = (0..1_000).find_map(|_| a.mesh.send(id(2), frame.clone()).err());
-    assert_eq!(full, Some(SendError::Full(id(2))));
-    assert!(started.elapsed() < Duration::from_secs(1));
+    // Nothing between these two waits, so what is accepted is what the queue has room for: by bytes, and by frames.
+    assert!(SEND_FRAMES_QUEUED_MAX * FRAME_BYTES_MAX > SEND_BYTES_QUEUED_MAX, "the bytes are what holds");
+    let accepted = fill(&a, FRAME_BYTES_MAX);
+    assert_eq!(accepted * FRAME_BYTES_MAX, SEND_BYTES_QUEUED_MAX);
+    let held = a.mesh.held();
+    assert_eq!((held.send_bytes, held.frames_dropped), (SEND_BYTES_QUEUED_MAX as u64, 1));
     drop(b);
+    let (a, _b) = pair().await;
+    assert_eq!(fill(&a, 1), SEND_FRAMES_QUEUED_MAX);
+}
+
+/// Sends until nothing more is accepted, and says how much was. The test has one thread, and does not let go of it: the
+/// link takes nothing meanwhile.
+fn fill(node: &Node, len: usize) -> usize {
+    let frame = Bytes::from(vec![0; len]);
+    let mut accepted = 0;
+    loop {
+        match node.mesh.send(id(2), frame.clone()) {
+            Ok(()) => accepted += 1,
+            full => {
+                assert_eq!(full, Err(SendError::Full(id(2))));
+                return accepted;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_loses_its_link_and_delays_nobody() {
+    let mut config = config(1, &[]);
+    config.write_stall = Duration::from_millis(300);
+    let mut a = Node::with(config, &[1, 2, 3]).await;
+    // b takes no events: its links are not read once its own queue is full.
+    let mut b = Node::start(2, &[1, 2, 3], &[a.addr()]).await;
+    let mut c = Node::start(3, &[1, 2, 3], &[a.addr()]).await;
+    tokio::join!(a.all_up(&[2, 3]), b.up(1), c.up(1));
+    let frame = Bytes::from(vec![7; FRAME_BYTES_MAX]);
+    // More than b, its window and a's queue have room for together: it stays full until the link is given up.
+    let why = loop {
+        let _ = a.mesh.send(id(2), frame.clone());
+        a.mesh.send(id(3), Bytes::from_static(b"hello")).expect("another's queue is not full");
+        assert_eq!(c.frame().await, (id(1), Bytes::from_static(b"hello")));
+        tokio::select! {
+            why = a.down(2) => break why,
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+        assert!(a.mesh.held().send_bytes <= SEND_BYTES_QUEUED_MAX as u64);
+        assert!(b.mesh.held().event_bytes <= EVENTS_BYTES_QUEUED_MAX as u64);
+    };
+    assert!(why.contains("does not read"), "{why}");
+    assert!(a.mesh.held().frames_dropped > 0, "what did not fit was dropped");
+    assert!(
+        b.mesh.held().event_bytes > (EVENTS_BYTES_QUEUED_MAX - FRAME_BYTES_MAX) as u64,
+        "its own queue was full, by bytes"
+    );
+}
+
+#[tokio::test]
+async fn a_peer_opens_a_bounded_number_of_connections() {
+    let mut a = Node::start(1, &[1, 2, 3], &[]).await;
+    let member = bare_endpoint(2).await;
+    let mut open = Vec::new();
+    for n in 0..CONNECTIONS_ACCEPTED_MAX + 1 {
+        // Those that fit are taken, whatever they are for.
+        let alpn = if n % 2 == 0 { alpn::CALL } else { alpn::BLOB };
+        open.push(member.connect(endpoint_addr(&a.addr()), alpn).await.expect("a handshake"));
+    }
+    let last = open.pop().expect("the last");
+    let refused = tokio::time::timeout(PATIENCE, last.closed()).await.expect("refused at once");
+    let iroh::endpoint::ConnectionError::ApplicationClosed(close) = refused else { panic!("{refused:?}") };
+    assert_eq!(close.error_code, code::BUSY.into());
+    assert!(open.iter().all(|conn| conn.close_reason().is_none()), "the others stay");
+    assert_eq!(a.mesh.held().connections, CONNECTIONS_ACCEPTED_MAX as u64);
+    // Another member is not told that it has too many, and neither is this one when it closes some.
+    let mut c = Node::start(3, &[1, 3], &[a.addr()]).await;
+    tokio::join!(a.up(3), c.up(1));
+    open.clear();
+    let connections = |wanted: u64| {
+        let mesh = a.mesh.clone();
+        let reached = async move {
+            while mesh.held().connections != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        async move { tokio::time::timeout(PATIENCE, reached).await.expect("so many connections") }
+    };
+    connections(1).await;
+    let again = member.connect(endpoint_addr(&a.addr()), alpn::CALL).await.expect("a handshake");
+    connections(2).await;
+    assert!(again.close_reason().is_none(), "there is room again");
 }
 
 #[tokio::test]

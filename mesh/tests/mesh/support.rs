@@ -8,14 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvent, PeerId, Roster, Services};
+use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvent, MeshEvents, PeerId, Roster, Services};
 use osiris_protocol::{
     PeerAddr,
     call::{CallReply, CallRequest},
     join::{JoinReply, JoinRequest, RefusalCode, Welcome},
     limits::CALL_BODY_BYTES_MAX,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 pub(crate) const TOPIC: [u8; 32] = [42; 32];
 /// Longer than anything here takes; reaching it means that something is broken.
@@ -122,7 +122,7 @@ impl Services for TestServices {
 
 pub(crate) struct Node {
     pub(crate) mesh: Mesh,
-    pub(crate) events: mpsc::Receiver<MeshEvent>,
+    pub(crate) events: MeshEvents,
     pub(crate) roster: Arc<TestRoster>,
     pub(crate) services: Arc<TestServices>,
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use osiris_client::{Client, ClientError};
-use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvent, PeerId, Roster, Services};
+use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvents, PeerId, Roster, Services};
 use osiris_protocol::{
     PeerAddr,
     call::{CallReply, CallRequest},
     join::{JoinReply, JoinRequest, RefusalCode},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 const DEVICE: [u8; 32] = [7; 32];
 
@@ -68,7 +68,7 @@ impl Services for Numbered {
 struct Node {
     mesh: Mesh,
     started: Arc<Notify>,
-    _events: mpsc::Receiver<MeshEvent>,
+    _events: MeshEvents,
 }
 
 async fn node(number: u8) -> Node {

@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write};
 
+use crate::driver::limits::held_terms;
 use crate::driver::metrics::{BUCKETS, CallEnd, CallFigures, Metrics, NodeGauges, ProcessUse, RelayEnd};
 use crate::driver::routes::Routes;
 
@@ -140,6 +141,21 @@ fn fleet(text: &mut Text, node: &NodeGauges) {
         "osiris_peer_queued_bytes_max",
         "Bytes queued for the member for which most are.",
         node.queued_bytes_most,
+    );
+    text.family("osiris_held_bytes", "gauge", "What peers make this node hold beside its ledger.");
+    let terms = held_terms(node.mesh.peers, &node.held, &node.mesh);
+    for term in &terms {
+        text.sample("osiris_held_bytes", &[("what", term.what)], term.held);
+    }
+    text.family("osiris_held_bytes_max", "gauge", "What its peers could make it hold at most.");
+    for term in &terms {
+        text.sample("osiris_held_bytes_max", &[("what", term.what)], term.max);
+    }
+    text.one(
+        "osiris_frames_dropped_total",
+        "counter",
+        "Frames not queued because their peer did not keep up.",
+        node.mesh.frames_dropped,
     );
     text.one(
         "osiris_document_rebuilds_total",

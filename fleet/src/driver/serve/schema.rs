@@ -10,6 +10,7 @@ enum Kind {
     Flag,
     Texts,
     TextMap,
+    NumberMap,
     /// `all` or a number above zero.
     Replicas,
     One(&'static str),
@@ -30,7 +31,7 @@ enum Need {
     Optional,
 }
 
-use Kind::{Flag, Many, Number, One, Replicas, Text, TextMap, Texts};
+use Kind::{Flag, Many, Number, NumberMap, One, Replicas, Text, TextMap, Texts};
 use Need::{Always, Null, Optional};
 
 const fn f(name: &'static str, kind: Kind) -> Field {
@@ -85,6 +86,7 @@ const TYPES: &[Type] = &[
             f("addresses", Texts),
             f("serving", Texts),
             f("rejected", Number),
+            f("reasons", NumberMap),
             f("held_back", Number),
             f("blocks", Number),
             f("budget", Number),
@@ -671,6 +673,7 @@ fn property(Field(_, kind, need): &Field) -> Value {
         Flag => json!({ "type": "boolean" }),
         Texts => json!({ "type": "array", "items": { "type": "string" } }),
         TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        NumberMap => json!({ "type": "object", "additionalProperties": { "type": "integer" } }),
         Replicas => json!({ "oneOf": [{ "const": "all" }, { "type": "integer", "minimum": 1 }] }),
         One(name) => reference(name),
         Many(name) => json!({ "type": "array", "items": reference(name) }),
@@ -711,7 +714,7 @@ mod tests {
                 Number => value.is_u64(),
                 Flag => value.is_boolean(),
                 Texts | Many(_) => value.is_array(),
-                TextMap | One(_) => value.is_object(),
+                TextMap | NumberMap | One(_) => value.is_object(),
                 Replicas => value.is_string() || value.is_u64(),
             };
             assert!(suits, "{name}.{field} is {value}");
