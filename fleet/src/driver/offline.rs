@@ -2,9 +2,8 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use osiris_mesh::MeshEvent;
+use osiris_mesh::MeshEvents;
 use osiris_protocol::PeerAddr;
-use tokio::sync::mpsc;
 
 use super::{
     answer::ApiError,
@@ -424,7 +423,7 @@ impl Offline {
 impl Process {
     /// Serves components until no member has asked for any, or been given any, for [`SETUP`]. Returns how many are
     /// still under way at the end of the time.
-    async fn hand_over(&mut self, events: &mut mpsc::Receiver<MeshEvent>, end: tokio::time::Instant) -> u64 {
+    async fn hand_over(&mut self, events: &mut MeshEvents, end: tokio::time::Instant) -> u64 {
         let Some(mesh) = self.engine.mesh.clone() else { return 0 };
         let quiet = async {
             tokio::time::sleep(SETUP).await;
