@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::{DRAIN_WITHIN, LEAVE_WITHIN, LOOK, Row};
+use super::{DRAIN_WITHIN, HEARD_WITHIN, LEAVE_WITHIN, LOOK, Row};
 use crate::args::{PlaceArgs, ProvisionUpArgs};
 use crate::exit::{Exit, Failure};
 
@@ -32,8 +32,9 @@ pub(super) const DATA: &str = "/data";
 pub(super) const PROGRAM: &str = "/osiris";
 /// The user of the image's node.
 pub(super) const USER: &str = "65532:65532";
-/// Memory that a container may take, bytes, and processes.
+/// Memory that a container may take, bytes; processors, in parts of 10^9; and processes.
 const MEMORY_BYTES: u64 = 1 << 30;
+const NANO_CPUS: u64 = 1_000_000_000;
 const PROCESSES: u64 = 256;
 
 pub(super) struct Docker<'a> {
@@ -110,9 +111,14 @@ impl Docker<'_> {
         Err(Failure::failed(format!("Docker refuses: {}.", said(&value).trim_end_matches('.'))))
     }
 
-    /// Has the node end its calls and the device leave the fleet. One that cannot goes all the same.
+    /// Has the node take no more calls and end those that run, the fleet hear of it while it is a member (calls that
+    /// were on their way are turned away as not started, and made elsewhere), and the device leave. One that cannot
+    /// goes all the same.
     async fn leave(&self, id: &str) {
-        for command in [&[PROGRAM, "drain"][..], &[PROGRAM, "leave", "--yes"]] {
+        let heard = format!("{}s", HEARD_WITHIN.as_secs());
+        for command in
+            [&[PROGRAM, "drain"][..], &[PROGRAM, "sync", "--timeout", &heard], &[PROGRAM, "leave", "--yes"]]
+        {
             self.exec(id, command).await;
         }
     }
@@ -227,6 +233,7 @@ pub(super) fn limits(network: &str) -> Value {
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "Memory": MEMORY_BYTES,
+        "NanoCpus": NANO_CPUS,
         "PidsLimit": PROCESSES,
         "RestartPolicy": { "Name": "unless-stopped" },
     })
@@ -302,8 +309,9 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     let docker = Docker { socket: &args.docker };
     let there = docker.labelled(LABEL, Some(spawn)).await?;
     for row in &there {
+        let patience_to_leave = DRAIN_WITHIN + 2 * HEARD_WITHIN + LEAVE_WITHIN;
         if row.state == "running"
-            && tokio::time::timeout(DRAIN_WITHIN + LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
+            && tokio::time::timeout(patience_to_leave, docker.leave(&row.id)).await.is_err()
         {
             eprintln!("warning: the machine {spawn} did not leave the fleet in time");
         }
