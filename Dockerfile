@@ -1,11 +1,19 @@
-# A node in a container: one static binary and nothing else. `docker build --target spawner` adds Terraform, for a node
-# that makes machines.
+# A node in a container: one static binary and nothing else. Say which stage: without `--target`, and in the classic
+# builder on the way to any later stage, the last one is built, which asks for more than the first.
 #
 #   rustup target add x86_64-unknown-linux-musl
 #   cargo build --release --locked --target x86_64-unknown-linux-musl -p osiris-cli
 #   mkdir -p target/image/data
 #   cp target/x86_64-unknown-linux-musl/release/osiris target/image/
-#   docker build -t osiris -f Dockerfile target/image
+#   docker build --target node -t osiris -f Dockerfile target/image
+#
+# A node that makes machines, with Terraform's static binary (or OpenTofu's, under the same name) and the modules:
+#
+#   cp "$(command -v terraform)" target/image/terraform
+#   cp -r terraform/machines target/image/
+#   docker build --target spawner -t osiris-spawner -f Dockerfile target/image
+#
+# docs/containers.md says how both are run.
 
 FROM scratch AS node
 COPY osiris /osiris
@@ -21,9 +29,8 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["/osiris"]
 CMD ["up"]
 
-# Terraform's binary is taken from the folder, like the node's own.
+# Terraform writes below TMPDIR and HOME, and the volume is all that can be written to.
 FROM node AS spawner
 COPY terraform /bin/terraform
-ENV PATH=/bin
-
-FROM node
+COPY machines /machines
+ENV PATH=/bin HOME=/data TMPDIR=/data

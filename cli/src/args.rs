@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::config::{parse_advertise, parse_http, parse_mesh};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
 pub(crate) use provision::{
-    PlaceArgs, ProvisionCommand, SshArgs, StartArgs, StopArgs, Target, UpArgs as ProvisionUpArgs,
+    LocalTarget, PlaceArgs, ProvisionCommand, SshArgs, StartArgs, StopArgs, Target, UpArgs as ProvisionUpArgs,
 };
 pub(crate) use scale::{BoundsArgs, ScaleArgs, ScaleCommand};
 pub(crate) use user::{KeyringPlace, UserAddArgs, UserCommand, UserKey, UserKeyCommand};
@@ -679,11 +679,12 @@ pub(crate) enum DemoCommand {
     /// Show a fleet that makes a machine for a load and takes it away again, by Terraform or OpenTofu
     ///
     /// Three nodes of this program on this machine, two of which may make machines. A load on the first makes a fourth
-    /// node; its end takes it away. It takes about two minutes, prints when what happened, and draws a picture.
+    /// node; its end takes it away. It takes about two minutes, prints when what happened, and draws a picture. The
+    /// machine is a container where a Docker is reached, and a process where none is.
     #[command(after_help = "\
 Examples:
   osiris demo scale
-  osiris demo scale --svg scale.svg
+  osiris demo scale --target process --svg scale.svg
   osiris demo scale --fault during      kill the node that makes the machine while it does")]
     Scale(DemoScaleArgs),
 }
@@ -693,7 +694,14 @@ pub(crate) struct DemoScaleArgs {
     /// Where the picture is written
     #[arg(long, value_name = "FILE", default_value = "osiris-scale.svg", value_hint = ValueHint::FilePath)]
     pub(crate) svg: PathBuf,
-    /// Kill the node that makes the machine: before Terraform runs, while it does, or when the machine is there
+    /// What a machine is. Default: docker where one is reached that runs this program, else process
+    #[arg(long, value_enum)]
+    pub(crate) target: Option<LocalTarget>,
+    /// For containers: the image, whose entry is an osiris of this version. Default: one that is made of this program, and
+    /// removed at the end
+    #[arg(long, value_name = "IMAGE", value_parser = provision::parse_image)]
+    pub(crate) image: Option<String>,
+    /// Kill the node that makes the machine: before Terraform runs, while it applies, or when the machine serves
     #[arg(long, value_enum)]
     pub(crate) fault: Option<Fault>,
     /// An empty folder to work in. Default: one of its own, removed at the end
@@ -706,7 +714,7 @@ pub(crate) struct DemoScaleArgs {
 pub(crate) enum Fault {
     /// Its claim is known, and it has not won yet.
     Before,
-    /// Terraform is at work for it.
+    /// `terraform apply` runs for it.
     During,
     /// The machine serves.
     After,

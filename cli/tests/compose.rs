@@ -130,7 +130,7 @@ impl Project {
         for (key, value) in map(&self.compose["services"][service]) {
             match key.as_str() {
                 "image" | "command" => {}
-                "user" | "restart" => flag(&key, text(&value)),
+                "user" | "restart" | "cpus" => flag(&key, text(&value)),
                 "read_only" => flag("read-only", value.as_bool().expect("true or false").to_string()),
                 "mem_limit" => flag("memory", text(&value)),
                 "pids_limit" => flag("pids-limit", text(&value)),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use image::{docker, image, run};
+use image::{docker, image, run, terraform};
 use serde_json::Value;
 
 const IMAGE: &str = "osiris-test:latest";
@@ -127,6 +127,7 @@ fn a_container_joins_is_healthy_can_do_little_and_leaves() {
     assert_eq!(inspected["Config"]["User"], "65532:65532");
     assert_eq!(inspected["HostConfig"]["ReadonlyRootfs"], true);
     assert_eq!(inspected["HostConfig"]["CapDrop"][0], "ALL");
+    assert_eq!(inspected["HostConfig"]["NanoCpus"], 1_000_000_000);
     assert!(!inspected.to_string().contains(ticket), "the ticket is shown");
     assert_eq!(home.json(&["provision", "status"], "")[0]["spawn"], spawn.as_str());
     // What has its name without its label is left alone.
@@ -239,7 +240,7 @@ impl Fleet {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("terraform");
+        let mut command = Command::new(terraform());
         command.args(arguments).current_dir(self.dir.path().join("module"));
         command.env("CHECKPOINT_DISABLE", "1").env_remove("TF_CLI_CONFIG_FILE");
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());

@@ -28,14 +28,16 @@ It touches only what carries the label osiris.spawn with this name. Where there 
     /// List the machines of a place by their labels
     #[command(after_help = "Examples:\n  osiris provision status --place /srv/machines -o json")]
     Status(PlaceArgs),
-    /// Start a node of a fleet that a person makes, as a container whose data stays in a volume of its name
+    /// Start a node of a fleet that a person makes: a container whose data stays in a volume of its name, or a process
     #[command(after_help = "\
 Examples:
   osiris provision start --spawn home-0 --name home
   osiris provision start --spawn home-1 --founder home-0
+  osiris provision start --spawn home-0 --target process --data /var/lib/osiris
 
-Without --founder it founds a fleet, and prints the recovery key once. Run again for one that runs it does nothing; \
-where its volume holds a member it takes that up again.")]
+Without --founder it founds a fleet, and prints the recovery key once; where its volume or folder holds a member it \
+takes that up again. Run again for a container that runs it does nothing; a process is ended, its calls first, and \
+started as this says. `osiris down` ends a process.")]
     Start(StartArgs),
     /// Stop such a node. It stays a member, and its data stays
     #[command(after_help = "Examples:\n  osiris provision stop --spawn home-1")]
@@ -133,10 +135,13 @@ pub(crate) struct DownArgs {
 /// A node of a fleet that a person makes.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
+    /// What it is: a container, or a process on the folder that --data names
+    #[arg(long, env = "OSIRIS_TARGET", value_name = "TARGET", value_enum, default_value = "docker")]
+    pub(crate) target: LocalTarget,
     /// Name of the node, of its container and of its volume
     #[arg(long, env = "OSIRIS_SPAWN_ID", value_name = "ID", value_parser = parse_spawn)]
     pub(crate) spawn: String,
-    /// The node that invites this one. Without it, this one founds the fleet
+    /// For containers: the node that invites this one. Without it, this one founds the fleet
     #[arg(long, env = "OSIRIS_FOUNDER", value_name = "ID", value_parser = parse_spawn)]
     pub(crate) founder: Option<String>,
     /// What people call the fleet that it founds
@@ -148,13 +153,16 @@ pub(crate) struct StartArgs {
     /// The image, whose entry is the osiris binary, and which has a folder /data of user 65532
     #[arg(long, env = "OSIRIS_IMAGE", value_name = "IMAGE", default_value = "osiris:latest", value_parser = parse_image)]
     pub(crate) image: String,
-    /// Address and port of this machine at which functions are called; it needs a token file
+    /// For a process: address and port at which functions are called
+    #[arg(long, env = "OSIRIS_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7420", value_parser = crate::config::parse_http)]
+    pub(crate) http: std::net::SocketAddr,
+    /// For containers: address and port of this machine at which functions are called; it needs a token file
     #[arg(long, env = "OSIRIS_PUBLISH", value_name = "ADDR", value_parser = crate::config::parse_http, requires = "token_file")]
     pub(crate) publish: Option<std::net::SocketAddr>,
     /// File of this machine with the token that HTTP callers must present
     #[arg(long, env = "OSIRIS_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = parse_place)]
     pub(crate) token_file: Option<PathBuf>,
-    /// Address and UDP port in the container's network for other members
+    /// For containers: address and UDP port in the container's network for other members
     #[arg(long, env = "OSIRIS_NODE_MESH", value_name = "ADDR", default_value = "0.0.0.0:7421", value_parser = crate::config::parse_mesh)]
     pub(crate) listen: std::net::SocketAddr,
     #[command(flatten)]
@@ -193,6 +201,15 @@ pub(crate) struct NetworkArgs {
     pub(crate) address: Option<std::net::Ipv4Addr>,
 }
 
+/// What is started on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LocalTarget {
+    /// A process of this machine.
+    Process,
+    /// A container of this machine's Docker.
+    Docker,
+}
+
 /// What a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Target {
@@ -229,7 +246,7 @@ fn parse_place(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn parse_image(text: &str) -> Result<String, String> {
+pub(super) fn parse_image(text: &str) -> Result<String, String> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
     match (1..=255).contains(&text.len()) && text.bytes().all(sound) && !text.starts_with(['-', '/']) {
         true => Ok(text.to_owned()),

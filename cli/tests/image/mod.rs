@@ -1,7 +1,8 @@
-//! An image with the binary of this build.
+//! An image with the binary of this build, and the commands that tests of containers run.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub(crate) fn run(command: &mut Command) -> String {
@@ -14,6 +15,14 @@ pub(crate) fn run(command: &mut Command) -> String {
 
 pub(crate) fn docker(arguments: &[&str]) -> String {
     run(Command::new("docker").args(arguments))
+}
+
+/// Terraform, or OpenTofu where that alone is here.
+pub(crate) fn terraform() -> PathBuf {
+    let path = std::env::var_os("PATH").expect("a PATH");
+    let folders: Vec<_> = std::env::split_paths(&path).collect();
+    let places = ["terraform", "tofu"].iter().flat_map(|name| folders.iter().map(move |at| at.join(name)));
+    places.into_iter().find(|place| place.is_file()).expect("terraform or tofu")
 }
 
 /// Makes it, with the libraries that the binary names, the entry of the Dockerfile, and what else is said of it.

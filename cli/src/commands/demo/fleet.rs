@@ -71,6 +71,8 @@ pub(in crate::commands) struct Fleet {
     /// What each node's configuration file says, by number from 1; and how many machines the fleet may have for it
     /// to make one.
     configured: BTreeMap<usize, (String, u32)>,
+    /// Where nodes listen for each other.
+    mesh: SocketAddr,
 }
 
 type Done<T> = Result<(T, String), Failure>;
@@ -88,7 +90,14 @@ impl Fleet {
         let made_root = !root.exists();
         fs::create_dir_all(&root)
             .map_err(|e| fail(&format!("The folder {} cannot be made", root.display()), e))?;
-        Ok(Self { root, made_root, keep, program, nodes: Vec::new(), configured: BTreeMap::new() })
+        let (nodes, configured) = (Vec::new(), BTreeMap::new());
+        let mesh = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self { root, made_root, keep, program, nodes, configured, mesh })
+    }
+
+    /// Has nodes listen for each other at another address of this machine than the loopback one.
+    pub(super) fn listen_at(&mut self, mesh: SocketAddr) {
+        self.mesh = mesh;
     }
 
     /// Has a node start with a configuration file, and as a maker of machines where it is allowed some.
@@ -133,9 +142,10 @@ impl Fleet {
             Failure::failed(format!("The ticket cannot be kept in {}: {error}.", file.display()))
         })?;
         let at_file = format!("@{}", file.display());
+        let mesh = self.mesh.to_string();
         for number in 2..=nodes {
             let (data, label) = (self.folder(number), format!("node-{number}"));
-            self.osiris(&data, &["--mesh", "127.0.0.1:0", "join", &at_file, "--label", &label]).await?;
+            self.osiris(&data, &["--mesh", &mesh, "join", &at_file, "--label", &label]).await?;
             let node = self.up(number).await?;
             self.nodes.push(node);
         }
@@ -390,7 +400,7 @@ impl Fleet {
         let fail = |error: std::io::Error| Failure::failed(format!("{label} cannot be started: {error}."));
         let log = File::options().create(true).append(true).open(data.join("node.log")).map_err(fail)?;
         let mut command = self.command(&data);
-        command.args(["--mesh", "127.0.0.1:0", "up", "--http", "127.0.0.1:0"]);
+        command.args(["--mesh", &self.mesh.to_string(), "up", "--http", "127.0.0.1:0"]);
         if let Some((config, machines)) = self.configured.get(&number) {
             fs::write(data.join("config.toml"), config).map_err(fail)?;
             command.args(["--machines", &machines.to_string()]);

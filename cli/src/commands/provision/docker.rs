@@ -14,12 +14,13 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::{DRAIN_WITHIN, LEAVE_WITHIN, LOOK, Row};
+use super::archive::Archive;
+use super::{DRAIN_WITHIN, HEARD_WITHIN, LEAVE_WITHIN, LOOK, Row};
 use crate::args::{PlaceArgs, ProvisionUpArgs};
 use crate::exit::{Exit, Failure};
 
 /// The label, which the API takes and gives back.
-const LABEL: &str = "osiris.spawn";
+pub(super) const LABEL: &str = "osiris.spawn";
 /// The API of Docker 20.10, which later ones still speak.
 const API: &str = "/v1.41";
 /// Longest wait for one answer, apart from waiting for a container to stop.
@@ -32,8 +33,9 @@ pub(super) const DATA: &str = "/data";
 pub(super) const PROGRAM: &str = "/osiris";
 /// The user of the image's node.
 pub(super) const USER: &str = "65532:65532";
-/// Memory that a container may take, bytes, and processes.
+/// Memory that a container may take, bytes; processors, in parts of 10^9; and processes.
 const MEMORY_BYTES: u64 = 1 << 30;
+const NANO_CPUS: u64 = 1_000_000_000;
 const PROCESSES: u64 = 256;
 
 pub(super) struct Docker<'a> {
@@ -110,23 +112,27 @@ impl Docker<'_> {
         Err(Failure::failed(format!("Docker refuses: {}.", said(&value).trim_end_matches('.'))))
     }
 
-    /// Has the node end its calls and the device leave the fleet. One that cannot goes all the same.
+    /// Has the node take no more calls and end those that run, the fleet hear of it while it is a member (calls that
+    /// were on their way are turned away as not started, and made elsewhere), and the device leave. One that cannot
+    /// goes all the same.
     async fn leave(&self, id: &str) {
-        for command in [&[PROGRAM, "drain"][..], &[PROGRAM, "leave", "--yes"]] {
+        let heard = format!("{}s", HEARD_WITHIN.as_secs());
+        for command in
+            [&[PROGRAM, "drain"][..], &[PROGRAM, "sync", "--timeout", &heard], &[PROGRAM, "leave", "--yes"]]
+        {
             self.exec(id, command).await;
         }
     }
 
     /// Runs a command in a container, and waits for its end.
     async fn exec(&self, id: &str, command: &[&str]) {
-        let json = |value: Value| ("application/json", Bytes::from(value.to_string()));
-        let command = json(json!({ "Cmd": command }));
+        let command = of_json(&json!({ "Cmd": command }));
         let (_, made) = match self.ask(Method::POST, &format!("/containers/{id}/exec"), command).await {
             Ok(made) => made,
             Err(_) => return,
         };
         let Some(exec) = made["Id"].as_str() else { return };
-        let detached = json(json!({ "Detach": true }));
+        let detached = of_json(&json!({ "Detach": true }));
         if self.ask(Method::POST, &format!("/exec/{exec}/start"), detached).await.is_err() {
             return;
         }
@@ -166,8 +172,19 @@ pub(super) fn said(value: &Value) -> String {
     value["message"].as_str().unwrap_or("it does not say why").to_owned()
 }
 
+pub(super) fn of_json(value: &Value) -> (&'static str, Bytes) {
+    ("application/json", Bytes::from(value.to_string()))
+}
+
+/// A file for a container's volume, that only its node may read.
+pub(super) fn archived(name: &str, content: &[u8]) -> (&'static str, Bytes) {
+    let mut archive = Archive::default();
+    archive.secret(name, content);
+    ("application/x-tar", archive.done())
+}
+
 /// RFC 3986, section 2.1.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte.is_ascii_alphanumeric() {
@@ -176,27 +193,6 @@ fn encoded(text: &str) -> String {
         }
     }
     encoded
-}
-
-/// A tar archive (POSIX ustar) of one file that only its owner may read.
-pub(super) fn archive(name: &str, content: &[u8]) -> Bytes {
-    let mut head = vec![0_u8; 512];
-    let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    put(100, "0000400\0");
-    // 65532, in octal.
-    put(108, "0177774\0");
-    put(116, "0177774\0");
-    put(124, &format!("{:011o}\0", content.len()));
-    put(136, "00000000000\0");
-    put(148, "        ");
-    put(156, "0");
-    put(257, "ustar\x0000");
-    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
-    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    head.extend_from_slice(content);
-    head.resize(head.len().div_ceil(512) * 512 + 1024, 0);
-    head.into()
 }
 
 /// The name of the ticket's file.
@@ -227,6 +223,7 @@ pub(super) fn limits(network: &str) -> Value {
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "Memory": MEMORY_BYTES,
+        "NanoCpus": NANO_CPUS,
         "PidsLimit": PROCESSES,
         "RestartPolicy": { "Name": "unless-stopped" },
     })
@@ -275,7 +272,7 @@ pub(super) async fn healthy(docker: &Docker<'_>, spawn: &str, id: &str) -> Resul
 }
 
 async fn create(docker: &Docker<'_>, args: &ProvisionUpArgs, ticket: &str) -> Result<String, Failure> {
-    let body = ("application/json", Bytes::from(description(args).to_string()));
+    let body = of_json(&description(args));
     // Two containers cannot have one name: so two commands at once make one.
     let path = format!("/containers/create?name={}", args.spawn);
     let (status, made) = docker.ask(Method::POST, &path, body).await?;
@@ -292,7 +289,7 @@ async fn create(docker: &Docker<'_>, args: &ProvisionUpArgs, ticket: &str) -> Re
             said(&made).trim_end_matches('.')
         )));
     };
-    let put = ("application/x-tar", archive(TICKET_FILE, ticket.trim().as_bytes()));
+    let put = archived(TICKET_FILE, ticket.trim().as_bytes());
     docker.done(Method::PUT, &format!("/containers/{id}/archive?path={DATA}"), put, &[200]).await?;
     docker.done(Method::POST, &format!("/containers/{id}/start"), nothing(), &[204, 304]).await?;
     Ok(id)
@@ -302,8 +299,9 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
     let docker = Docker { socket: &args.docker };
     let there = docker.labelled(LABEL, Some(spawn)).await?;
     for row in &there {
+        let patience_to_leave = DRAIN_WITHIN + 2 * HEARD_WITHIN + LEAVE_WITHIN;
         if row.state == "running"
-            && tokio::time::timeout(DRAIN_WITHIN + LEAVE_WITHIN, docker.leave(&row.id)).await.is_err()
+            && tokio::time::timeout(patience_to_leave, docker.leave(&row.id)).await.is_err()
         {
             eprintln!("warning: the machine {spawn} did not leave the fleet in time");
         }
@@ -332,16 +330,5 @@ mod tests {
     #[test]
     fn a_filter_is_encoded_whole() {
         assert_eq!(encoded(r#"{"a":"b c"}"#), "%7B%22a%22%3A%22b%20c%22%7D");
-    }
-
-    #[test]
-    fn the_archive_is_one_that_tar_reads() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("a.tar");
-        std::fs::write(&file, archive("ticket", b"osiris")).expect("written");
-        let listed = std::process::Command::new("tar").arg("-tvf").arg(&file).output().expect("tar");
-        let said = String::from_utf8_lossy(&listed.stdout).into_owned();
-        assert!(listed.status.success() && said.starts_with("-r-------- 65532/65532"), "{said}");
-        assert!(said.trim_end().ends_with("ticket"), "{said}");
     }
 }

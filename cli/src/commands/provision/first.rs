@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::docker::{self, DATA, Docker, PROGRAM, TICKET_FILE, USER, nothing};
+use super::docker::{self, DATA, Docker, PROGRAM, TICKET_FILE, USER, nothing, of_json};
 use crate::args::{StartArgs, StopArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, human};
@@ -29,10 +28,6 @@ const TOKEN_BYTES_MAX: u64 = 4 << 10;
 const ERRAND_WITHIN: Duration = Duration::from_secs(60);
 /// Longest wait for Docker to answer, besides what was asked for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
-fn of_json(value: &Value) -> (&'static str, Bytes) {
-    ("application/json", Bytes::from(value.to_string()))
-}
 
 struct First<'a> {
     docker: Docker<'a>,
@@ -71,9 +66,8 @@ impl First<'_> {
         };
         let id = self.create(ticket.is_some()).await?;
         let put = async |name: &str, content: &[u8]| {
-            let archive = ("application/x-tar", docker::archive(name, content));
             let path = format!("/containers/{id}/archive?path={DATA}");
-            self.docker.done(Method::PUT, &path, archive, &[200]).await
+            self.docker.done(Method::PUT, &path, docker::archived(name, content), &[200]).await
         };
         if let Some(ticket) = ticket {
             put(TICKET_FILE, ticket.as_bytes()).await?;

@@ -4,12 +4,15 @@
 //! `osiris.spawn` with the machine's name, which holds the beginning of the intent's id; and what `up` makes joins by
 //! that intent, or not at all.
 
+mod archive;
 mod docker;
+mod engine;
 mod first;
 mod process;
 mod ssh;
 
-pub(super) use process::{Running, running_under};
+pub(super) use engine::Engine;
+pub(super) use process::running_under;
 
 use std::fs::File;
 use std::io::{BufRead as _, Read as _};
@@ -22,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::args::{ProvisionCommand, ProvisionUpArgs, Target};
+use crate::args::{LocalTarget, ProvisionCommand, ProvisionUpArgs, Target};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::table::Cell;
@@ -107,7 +110,10 @@ pub(crate) async fn run(command: &ProvisionCommand, settings: &Settings, out: Ou
             })?;
         }
         ProvisionCommand::Start(args) => {
-            let (id, changed) = first::start(args, out).await?;
+            let (id, changed) = match args.target {
+                LocalTarget::Process => process::start_first(args, settings, out).await?,
+                LocalTarget::Docker => first::start(args, out).await?,
+            };
             let what = if changed { "started" } else { "runs already" };
             let done = Done { spawn: &args.spawn, changed, id };
             out.line(&done, &format!("{}: {what}", args.spawn))?;

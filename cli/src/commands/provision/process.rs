@@ -15,10 +15,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{DRAIN_WITHIN, HEARD_WITHIN, KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, LOOK, Row};
-use crate::args::{PlaceArgs, ProvisionUpArgs};
+use crate::args::{PlaceArgs, ProvisionUpArgs, StartArgs};
 use crate::backend::{NOTHING, driver, has_to_join, must_be_member};
 use crate::client::{Client, Patience};
+use crate::config::Settings;
 use crate::exit::{Exit, Failure};
+use crate::output::Out;
 
 /// The variable that is the label.
 const LABEL: &str = "OSIRIS_SPAWN";
@@ -307,20 +309,35 @@ pub(super) async fn up(
             return Err(error.into());
         }
     }
-    let pid = start(&place, args.http, mesh)?;
+    let pid = start(&place, args.http, mesh, Of::Fleet)?;
     place.healthy(|| Ok(!place.processes()?.is_empty())).await?;
     Ok((pid.to_string(), true))
 }
 
+/// Whose a node is.
+enum Of<'a> {
+    /// A machine's, which a fleet made: of the environment it has what is set here alone.
+    Fleet,
+    /// A person's, with that person's environment, and the file with the token for HTTP.
+    Person(Option<&'a Path>),
+}
+
 /// Starts its node, with output in a file: whoever runs this waits for all that hold its own output open.
-fn start(place: &Place, http: SocketAddr, mesh: Option<SocketAddr>) -> Result<u32, Failure> {
+fn start(place: &Place, http: SocketAddr, mesh: Option<SocketAddr>, of: Of<'_>) -> Result<u32, Failure> {
     let log = File::options().create(true).append(true).mode(0o600).open(&place.log);
     let log = log.map_err(|error| unusable(&place.log, &error))?;
     let errors = log.try_clone().map_err(|error| unusable(&place.log, &error))?;
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("This program cannot be found again: {error}.")))?;
     let mut command = Command::new(program);
-    command.arg("up").env_clear().env(LABEL, &place.spawn).env(DATA, &place.data);
+    match of {
+        Of::Fleet => _ = command.env_clear(),
+        Of::Person(token_file) => {
+            without_own_variables(&mut command);
+            command.envs(token_file.map(|file| ("OSIRIS_TOKEN_FILE", file)));
+        }
+    }
+    command.arg("up").env(LABEL, &place.spawn).env(DATA, &place.data);
     command.env("OSIRIS_HTTP", http.to_string());
     if let Some(mesh) = mesh {
         command.env("OSIRIS_MESH", mesh.to_string());
@@ -330,6 +347,53 @@ fn start(place: &Place, http: SocketAddr, mesh: Option<SocketAddr>) -> Result<u3
     let started =
         started.map_err(|error| Failure::failed(format!("The node cannot be started: {error}.")))?;
     Ok(started.id())
+}
+
+/// What was said to this command is not said to the one that it runs.
+fn without_own_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OSIRIS_")) {
+        command.env_remove(name);
+    }
+}
+
+/// Starts a person's node on the folder of the settings, and founds a fleet there where it belongs to none.
+pub(super) async fn start_first(
+    args: &StartArgs,
+    settings: &Settings,
+    out: Out,
+) -> Result<(String, bool), Failure> {
+    let data = std::path::absolute(&settings.data).map_err(|error| unusable(&settings.data, &error))?;
+    let beside = |ending: &str| {
+        let mut name = data.clone().into_os_string();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let (lock, log) = (beside(".lock"), data.join("node.log"));
+    let place = Place { spawn: args.spawn.clone(), data, lock, log };
+    let _lock = place.lock().await?;
+    // It may have other settings: whoever replaces a node may have lost sight of it half-way.
+    end(&place, Signal::TERM, args.timeout).await?;
+    end(&place, Signal::KILL, KILL_WITHIN).await?;
+    if must_be_member(&place.data).is_err() {
+        let label = args.label.as_ref().unwrap_or(&args.spawn);
+        let mut init = Command::new(super::this_program()?);
+        without_own_variables(&mut init);
+        let init =
+            init.args(["init", "--name", &args.name, "--label", label]).env(DATA, &place.data).output();
+        let init = init.map_err(|error| Failure::failed(format!("No fleet can be founded: {error}.")))?;
+        if !init.status.success() {
+            let why = String::from_utf8_lossy(&init.stderr).trim().trim_end_matches('.').to_owned();
+            return Err(Failure::failed(format!("No fleet can be founded: {why}.")));
+        }
+        // The recovery key, which is kept nowhere.
+        out.raw(&init.stdout)?;
+    }
+    let pid = start(&place, args.http, settings.mesh, Of::Person(args.token_file.as_deref()))?;
+    let healthy = place.healthy(|| Ok(!place.processes()?.is_empty()));
+    let healthy = tokio::time::timeout(args.timeout, healthy).await;
+    healthy.map_err(|_| Failure::timed_out(format!("{} was not ready in time.", args.spawn)))??;
+    let _ = fs::remove_file(&place.lock);
+    Ok((pid.to_string(), true))
 }
 
 pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> Result<bool, Failure> {

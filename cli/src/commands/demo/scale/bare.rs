@@ -10,29 +10,14 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::super::fleet::Fleet;
+use super::target::Target;
 use crate::exit::Failure;
 
 /// Longest run of Terraform.
 const RUN: Duration = Duration::from_secs(120);
 
-/// The module for processes, as it is in `terraform/machines/process`.
-const MODULE: [(&str, &str); 4] = [
-    ("main.tf", include_str!("../../../../../terraform/machines/process/main.tf")),
-    ("variables.tf", include_str!("../../../../../terraform/machines/process/variables.tf")),
-    ("outputs.tf", include_str!("../../../../../terraform/machines/process/outputs.tf")),
-    ("versions.tf", include_str!("../../../../../terraform/machines/process/versions.tf")),
-];
-
-/// Writes the module for processes into a folder.
-pub(super) fn write_module(folder: &Path) -> Result<(), Failure> {
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| MODULE.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text)));
-    written
-        .map_err(|e| Failure::failed(format!("The module cannot be written to {}: {e}.", folder.display())))
-}
-
 /// Makes a machine by hand, takes it away again, and says how long `init`, `apply`, start and join took together.
-pub(super) async fn measure(fleet: &Fleet, terraform: &Path, place: &Path) -> Result<Duration, Failure> {
+pub(super) async fn measure(fleet: &Fleet, terraform: &Path, target: &Target) -> Result<Duration, Failure> {
     let invited = fleet.osiris(&fleet.folder(1), &["invite", "--uses", "1"]).await?;
     let text = |key: &str| invited.get(key).and_then(Value::as_str).map(str::to_owned);
     let (Some(block), Some(ticket)) = (text("block"), text("ticket")) else {
@@ -41,17 +26,17 @@ pub(super) async fn measure(fleet: &Fleet, terraform: &Path, place: &Path) -> Re
     let spawn = format!("bare-{}", block.get(..16).unwrap_or_default());
     let folder = fleet.root().join("bare");
     let text = json!({ "type": "string" });
+    let mut variables = json!({ "spawn_id": text, "label": text, "osiris": text });
+    let mut module = json!({
+        "source": fleet.root().join("module"),
+        "spawn_id": "${var.spawn_id}", "label": "${var.label}", "osiris": "${var.osiris}", "ticket": "${var.ticket}",
+    });
+    variables["ticket"] = json!({ "type": "string", "sensitive": true, "ephemeral": true, "default": null });
+    for (name, value) in target.variables() {
+        module[name] = json!(value);
+    }
     let root = json!({
-        "terraform": { "required_version": ">= 1.10" },
-        "variable": {
-            "spawn_id": text, "label": text, "osiris": text, "place": text,
-            "ticket": { "type": "string", "sensitive": true, "ephemeral": true, "default": null },
-        },
-        "module": { "machine": {
-            "source": fleet.root().join("module"), "mesh": "127.0.0.1:0",
-            "spawn_id": "${var.spawn_id}", "label": "${var.label}", "osiris": "${var.osiris}",
-            "place": "${var.place}", "ticket": "${var.ticket}",
-        } },
+        "terraform": { "required_version": ">= 1.10" }, "variable": variables, "module": { "machine": module },
     });
     let written =
         fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join("main.tf.json"), root.to_string()));
@@ -60,7 +45,6 @@ pub(super) async fn measure(fleet: &Fleet, terraform: &Path, place: &Path) -> Re
         ("TF_VAR_spawn_id", OsString::from(&spawn)),
         ("TF_VAR_label", "bare".into()),
         ("TF_VAR_osiris", fleet.program().into()),
-        ("TF_VAR_place", place.into()),
         ("TF_IN_AUTOMATION", "1".into()),
         ("CHECKPOINT_DISABLE", "1".into()),
     ];

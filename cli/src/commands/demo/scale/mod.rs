@@ -1,30 +1,30 @@
 //! `osiris demo scale`: from a load to a machine and back, with a real fleet and a real Terraform on this machine.
 //!
 //! What is told comes from the nodes' own interfaces, ten times a second, but for the number of machines: those are
-//! counted in the system's table of processes, by their label.
+//! counted by their label in the system's table of processes, or in the list of the engine that runs containers.
 
 mod bare;
 mod load;
 mod race;
 mod report;
 mod svg;
+mod target;
 mod watch;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Script;
 use super::fleet::{Fleet, NODES};
 use crate::args::{DemoScaleArgs, Fault};
-use crate::commands::provision::running_under;
 use crate::exit::{Exit, Failure};
 use crate::output::Out;
 
 use load::{Load, Tally};
 use report::Report;
+use target::Target;
 use watch::{Event, Watch};
 
 /// The function that is called.
@@ -52,19 +52,6 @@ machine-cool = \"20s\"
 machine-idle = \"5s\"
 ";
 
-/// The machines of the demo, which end with it however it ends.
-struct Machines(PathBuf);
-
-impl Drop for Machines {
-    fn drop(&mut self) {
-        for machine in running_under(&self.0).unwrap_or_default() {
-            if let Ok(handle) = pidfd_open(machine.pid, PidfdFlags::empty()) {
-                let _ = pidfd_send_signal(&handle, Signal::KILL);
-            }
-        }
-    }
-}
-
 /// What the demo came to, beside what was watched.
 #[derive(Default)]
 struct Came {
@@ -82,17 +69,31 @@ pub(super) async fn run(args: &DemoScaleArgs, out: Out) -> Result<Exit, Failure>
     let svg = std::path::absolute(&args.svg)
         .map_err(|e| Failure::usage(format!("The file {} has no place: {e}.", args.svg.display())))?;
     let mut fleet = Fleet::new(args.dir.as_deref(), false)?;
-    let place = prepare(&mut fleet, &terraform)?;
-    let machines = Machines(place.clone());
+    let root = fs::canonicalize(fleet.root())
+        .map_err(|e| Failure::failed(format!("The folder {} has no place: {e}.", fleet.root().display())))?;
     let mut script = Script::new();
-    let (mut came, mut watch) = (Came::default(), None);
-    let played = tokio::select! {
-        played = play(&mut script, &mut fleet, args.fault, &place, &terraform, &mut came, &mut watch) => played,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed("The demo was interrupted.")),
+    let chosen = script.long_step("what a machine is", PATIENCE * 2, choose(args, &root)).await;
+    let target = match chosen {
+        Ok(target) => Arc::new(target),
+        Err(failure) => {
+            Report::new(&script, false, &Came::default(), None, None).print(&svg, out)?;
+            return Err(failure);
+        }
     };
-    drop(machines);
-    let report =
-        Report::new(&script, played.is_ok(), &came, watch.as_ref().map(|watch: &Watch| watch.seen()));
+    let (mut came, mut watch) = (Came::default(), None);
+    let played = match prepare(&mut fleet, &target, &root, &terraform) {
+        Err(failure) => Err(failure),
+        Ok(()) => tokio::select! {
+            played = play(&mut script, &mut fleet, args.fault, &target, &terraform, &mut came, &mut watch) => played,
+            _ = tokio::signal::ctrl_c() => Err(Failure::failed("The demo was interrupted.")),
+        },
+    };
+    if let Some(watch) = &watch {
+        watch.stop();
+    }
+    target.end().await;
+    let seen = watch.as_ref().map(|watch: &Watch| watch.seen());
+    let report = Report::new(&script, played.is_ok(), &came, seen.as_deref(), Some(&target));
     if let Some(picture) = report.picture() {
         fs::write(&svg, picture).map_err(|e| {
             Failure::failed(format!("The picture cannot be written to {}: {e}.", svg.display()))
@@ -105,32 +106,33 @@ pub(super) async fn run(args: &DemoScaleArgs, out: Out) -> Result<Exit, Failure>
     }
 }
 
+async fn choose(args: &DemoScaleArgs, root: &Path) -> Result<(Target, String), Failure> {
+    let (target, why) = Target::choose(args, root).await?;
+    let says = match &target {
+        Target::Process(_) => format!("a process of this machine; {why}"),
+        Target::Docker(_) => format!("a container; {why}"),
+    };
+    Ok((target, says))
+}
+
 /// The module, the place for machines, and what the nodes are told of both.
-fn prepare(fleet: &mut Fleet, terraform: &Path) -> Result<PathBuf, Failure> {
-    let root = fs::canonicalize(fleet.root())
-        .map_err(|e| Failure::failed(format!("The folder {} has no place: {e}.", fleet.root().display())))?;
-    let (module, place) = (root.join("module"), root.join("m"));
-    bare::write_module(&module)?;
-    fs::create_dir_all(&place)
-        .map_err(|e| Failure::failed(format!("The folder {} cannot be made: {e}.", place.display())))?;
+fn prepare(fleet: &mut Fleet, target: &Target, root: &Path, terraform: &Path) -> Result<(), Failure> {
+    let module = root.join("module");
+    target.prepare(&module)?;
+    fleet.listen_at(target.mesh());
     for number in 1..=NODES {
-        let config = format!(
-            "{TERMS}\n[provision]\ntarget = \"process\"\nmodule = {:?}\nshared = true\nterraform = {:?}\n\n[provision.variables]\nplace = {:?}\nmesh = \"127.0.0.1:0\"\n",
-            module.display().to_string(),
-            terraform.display().to_string(),
-            place.display().to_string(),
-        );
+        let config = format!("{TERMS}\n{}", target.config(&module, terraform));
         // The first takes the load, and makes nothing: it stays when a maker is killed.
         fleet.configure(number, config, u32::from(number > 1));
     }
-    Ok(place)
+    Ok(())
 }
 
 async fn play(
     script: &mut Script,
     fleet: &mut Fleet,
     fault: Option<Fault>,
-    place: &Path,
+    target: &Arc<Target>,
     terraform: &Path,
     came: &mut Came,
     watching: &mut Option<Watch>,
@@ -141,13 +143,17 @@ async fn play(
     // Without a maker that was killed, two members are left to serve.
     let least = if fault.is_some() { NODES - 1 } else { NODES };
     script.step("deploy summary, up to 4 replicas", deploy(fleet, least)).await?;
-    script.step("one machine by hand", by_hand(fleet, terraform, place, came)).await?;
-    script.long_step("two members claim at once", PATIENCE, race::run(fleet, place, &mut came.race)).await?;
+    // A run with a fault is about what follows from that alone.
+    if fault.is_none() {
+        script.step("one machine by hand", by_hand(fleet, terraform, target, came)).await?;
+        let race = race::run(fleet, target, &mut came.race);
+        script.long_step("two members claim at once", PATIENCE * race::ATTEMPTS, race).await?;
+    }
     let http = fleet.nodes()[0].http();
     let (body, took) = load::heavy(http).await?;
     let sockets = fleet.nodes().iter().map(|node| node.socket.clone()).collect();
-    let root = place.parent().unwrap_or(place).to_owned();
-    let watch = watching.insert(Watch::start(root, sockets, place.to_owned(), BACKLOG));
+    let root = fs::canonicalize(fleet.root()).unwrap_or_else(|_| fleet.root().to_owned());
+    let watch = watching.insert(Watch::start(root, sockets, Arc::clone(target), BACKLOG));
     let load = Load::start(&[http], CALLERS, &body, Duration::ZERO);
     let up = script
         .long_step("a load makes a machine", PATIENCE * 4, grow(watch, fleet, fault, &mut came.killed, took))
@@ -157,15 +163,14 @@ async fn play(
     }
     came.crowd = load.end().await;
     up?;
-    watch.load_ended();
+    watch.note(Event::LoadEnded);
     let left: Vec<_> =
         fleet.nodes().iter().filter(|node| node.pid().is_some()).map(super::fleet::Node::http).collect();
     let light = Load::start(&left, 1, &Load::light(), LIGHT);
     let down = script.long_step("its end takes it away", PATIENCE * 2, shrink(watch)).await;
     came.light = light.end().await;
     down?;
-    let checked = std::future::ready(check(watch, place, came));
-    script.step("nothing is left, and no call failed", checked).await
+    script.step("nothing is left, and no call failed", check(watch, target, came)).await
 }
 
 /// Nodes 2 and 3 may make machines, of which the fleet may have one; all three vote.
@@ -200,13 +205,13 @@ async fn deploy(fleet: &Fleet, least: usize) -> Result<((), String), Failure> {
 async fn by_hand(
     fleet: &Fleet,
     terraform: &Path,
-    place: &Path,
+    target: &Target,
     came: &mut Came,
 ) -> Result<((), String), Failure> {
-    came.bare = bare::measure(fleet, terraform, place).await?;
-    let left = running_under(place)?.len();
-    if left > 0 {
-        return Err(Failure::failed(format!("{left} processes are left of a machine that was destroyed.")));
+    came.bare = bare::measure(fleet, terraform, target).await?;
+    let left = target.left().await?;
+    if !left.is_empty() {
+        return Err(Failure::failed(format!("{left:?} is left of a machine that was destroyed.")));
     }
     let said = format!("init, apply, start and join: {:.2} s", came.bare.as_secs_f64());
     Ok(((), said))
@@ -223,13 +228,14 @@ async fn grow(
     watch.until(Event::Claim, PATIENCE).await?;
     let moment = match fault {
         Some(Fault::Before) => Some(Event::Claim),
-        Some(Fault::During) => Some(Event::Terraform),
+        Some(Fault::During) => Some(Event::Apply),
         Some(Fault::After) => Some(Event::Serving),
         None => None,
     };
     if let Some(moment) = moment {
         watch.until(moment, PATIENCE).await?;
         *killed = Some(kill_maker(watch, fleet)?);
+        watch.note(Event::Killed);
     }
     watch.until(Event::Mark, PATIENCE).await?;
     watch.until(Event::Serving, PATIENCE * 2).await?;
@@ -266,12 +272,11 @@ async fn shrink(watch: &Watch) -> Result<((), String), Failure> {
     Ok(((), format!("{:.1} s after the load ended", gone - ended)))
 }
 
-/// By the table of processes and the place for machines, and by what callers saw.
-fn check(watch: &Watch, place: &Path, came: &Came) -> Result<((), String), Failure> {
-    let running = running_under(place)?;
-    let left = fs::read_dir(place).map(|entries| entries.flatten().count()).unwrap_or(0);
-    if !running.is_empty() || left > 0 {
-        return Err(Failure::failed(format!("{running:?} runs, and {left} files of machines are left.")));
+/// By whoever runs the machines, and by what callers saw.
+async fn check(watch: &Watch, target: &Target, came: &Came) -> Result<((), String), Failure> {
+    let left = target.left().await?;
+    if !left.is_empty() {
+        return Err(Failure::failed(format!("{left:?} is left of machines.")));
     }
     let most = watch.seen().machines_max;
     if most != 1 {

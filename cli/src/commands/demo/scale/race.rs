@@ -1,29 +1,52 @@
 //! Two members that ask for one machine at the same moment: one lease, one winner, one machine.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use osiris_fleet::api::{LeaseWant, Leases};
 
 use super::super::fleet::{Fleet, Node};
 use super::PATIENCE;
+use super::target::Target;
 use crate::client::Patience;
-use crate::commands::provision::running_under;
 use crate::exit::Failure;
 
 /// The nodes that may make machines, by their place.
 const SPAWNERS: [usize; 2] = [1, 2];
 const LOOK: Duration = Duration::from_millis(25);
+/// How often both are asked, until both claim.
+pub(super) const ATTEMPTS: u32 = 4;
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Both claim the slot, the one that draws lower makes its machine, and that is taken away again. `claimed` is who
-/// claimed, the winner first.
+/// claimed, the winner first. Where the one heard of the other's claim in time, and so made none, both are asked again.
 pub(super) async fn run(
     fleet: &Fleet,
-    place: &Path,
+    target: &Target,
     claimed: &mut Vec<String>,
 ) -> Result<((), String), Failure> {
+    for attempt in 1..=ATTEMPTS {
+        claimed.clear();
+        let after = once(fleet, target, claimed).await?;
+        if let [winner, losers @ ..] = claimed.as_slice()
+            && !losers.is_empty()
+        {
+            let again = if attempt == 1 { String::new() } else { format!(" (attempt {attempt})") };
+            return Ok((
+                (),
+                format!(
+                    "{winner} won after {:.1} s, {} lost by its draw{again}; one machine, gone again",
+                    after.as_secs_f64(),
+                    losers.join(", "),
+                ),
+            ));
+        }
+    }
+    Err(Failure::failed(format!("In {ATTEMPTS} attempts never two members claimed at once: {claimed:?}.")))
+}
+
+/// One slot, from two wishes to a machine that went again; when its claim had won.
+async fn once(fleet: &Fleet, target: &Target, claimed: &mut Vec<String>) -> Result<Duration, Failure> {
     let [first, second] = SPAWNERS;
     let (first, second) = (fleet.client(first).await?, fleet.client(second).await?);
     let want = LeaseWant::default();
@@ -45,7 +68,7 @@ pub(super) async fn run(
             }
         }
         let machines: Vec<_> = leases.slots.iter().flat_map(|slot| &slot.machines).collect();
-        machines_max = machines_max.max(running_under(place)?.len()).max(machines.len());
+        machines_max = machines_max.max(target.machines().await?.len()).max(machines.len());
         match machines.first() {
             Some(machine) => {
                 won.get_or_insert_with(|| (machine.by.clone(), began.elapsed()));
@@ -58,7 +81,7 @@ pub(super) async fn run(
                     retired = true;
                 }
             }
-            None if retired && running_under(place)?.is_empty() => break,
+            None if retired && target.left().await?.is_empty() => break,
             None => {}
         }
         if began.elapsed() >= PATIENCE {
@@ -74,9 +97,5 @@ pub(super) async fn run(
             "{claimed:?} claimed, {winner} made a machine, and there were {machines_max} at one time."
         )));
     }
-    let lost = match claimed.len() {
-        1 => "the other heard of its claim in time and made none".to_owned(),
-        _ => format!("{} lost by its draw", claimed[1..].join(", ")),
-    };
-    Ok(((), format!("{winner} won after {:.1} s, {lost}; one machine, gone again", after.as_secs_f64())))
+    Ok(after)
 }

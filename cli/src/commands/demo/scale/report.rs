@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::{Script, Step, step_rows};
+use super::target::Target;
 use super::watch::{Event, Sample, Seen};
 use super::{BACKLOG, Came, load::Tally, svg};
 use crate::exit::Failure;
@@ -42,6 +43,8 @@ struct Beside {
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
     held: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'static str>,
     steps: &'a [Step],
     timeline: Vec<Moment>,
     phases: Vec<Phase>,
@@ -56,8 +59,10 @@ pub(super) struct Report<'a> {
     machines_max: u64,
     load: &'a Tally,
     while_it_went: &'a Tally,
-    /// How the number of machines changed, by the table of processes: seconds since the mark, and how many.
+    /// How the number of machines changed, by whoever runs them: seconds since the mark, and how many.
     machines: Vec<(f64, u64)>,
+    #[serde(skip)]
+    counted_by: &'static str,
     #[serde(skip)]
     samples: Vec<Sample>,
     #[serde(skip)]
@@ -69,10 +74,11 @@ impl<'a> Report<'a> {
         script: &'a Script,
         held: bool,
         came: &'a Came,
-        seen: Option<impl std::ops::Deref<Target = Seen>>,
+        seen: Option<&Seen>,
+        target: Option<&Target>,
     ) -> Self {
         let none = Seen::default();
-        let seen: &Seen = seen.as_deref().unwrap_or(&none);
+        let seen = seen.unwrap_or(&none);
         let zero = seen.at(Event::Mark).unwrap_or(0.0);
         let mut timeline: Vec<_> =
             seen.events.iter().map(|(event, at)| Moment { event: *event, at: at - zero }).collect();
@@ -87,6 +93,8 @@ impl<'a> Report<'a> {
         }
         Self {
             held,
+            target: target.map(Target::name),
+            counted_by: target.map_or("", Target::counted_by),
             steps: &script.steps,
             timeline,
             phases: phases(&seen.events),
@@ -142,18 +150,16 @@ impl<'a> Report<'a> {
             ));
         }
         if let [winner, losers @ ..] = self.at_once {
-            let losers = match losers {
-                [] => "the other heard of its claim in time".to_owned(),
-                losers => format!("{} lost and released", losers.join(", ")),
-            };
-            say(format!("claimed at once, before the load: {winner} won, {losers}"));
+            let losers = losers.join(", ");
+            say(format!("claimed at once, before the load: {winner} won, {losers} lost and released"));
         }
         let claims = self.claims.iter().map(|(round, by, won)| {
             format!("round {round}: {by} {}", if *won { "won" } else { "did not win" })
         });
         say(format!("claims: {}", claims.collect::<Vec<_>>().join(", ")));
         let machines = self.machines.iter().map(|(at, count)| format!("{count} from {at:.1} s"));
-        say(format!("machines, by the table of processes: {}", machines.collect::<Vec<_>>().join(", ")));
+        let machines = machines.collect::<Vec<_>>().join(", ");
+        say(format!("machines, by {}: {machines}", self.counted_by));
         let Tally { made, failed, relayed, slowest_ms, .. } = self.load;
         say(format!(
             "load: {made} calls, {failed} failed, {relayed} run by other nodes, slowest {slowest_ms} ms"
@@ -171,7 +177,8 @@ fn phases(events: &BTreeMap<Event, f64>) -> Vec<Phase> {
         ("the policy sees that it lasts", Event::Mark, Event::Claim),
         ("the claim waits for others", Event::Claim, Event::Won),
         ("intent, and Terraform is begun", Event::Won, Event::Terraform),
-        ("Terraform: init, apply, join, start", Event::Terraform, Event::Made),
+        ("Terraform: init", Event::Terraform, Event::Apply),
+        ("Terraform: apply, which is join and start", Event::Apply, Event::Made),
         ("one replica more is decided and ready", Event::Made, Event::Serving),
         ("the machine has nothing to do", Event::LoadEnded, Event::Going),
         ("it drains, leaves, and is destroyed", Event::Going, Event::Destroyed),

@@ -1,5 +1,5 @@
-//! What happens to the fleet while the demo runs: looked at ten times a second, by the nodes' own interfaces and by the
-//! system's table of processes.
+//! What happens to the fleet while the demo runs: looked at ten times a second, by the nodes' own interfaces and by what
+//! runs the machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,9 +12,8 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use super::FUNCTION;
-use crate::backend::driver;
+use super::target::{Machine, Target};
 use crate::client::Client;
-use crate::commands::provision::{Running, running_under};
 use crate::exit::Failure;
 
 /// Between two looks.
@@ -33,10 +32,12 @@ pub(super) enum Event {
     Won,
     Intent,
     Terraform,
+    Apply,
     Joined,
     NodeUp,
     Made,
     Serving,
+    Killed,
     Below,
     LoadEnded,
     Going,
@@ -52,10 +53,12 @@ impl Event {
             Self::Won => "a claim has won",
             Self::Intent => "the intent is written",
             Self::Terraform => "Terraform starts",
+            Self::Apply => "Terraform applies",
             Self::Joined => "the machine has joined",
             Self::NodeUp => "its node runs",
             Self::Made => "Terraform has ended",
             Self::Serving => "it serves",
+            Self::Killed => "the maker is killed",
             Self::Below => "the backlog is below the mark",
             Self::LoadEnded => "the load ends",
             Self::Going => "the machine is sent for",
@@ -76,7 +79,7 @@ pub(super) struct Sample {
     pub(super) replicas: u64,
     /// Members that are connected.
     pub(super) nodes: u64,
-    /// Machines by the table of processes.
+    /// Machines, by whoever runs them.
     pub(super) machines: u64,
 }
 
@@ -121,7 +124,7 @@ impl Drop for Watch {
 
 impl Watch {
     /// `mark` is how many calls may wait for each replica.
-    pub(super) fn start(root: PathBuf, sockets: Vec<PathBuf>, place: PathBuf, mark: u64) -> Self {
+    pub(super) fn start(root: PathBuf, sockets: Vec<PathBuf>, target: Arc<Target>, mark: u64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (to, began) = (Arc::clone(&seen), Instant::now());
         let task = tokio::spawn(async move {
@@ -130,7 +133,7 @@ impl Watch {
             loop {
                 pause.tick().await;
                 // A look that fails, at a node that was just killed for example, is one look less.
-                if let Some(looked) = look(&root, &sockets, &place).await {
+                if let Some(looked) = look(&root, &sockets, &target).await {
                     let at = began.elapsed().as_secs_f64();
                     judge(&mut to.lock().unwrap_or_else(PoisonError::into_inner), &looked, at, mark);
                 }
@@ -143,11 +146,17 @@ impl Watch {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn load_ended(&self) {
+    /// Looks no more. What was seen stays.
+    pub(super) fn stop(&self) {
+        self.task.abort();
+    }
+
+    /// Something that the demo did itself.
+    pub(super) fn note(&self, event: Event) {
         let at = self.began.elapsed().as_secs_f64();
         let mut seen = self.seen();
-        seen.load_ended = true;
-        seen.note(Event::LoadEnded, at);
+        seen.load_ended |= event == Event::LoadEnded;
+        seen.note(event, at);
     }
 
     /// Waits until something has happened.
@@ -176,13 +185,13 @@ struct Looked {
     leases: Leases,
     function: Option<FunctionDetail>,
     members: Vec<NodeRow>,
-    running: Vec<Running>,
-    terraform: bool,
+    running: Vec<Machine>,
+    terraform: Option<Terraform>,
 }
 
-async fn look(root: &Path, sockets: &[PathBuf], place: &Path) -> Option<Looked> {
-    let running = running_under(place).ok()?;
-    let machines = running.iter().map(|machine| driver::socket_path(&machine.data, None));
+async fn look(root: &Path, sockets: &[PathBuf], target: &Target) -> Option<Looked> {
+    let running = target.machines().await.ok()?;
+    let machines = running.iter().filter_map(|machine| machine.socket.clone());
     let mut statuses = Vec::new();
     let mut first = None;
     for socket in sockets.iter().cloned().chain(machines) {
@@ -215,8 +224,15 @@ async fn look(root: &Path, sockets: &[PathBuf], place: &Path) -> Option<Looked> 
     Some(Looked { statuses, leases, function, members, running, terraform })
 }
 
-/// Whether Terraform works in a folder of one of the nodes.
-fn terraform_runs(nodes: &Path) -> bool {
+/// What Terraform is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Terraform {
+    Begins,
+    Applies,
+}
+
+/// What Terraform is at in a folder of one of the nodes: `init` reads the module, `apply` makes the machine.
+fn terraform_runs(nodes: &Path) -> Option<Terraform> {
     let nodes = nodes.display().to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let folders = entries.filter_map(|entry| fs::read_link(entry.path().join("cwd")).ok().zip(Some(entry)));
@@ -224,8 +240,17 @@ fn terraform_runs(nodes: &Path) -> bool {
         let folder = folder.display().to_string();
         folder.starts_with(&nodes) && folder.contains("/provision/")
     });
-    let mut names = inside.filter_map(|(_, entry)| fs::read_to_string(entry.path().join("comm")).ok());
-    names.any(|name| matches!(name.trim(), "terraform" | "tofu"))
+    inside.filter_map(|(_, entry)| terraform(&fs::read(entry.path().join("cmdline")).ok()?)).max()
+}
+
+/// By a command line: its words end with a zero byte each, proc_pid_cmdline(5).
+fn terraform(command_line: &[u8]) -> Option<Terraform> {
+    let mut words = command_line.split(|byte| *byte == 0);
+    let program = words.next()?.rsplit(|byte| *byte == b'/').next()?;
+    if !matches!(program, b"terraform" | b"tofu") {
+        return None;
+    }
+    Some(if words.any(|word| word == b"apply") { Terraform::Applies } else { Terraform::Begins })
 }
 
 fn judge(seen: &mut Seen, looked: &Looked, at: f64, mark: u64) {
@@ -256,8 +281,11 @@ fn judge(seen: &mut Seen, looked: &Looked, at: f64, mark: u64) {
         }
     }
     let intents: Vec<_> = looked.leases.slots.iter().flat_map(|slot| &slot.machines).collect();
-    if looked.terraform {
+    if looked.terraform.is_some() {
         seen.note(Event::Terraform, at);
+    }
+    if looked.terraform == Some(Terraform::Applies) {
+        seen.note(Event::Apply, at);
     }
     if machines > 0 {
         seen.note(Event::NodeUp, at);
@@ -294,5 +322,24 @@ fn judge(seen: &mut Seen, looked: &Looked, at: f64, mark: u64) {
     if seen.load_ended && seen.at(Event::Intent).is_some() && intents.is_empty() && machines == 0 {
         seen.note(Event::Left, at);
         seen.note(Event::Destroyed, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terraform_applies_when_its_command_line_says_so() {
+        for (line, at) in [
+            (&b"/usr/bin/terraform\0init\0-input=false\0"[..], Some(Terraform::Begins)),
+            (b"terraform\0-chdir=x\0apply\0-json\0", Some(Terraform::Applies)),
+            (b"/opt/tofu\0apply\0", Some(Terraform::Applies)),
+            (b"/usr/bin/osiris\0provision\0up\0", None),
+            (b"vi\0apply\0", None),
+            (b"", None),
+        ] {
+            assert_eq!(terraform(line), at, "{}", String::from_utf8_lossy(line));
+        }
     }
 }
