@@ -1,6 +1,9 @@
 //! One chain as this replica holds it: usually a list, a tree where its author forked it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::id::BlockId;
 
@@ -8,7 +11,9 @@ use crate::id::BlockId;
 pub(crate) struct Chain {
     /// [`ChainId::short_actor`](crate::id::ChainId::short_actor), so that it is not hashed for each comparison.
     actor: [u8; 16],
-    /// The first block that arrived for each sequence number, from 1.
+    /// The first block that arrived for each sequence number, from 1: those that replicas with one beginning share.
+    start: Option<Arc<[BlockId]>>,
+    /// And those above them.
     first: Vec<BlockId>,
     /// Every further block, where the chain is forked.
     others: BTreeMap<u64, BTreeSet<BlockId>>,
@@ -40,7 +45,7 @@ impl Chain {
                 self.tips.insert(id, seq);
             }
         }
-        if seq == self.first.len() as u64 + 1 {
+        if seq == self.len() + 1 {
             if self.first.len() == self.first.capacity() {
                 // To double it would leave a third of it empty, of all chains.
                 self.first.reserve_exact((self.first.len() / 8).max(4));
@@ -54,7 +59,28 @@ impl Chain {
 
     /// The longest branch's length.
     pub(crate) fn len(&self) -> u64 {
-        self.first.len() as u64
+        (self.shared().len() + self.first.len()) as u64
+    }
+
+    /// Lets clones share what is here.
+    pub(crate) fn freeze(&mut self) {
+        if !self.first.is_empty() {
+            self.start = Some(self.shared().iter().chain(&self.first).copied().collect());
+            self.first = Vec::new();
+        }
+    }
+
+    #[inline]
+    fn shared(&self) -> &[BlockId] {
+        self.start.as_deref().unwrap_or_default()
+    }
+
+    /// The first block that arrived for a place.
+    #[inline]
+    fn first_at(&self, seq: u64) -> Option<BlockId> {
+        let at = index(seq.checked_sub(1)?);
+        let shared = self.shared();
+        shared.get(at).or_else(|| self.first.get(at - shared.len())).copied()
     }
 
     /// The smallest sequence number that two blocks bear. From there on the chain is void.
@@ -65,7 +91,7 @@ impl Chain {
     /// The two smallest ids at the fork: the same proof on every node that holds the same blocks.
     pub(crate) fn fork_proof(&self) -> Option<(u64, [BlockId; 2])> {
         let (seq, others) = self.others.iter().next()?;
-        let first = *self.first.get(index(*seq))?;
+        let first = self.first_at(*seq)?;
         let mut least: Vec<_> = others.iter().copied().take(2).chain([first]).collect();
         least.sort_unstable();
         Some((*seq, [least[0], least[1]]))
@@ -73,13 +99,13 @@ impl Chain {
 
     /// Every block at a place, first arrival first.
     pub(crate) fn at(&self, seq: u64) -> impl Iterator<Item = BlockId> + '_ {
-        let first = seq.checked_sub(1).and_then(|_| self.first.get(index(seq))).copied();
+        let first = self.first_at(seq);
         first.into_iter().chain(self.others.get(&seq).into_iter().flatten().copied())
     }
 
     /// The block at a place whose id begins so.
     pub(crate) fn find(&self, seq: u64, start: &[u8]) -> Option<BlockId> {
-        let first = seq.checked_sub(1).and_then(|_| self.first.get(index(seq))).copied();
+        let first = self.first_at(seq);
         let mut least = BlockId::ZERO;
         least.0.get_mut(..start.len())?.copy_from_slice(start);
         let other = || self.others.get(&seq)?.range(least..).next().copied();
@@ -107,6 +133,6 @@ impl Chain {
     }
 }
 
-fn index(seq: u64) -> usize {
-    usize::try_from(seq - 1).expect("a place that is held fits in memory")
+fn index(below: u64) -> usize {
+    usize::try_from(below).expect("a place that is held fits in memory")
 }

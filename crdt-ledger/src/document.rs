@@ -85,6 +85,17 @@ impl Document {
         Self { left_out: self.left_out, held_max: self.held_max, ..Self::default() }
     }
 
+    /// One of the same kind, for a replica with the same blocks that has applied none.
+    pub(crate) fn afresh(&self, ledger: &Ledger) -> Self {
+        let mut afresh = self.another();
+        if !self.left_out {
+            let mut blocks: VecDeque<_> = outside_forks(ledger).cloned().collect();
+            blocks.make_contiguous().sort_unstable_by_key(|block| block.order());
+            afresh.pending = blocks;
+        }
+        afresh
+    }
+
     /// Holds so many changes at most from here on.
     pub(crate) fn hold(&mut self, changes_max: usize) {
         // One that was let go does not come back by itself.

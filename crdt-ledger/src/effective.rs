@@ -150,6 +150,8 @@ pub(crate) struct OfferStanding {
 pub(crate) struct Standings {
     pub(crate) grants: BTreeMap<BlockId, Standing>,
     pub(crate) offers: BTreeMap<BlockId, OfferStanding>,
+    /// The last of the grants, which ranks below all others.
+    lowest: Option<Rank>,
 }
 
 impl Standings {
@@ -157,12 +159,30 @@ impl Standings {
     pub(crate) fn evaluate(ledger: &Ledger) -> Self {
         let mut standings = Self::default();
         for (rank, id) in ledger.grants_by_rank() {
-            let given = standings.is_given(ledger, id);
-            let cut = if given { standings.cut_of(ledger, id, rank) } else { None };
-            standings.grants.insert(id, Standing { given, cut });
-            standings.apply_withdrawals(ledger, id, rank);
+            standings.weigh(ledger, rank, id);
         }
         standings
+    }
+
+    /// What one more grant comes to, those above it being weighed.
+    fn weigh(&mut self, ledger: &Ledger, rank: Rank, id: BlockId) {
+        let given = self.is_given(ledger, id);
+        let cut = if given { self.cut_of(ledger, id, rank) } else { None };
+        self.grants.insert(id, Standing { given, cut });
+        self.apply_withdrawals(ledger, id, rank);
+        self.lowest = Some(rank);
+    }
+
+    /// Whether a grant of this rank ranks below all that were weighed, so that it changes nothing of them.
+    pub(crate) fn is_below(&self, rank: &Rank) -> bool {
+        self.lowest.is_some_and(|lowest| lowest < *rank)
+    }
+
+    /// Adds grants that rank below all others, in the order of their rank: nothing else may have come.
+    pub(crate) fn join(&mut self, ledger: &Ledger, grants: &BTreeMap<Rank, BlockId>) {
+        for (rank, id) in grants {
+            self.weigh(ledger, *rank, *id);
+        }
     }
 
     /// Whether a valid block counts.

@@ -10,11 +10,13 @@ use ed25519_dalek::VerifyingKey;
 
 mod digest;
 mod ending;
+mod fork;
 mod lineage;
 mod own;
 mod pages;
 mod read;
 mod recheck;
+mod settle;
 
 pub use digest::Buckets;
 use digest::TipsDigest;
@@ -24,6 +26,7 @@ use pages::Pages;
 use read::Read;
 pub use read::Replayed;
 pub use recheck::Checked;
+use settle::Beginning;
 
 use crate::{
     authority::{Role, Roles},
@@ -34,8 +37,9 @@ use crate::{
     effective::{Rank, Standing, Standings, Void},
     held::Held,
     id::{Author, BlockId, ChainId, FleetId},
+    layered::Layered,
     lease::{self, Leases},
-    memo::Memo,
+    memo::{Key, Memo, SetSum},
     op::{self, Payload},
     said::Said,
     view::{Registers, View},
@@ -89,35 +93,43 @@ struct Grant {
 pub struct Ledger {
     fleet: FleetId,
     /// Blocks that are here in full; the others are in `pages`.
-    blocks: BTreeMap<BlockId, Arc<Block>>,
+    blocks: Layered<BlockId, Arc<Block>>,
     pages: Pages,
     chains: BTreeMap<ChainId, Chain>,
     by_actor: BTreeMap<[u8; 16], ChainId>,
     /// Blocks of each author, in full or as summaries.
     written: BTreeMap<Author, u64>,
     /// Shared with what reads entries on other cores.
-    keys: Arc<BTreeMap<Author, Arc<VerifyingKey>>>,
+    keys: Arc<Layered<Author, Arc<VerifyingKey>>>,
     early: Early,
-    grants: BTreeMap<BlockId, Grant>,
-    authority: BTreeMap<Order, Arc<Block>>,
+    grants: Layered<BlockId, Grant>,
+    authority: Layered<Order, Arc<Block>>,
+    authority_sum: SetSum,
     /// Grant → the revocations that name it.
     revocations: BTreeMap<BlockId, BTreeSet<Order>>,
     /// Grant → the withdrawals made by it.
     withdrawals: BTreeMap<BlockId, BTreeSet<Order>>,
     /// Invitation or user → the admissions by it.
-    admissions: BTreeMap<BlockId, BTreeSet<BlockId>>,
+    admissions: Layered<BlockId, BTreeSet<BlockId>>,
     /// Withdrawal → the admissions that stand after it.
     stands: BTreeMap<BlockId, BTreeSet<BlockId>>,
     /// Chain → the place of its last authority block.
     last_authority: BTreeMap<ChainId, u64>,
     /// Valid blocks about leases and machines, counting or not.
     leases: Leases,
-    standings: Standings,
+    standings: Arc<Standings>,
+    /// What the standings follow from, where a memo is shared.
+    settled: Key,
     registers: Registers,
+    /// Of a replica that has a beginning with others: what its blocks say.
+    beginning: Option<Arc<Beginning>>,
     document: Document,
     /// Authority blocks or forks came in since the standings were evaluated.
     authority_stale: bool,
     forks_stale: bool,
+    /// Grants by admissions that came in since then, where no other authority block did.
+    joined: Vec<BlockId>,
+    reevaluate: bool,
     /// Register blocks that came in since then; of many only that all have to be folded again.
     unapplied: Vec<BlockId>,
     refold: bool,
@@ -135,26 +147,31 @@ impl Ledger {
     pub fn new(fleet: FleetId) -> Self {
         Self {
             fleet,
-            blocks: BTreeMap::new(),
+            blocks: Layered::default(),
             pages: Pages::default(),
             chains: BTreeMap::new(),
             by_actor: BTreeMap::new(),
             written: BTreeMap::new(),
             keys: Arc::default(),
             early: Early::default(),
-            grants: BTreeMap::new(),
-            authority: BTreeMap::new(),
+            grants: Layered::default(),
+            authority: Layered::default(),
+            authority_sum: SetSum::default(),
             revocations: BTreeMap::new(),
             withdrawals: BTreeMap::new(),
-            admissions: BTreeMap::new(),
+            admissions: Layered::default(),
             stands: BTreeMap::new(),
             last_authority: BTreeMap::new(),
             leases: Leases::default(),
-            standings: Standings::default(),
+            standings: Arc::default(),
+            settled: Key::default(),
             registers: Registers::default(),
+            beginning: None,
             document: Document::default(),
             authority_stale: false,
             forks_stale: false,
+            joined: Vec::new(),
+            reevaluate: false,
             unapplied: Vec::new(),
             refold: false,
             digest: TipsDigest::default(),
@@ -485,6 +502,8 @@ impl Ledger {
     fn insert_authority(&mut self, block: &Arc<Block>) {
         self.authority_stale = true;
         self.authority.insert(block.order(), Arc::clone(block));
+        self.authority_sum.add(&block.id());
+        self.reevaluate |= !matches!(block.payload(), Payload::Admitted(_));
         let order = block.order();
         let last = self.last_authority.entry(block.chain()).or_default();
         *last = (*last).max(block.seq());
@@ -500,7 +519,12 @@ impl Ledger {
                 let tree = 1 + tree(&invitation.grant()).max(tree(&block.grant()));
                 let grant = Grant { device: op.device, roles: offer.roles, rank: Rank { tree, order } };
                 self.grants.insert(block.id(), grant);
-                self.admissions.entry(op.invitation).or_default().insert(block.id());
+                if self.joined.len() < UNAPPLIED_MAX {
+                    self.joined.push(block.id());
+                } else {
+                    self.reevaluate = true;
+                }
+                self.admissions.entry_or_default(op.invitation).insert(block.id());
                 self.remember_key(op.device);
             }
             Payload::Recovered(op) => {
@@ -534,40 +558,6 @@ impl Ledger {
         if let Some(key) = key {
             Arc::make_mut(&mut self.keys).insert(author, key);
         }
-    }
-
-    /// Brings the standings and registers up to date with all admitted blocks.
-    pub(crate) fn settle(&mut self) {
-        if !self.authority_stale && !self.forks_stale {
-            return;
-        }
-        self.authority_stale = false;
-        self.view_stale = true;
-        let forked = std::mem::take(&mut self.forks_stale);
-        let fresh = Standings::evaluate(self);
-        let old = std::mem::replace(&mut self.standings, fresh);
-        let unapplied = std::mem::take(&mut self.unapplied);
-        let refold = std::mem::take(&mut self.refold);
-        let same = old.grants.iter().all(|(id, standing)| self.standings.grants.get(id) == Some(standing));
-        if same && !forked && !refold {
-            for id in unapplied {
-                let held =
-                    self.blocks.get(&id).map(Held::Full).or_else(|| self.pages.get(&id).map(Held::Summary));
-                if let Some(held) = held.filter(|held| self.standings.counts(self, *held)) {
-                    self.registers.apply(held);
-                }
-            }
-            return;
-        }
-        // Blocks may have become effective or void, so all are folded again. Revocations and forks
-        // are rare, and a fold of 100,000 blocks takes tens of milliseconds.
-        let mut registers = Registers::default();
-        let full = self.blocks.values().map(Held::Full);
-        let all = full.chain(self.pages.iter().map(Held::Summary));
-        for held in all.filter(|held| self.standings.counts(self, *held)) {
-            registers.apply(held);
-        }
-        self.registers = registers;
     }
 
     /// Publishes what the admitted blocks say now, and returns it. Readers that hold
@@ -816,6 +806,13 @@ impl Ledger {
             let given = standing.is_some_and(|standing| standing.given);
             (*id, grant.device, grant.roles, given, standing.is_some_and(Standing::is_active))
         })
+    }
+
+    /// The grants that make a device a member, each with its roles.
+    pub(crate) fn active_grants(&self, device: Author) -> impl Iterator<Item = (BlockId, Roles)> + '_ {
+        let own = self.grants.iter().filter(move |(_, grant)| grant.device == device);
+        let active = own.filter(|(id, _)| self.standings.grants.get(id).is_some_and(Standing::is_active));
+        active.map(|(id, grant)| (*id, grant.roles))
     }
 }
 

@@ -28,6 +28,7 @@ mod effective;
 mod held;
 mod id;
 pub mod journal;
+mod layered;
 pub mod lease;
 mod ledger;
 pub mod limits;

@@ -14,13 +14,20 @@ use crate::{
     op,
 };
 
+mod derived;
+
+pub(crate) use derived::{Derived, InUse, Key, SetSum};
+
 /// What ledgers of one fleet found out about bytes: who shares it checks each signature and each proof of membership
-/// once, and holds each block and each decoded key once. Answers are the same as without it, because both follow from
-/// the bytes and the fleet alone. Its blocks grow without end, and it is for simulations. A clone is the same memo.
+/// once, and holds each block and each decoded key once. What follows from equal sets of blocks, such as standings and
+/// members, is worked out once and shared. Answers are the same as without it, because they follow from the bytes and
+/// the fleet alone. Its blocks grow without end, and it is for simulations. A clone is the same memo.
 #[derive(Clone, Debug)]
 pub struct Memo {
     fleet: FleetId,
     known: Arc<Mutex<Known>>,
+    /// Whether its ledger shares what follows from blocks, too.
+    derives: bool,
 }
 
 #[derive(Debug, Default)]
@@ -33,13 +40,48 @@ struct Known {
     keys: BTreeMap<Author, Arc<VerifyingKey>>,
     /// The row of each owner that was checked last.
     rows: BTreeMap<Author, Box<[u8]>>,
+    derived: Derived,
 }
 
 impl Memo {
     /// An empty one, for ledgers of this fleet.
     #[must_use]
     pub fn new(fleet: FleetId) -> Self {
-        Self { fleet, known: Arc::default() }
+        Self { fleet, known: Arc::default(), derives: true }
+    }
+
+    /// The same, for a ledger that shares what was checked and works out by itself what follows.
+    pub(crate) fn checks_alone(self) -> Self {
+        Self { derives: false, ..self }
+    }
+
+    pub(crate) fn derives(&self) -> bool {
+        self.derives
+    }
+
+    /// What follows from blocks that a key names, if somebody uses it; else it is made.
+    pub(crate) fn derived<T>(
+        &self,
+        kind: impl Fn(&mut Derived) -> &mut InUse<T>,
+        key: Key,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let known = kind(&mut self.known().derived).get(&key);
+        known.unwrap_or_else(|| {
+            let made = Arc::new(make());
+            kind(&mut self.known().derived).note(key, &made);
+            made
+        })
+    }
+
+    /// Whether standings leave all grants as they were by earlier ones.
+    pub(crate) fn unchanged(&self, pair: (Key, Key), compare: impl FnOnce() -> bool) -> bool {
+        let known = self.known().derived.unchanged.get(&pair).copied();
+        known.unwrap_or_else(|| {
+            let unchanged = compare();
+            self.known().derived.note_unchanged(pair, unchanged);
+            unchanged
+        })
     }
 
     pub(crate) fn fleet(&self) -> FleetId {

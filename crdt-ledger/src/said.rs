@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{block::Block, id::BlockId, op::Payload};
 
 /// What was last said of each revision. Revisions are blocks that stay, so it grows no faster than these.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
     by_revision: BTreeMap<BlockId, About>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct About {
     serving: Option<Arc<Payload>>,
     stopped: Option<Arc<Payload>>,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What blocks say of replicas and labels.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scaling {
     bounds: Registers<Option<String>, Option<Range>>,
     replicas: Registers<String, u32>,

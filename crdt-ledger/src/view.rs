@@ -14,13 +14,17 @@ use crate::{
     codec,
     held::Held,
     id::{Author, BlobHash, BlockId, FleetId, Session},
+    layered::Layered,
     lease::{Slot, SpawnPolicy},
     ledger::{Ledger, register_name},
     limits,
+    memo::SetSum,
     op::{Deployed, Payload, World},
     scale::Scaling,
     seals::{SealedPage, Seals, VoterSet},
 };
+
+mod same;
 
 /// The registers of the ledger, folded from effective blocks in any order: each keeps what has the
 /// highest order, so the fold is commutative and idempotent.
@@ -29,7 +33,8 @@ pub(crate) struct Registers {
     functions: BTreeMap<String, FunctionRegister>,
     serving: BTreeMap<BlockId, BTreeMap<Author, (Order, Option<u32>)>>,
     /// Invitations and users.
-    offers: BTreeMap<BlockId, Arc<Block>>,
+    offers: Layered<BlockId, Arc<Block>>,
+    offers_sum: SetSum,
     pub(crate) seals: Seals,
     pub(crate) scaling: Scaling,
     budgets: Arc<Budgets>,
@@ -80,7 +85,9 @@ impl Registers {
             Payload::Serving(op) => self.set_serving(op.revision, held, Some(op.concurrency)),
             Payload::Stopped(op) => self.set_serving(op.revision, held, None),
             Payload::Invited(_) | Payload::User(_) => {
-                self.offers.insert(block.id(), Arc::clone(block));
+                if self.offers.insert(block.id(), Arc::clone(block)) {
+                    self.offers_sum.add(&block.id());
+                }
                 self.touched.offers = true;
             }
             Payload::Voters(op) => self.seals.name(block.order(), &op.devices),
@@ -108,6 +115,11 @@ impl Registers {
             | Payload::Retired(_)
             | Payload::Spawning(_) => {}
         }
+    }
+
+    /// Lets clones share what grows with the fleet's members.
+    pub(crate) fn freeze(&mut self) {
+        self.offers.freeze();
     }
 
     /// What blocks spoke of since the last call.
@@ -324,23 +336,25 @@ impl View {
     }
 
     pub(crate) fn build(ledger: &Ledger) -> Self {
-        let members = members(ledger);
+        let members = ledger.derive(|derived| &mut derived.members, ledger.settled(), members);
+        let ended = |ledger: &Ledger| ledger.ended_devices();
         let functions = functions(ledger, &members);
         let by_name = functions.iter().map(|(name, function)| (name.clone(), Arc::clone(function))).collect();
         let name = ledger.get(&BlockId(ledger.fleet().0)).map(|block| match block.payload() {
             Payload::Founded(op) => op.name.clone(),
             _ => String::new(),
         });
+        let (invitations, users) = offers(ledger);
         Self {
             fleet: Some(ledger.fleet()),
             name: name.unwrap_or_default(),
-            members: Arc::new(members),
+            members,
             functions,
             by_name,
-            invitations: Arc::new(invitations(ledger)),
-            users: Arc::new(users(ledger)),
+            invitations,
+            users,
             forks: forks(ledger),
-            ended: Arc::new(ledger.ended_devices()),
+            ended: ledger.derive(|derived| &mut derived.ended, ledger.settled(), ended),
             voters: ledger.voters(),
             pages: ledger.sealed_pages(),
             slots: Arc::new(ledger.slots()),
@@ -377,7 +391,7 @@ impl View {
             replace(name, Arc::new(function));
         }
         let (invitations, users) = match touched.offers {
-            true => (Arc::new(invitations(ledger)), Arc::new(users(ledger))),
+            true => offers(ledger),
             false => (Arc::clone(&before.invitations), Arc::clone(&before.users)),
         };
         let (slots, spawning) = match leases {
@@ -571,6 +585,17 @@ fn members(ledger: &Ledger) -> BTreeMap<Author, Member> {
         }
     }
     members
+}
+
+type Offers = (Arc<BTreeMap<BlockId, Invitation>>, Arc<BTreeMap<BlockId, User>>);
+
+/// Invitations and users. They follow from the standings and from the blocks that made them known.
+fn offers(ledger: &Ledger) -> Offers {
+    let key = ledger.settled().with(&ledger.registers().offers_sum);
+    (
+        ledger.derive(|derived| &mut derived.invitations, key, invitations),
+        ledger.derive(|derived| &mut derived.users, key, users),
+    )
 }
 
 fn invitations(ledger: &Ledger) -> BTreeMap<BlockId, Invitation> {

@@ -227,25 +227,23 @@ impl Writer {
 
     /// The highest-ranking active grant of this device that allows the operation.
     fn choose_grant(&self, ledger: &Ledger, payload: &Payload) -> Result<BlockId, AppendError> {
-        let me = self.author();
-        let mut held: Vec<_> =
-            ledger.grant_rows().filter(|(_, device, _, _, active)| *device == me && *active).collect();
+        let mut held: Vec<_> = ledger.active_grants(self.author()).collect();
         if held.is_empty() {
             return Err(AppendError::NotMember);
         }
-        held.sort_unstable_by_key(|(id, ..)| ledger.rank_of(id));
+        held.sort_unstable_by_key(|(id, _)| ledger.rank_of(id));
         // A device ends its own grant by that grant.
         if let Payload::Revoked(op) = payload
             && let [grant] = op.grants.as_slice()
-            && held.iter().any(|(id, ..)| id == grant)
+            && held.iter().any(|(id, _)| id == grant)
         {
             return Ok(*grant);
         }
         let role = payload.needs();
-        let mut with_role = held.iter().filter(|(_, _, roles, ..)| roles.has(role)).peekable();
-        let best = with_role.peek().ok_or(AppendError::Denied(role))?.2;
-        let able = with_role.find(|(_, _, roles, ..)| payload.may_be_offered_by(*roles));
-        let grant = able.map(|(id, ..)| *id).ok_or_else(|| {
+        let mut with_role = held.iter().filter(|(_, roles)| roles.has(role)).peekable();
+        let best = with_role.peek().ok_or(AppendError::Denied(role))?.1;
+        let able = with_role.find(|(_, roles)| payload.may_be_offered_by(*roles));
+        let grant = able.map(|(id, _)| *id).ok_or_else(|| {
             let offered = payload.offer().map_or(Roles::NONE, |offer| offer.roles);
             AppendError::Lacks(offered.without(best))
         })?;

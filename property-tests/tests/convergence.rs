@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use osiris_ledger::{Admission, BlockId, Buckets, Ledger, Payload};
+use osiris_ledger::{Admission, BlockId, Buckets, Ledger, Memo, Payload};
 use osiris_property_tests::{
     law,
     model::{History, Script, mix},
@@ -65,6 +65,59 @@ fn any_order_of_arrival_says_the_same() {
         }
         let (mut backwards, _) = deliver(&history, &all.iter().rev().copied().collect::<Vec<_>>(), 0);
         prop_assert_eq!(said(&mut backwards), expected);
+        Ok(())
+    });
+}
+
+/// What a replica answered, as far as it follows from its blocks.
+fn answered(answer: Result<Admission, osiris_ledger::Reject>) -> (Vec<BlockId>, Vec<BlockId>) {
+    match answer.expect("every block of a history is valid") {
+        Admission::New { admitted, rejected } => {
+            assert!(rejected.is_empty(), "{rejected:?}");
+            (admitted.iter().map(|block| block.id()).collect(), Vec::new())
+        }
+        Admission::Early { missing } => (Vec::new(), missing),
+        Admission::Known => (Vec::new(), Vec::new()),
+    }
+}
+
+#[test]
+fn a_replica_that_shares_its_beginning_says_the_same() {
+    let strategy = (script_with_leases(120), any::<[u64; 3]>(), any::<usize>());
+    law("shared beginnings", 40, strategy, |(script, seeds, cut)| {
+        let history = History::play(&script);
+        let all = history.in_order();
+        let (begins, rest) = all.split_at(cut % (all.len() + 1));
+        let mut first = Ledger::sharing(Memo::new(history.fleet));
+        begins.iter().for_each(|at| drop(answered(first.admit(&history.blocks[*at].entry))));
+        first.freeze();
+        // All of them are there at once, and share what follows from equal blocks.
+        let mut forks = Vec::new();
+        for seed in seeds {
+            let (mut fork, mut plain) = (first.fork(), history.replica(begins.iter().copied()));
+            for (n, at) in delivery(rest, seed).into_iter().enumerate() {
+                let entry = &history.blocks[at].entry;
+                prop_assert_eq!(answered(fork.admit(entry)), answered(plain.admit(entry)));
+                if mix(seed, n as u64).is_multiple_of(6) {
+                    let (view, expected) = (fork.publish(), plain.publish());
+                    prop_assert!(view.says_the_same(&expected));
+                    prop_assert_eq!((view.hash(), fork.digest()), (expected.hash(), plain.digest()));
+                }
+                if mix(seed, n as u64).is_multiple_of(40) {
+                    fork.freeze();
+                }
+            }
+            prop_assert_eq!(said(&mut fork), said(&mut plain));
+            prop_assert_eq!((fork.vector(true), fork.heads()), (plain.vector(true), plain.heads()));
+            if let Some(page) = plain.next_page_of(3, 2) {
+                let page = std::sync::Arc::new(page);
+                prop_assert_eq!(fork.prune(&page), plain.prune(&page));
+                prop_assert_eq!(said(&mut fork), said(&mut plain));
+                prop_assert_eq!((fork.len(), fork.len_full()), (plain.len(), plain.len_full()));
+            }
+            forks.push(fork);
+        }
+        prop_assert_eq!(said(&mut first), said(&mut history.replica(begins.iter().copied())));
         Ok(())
     });
 }

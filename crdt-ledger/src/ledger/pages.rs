@@ -330,8 +330,9 @@ impl Ledger {
         for page in other.pages() {
             self.offer(page);
         }
-        let mut lacks = other.in_order();
-        lacks.retain(|block| !self.blocks.contains_key(&block.id()));
+        let lacks = other.blocks.values().filter(|block| !self.blocks.contains_key(&block.id()));
+        let mut lacks: Vec<_> = lacks.cloned().collect();
+        lacks.sort_unstable_by_key(|block| block.order());
         for block in lacks {
             let again = self.place(super::Read::Block(block), None);
             assert!(again.is_ok(), "an admitted block stays valid: {again:?}");

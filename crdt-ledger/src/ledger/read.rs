@@ -1,6 +1,6 @@
 //! Reading entries: what needs no change of the ledger, and so may happen on several cores.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
@@ -10,6 +10,7 @@ use crate::{
     block::{Block, Reject, entry_id},
     early::Sender,
     id::{Author, BlockId, FleetId},
+    layered::Layered,
     limits,
     memo::Memo,
     op,
@@ -18,7 +19,7 @@ use crate::{
 /// Reads entries without looking at the ledger, which changes meanwhile.
 pub(super) struct Reader {
     fleet: FleetId,
-    keys: Arc<BTreeMap<Author, Arc<VerifyingKey>>>,
+    keys: Arc<Layered<Author, Arc<VerifyingKey>>>,
     verify: bool,
     memo: Option<Memo>,
 }

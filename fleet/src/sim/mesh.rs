@@ -1,8 +1,6 @@
 //! Connections as the real mesh makes them: whom a node dials, when it dials again, and what its core is
 //! told. The choice of neighbours and the pauses are the mesh's own code.
 
-use std::collections::BTreeSet;
-
 use osiris_mesh::{PeerId, proto::membership::neighbours};
 
 use crate::node::{Input, is_in_roster, kept, roster};
@@ -39,12 +37,12 @@ impl World<'_> {
     fn choose(&mut self, node: NodeId) {
         let device = &self.devices[node as usize];
         let Some(running) = device.running.as_ref() else { return };
-        let members: BTreeSet<PeerId> = roster(running.node.view(), &running.told).into_iter().collect();
+        let members = roster(running.node.view(), &running.told);
         let is_gone = |peer: &PeerId| {
             let dialing = self.by_peer.get(peer).and_then(|peer| running.dialing.get(peer));
             dialing.is_some_and(|dialing| dialing.backoff.failures() >= 3)
         };
-        let mut chosen = neighbours(&device.peer, &members, is_gone);
+        let mut chosen = neighbours(&device.peer, members.iter(), is_gone);
         chosen.extend(kept(running.node.view(), &device.author));
         let chosen = chosen.iter().filter_map(|peer| self.by_peer.get(peer).copied()).collect();
         if let Some(running) = self.devices[node as usize].running.as_mut() {

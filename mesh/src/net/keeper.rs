@@ -16,7 +16,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         let members: BTreeSet<PeerId> = shared.roster.members().into_iter().collect();
         let kept = shared.roster.kept().into_iter().filter(|peer| *peer != shared.me);
         let choose = |is_gone: &dyn Fn(&PeerId) -> bool| {
-            let mut chosen = neighbours(&shared.me, &members, is_gone);
+            let mut chosen = neighbours(&shared.me, members.iter(), is_gone);
             chosen.extend(kept);
             chosen
         };

@@ -189,22 +189,31 @@ fn is_dialable(addr: &SocketAddr) -> bool {
 /// spread evenly, stay when others come and go, and need no agreement. A peer that `is_gone` stays
 /// chosen, so that it is found again, and does not count, so that dead members do not use up the
 /// choice.
-pub fn neighbours(
+///
+/// `members` names each once, in any order.
+pub fn neighbours<'a>(
     me: &PeerId,
-    members: &BTreeSet<PeerId>,
+    members: impl ExactSizeIterator<Item = &'a PeerId>,
     is_gone: impl Fn(&PeerId) -> bool,
 ) -> BTreeSet<PeerId> {
-    let others = members.iter().filter(|peer| *peer != me);
-    if members.len() <= FULL_MESH_MEMBERS_MAX {
+    let small = members.len() <= FULL_MESH_MEMBERS_MAX;
+    let others = members.filter(|peer| *peer != me);
+    if small {
         return others.copied().collect();
     }
-    let mut order: Vec<([u8; 32], PeerId)> = others.map(|peer| (score(me, peer), *peer)).collect();
+    let score = scores(me);
+    let mut order: Vec<([u8; 32], PeerId)> = others.map(|peer| (score(peer), *peer)).collect();
+    let most = NEIGHBOURS_CHOSEN * 4;
+    // Of a large fleet the first few are found much faster than all are sorted.
+    if order.len() > most {
+        order.select_nth_unstable(most);
+        order.truncate(most);
+    }
     order.sort_unstable();
     let mut live = 0;
     order
         .into_iter()
         .map(|(_, peer)| peer)
-        .take(NEIGHBOURS_CHOSEN * 4)
         .take_while(|peer| {
             let wanted = live < NEIGHBOURS_CHOSEN;
             live += usize::from(!is_gone(peer));
@@ -213,11 +222,11 @@ pub fn neighbours(
         .collect()
 }
 
-fn score(me: &PeerId, peer: &PeerId) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("osiris mesh neighbours 1");
-    hasher.update(me.as_bytes());
-    hasher.update(peer.as_bytes());
-    *hasher.finalize().as_bytes()
+/// The scores that a node gives others.
+fn scores(me: &PeerId) -> impl Fn(&PeerId) -> [u8; 32] {
+    let mut mine = blake3::Hasher::new_derive_key("osiris mesh neighbours 1");
+    mine.update(me.as_bytes());
+    move |peer| *mine.clone().update(peer.as_bytes()).finalize().as_bytes()
 }
 
 #[cfg(test)]

@@ -102,12 +102,12 @@ fn the_book_is_bounded() {
 #[test]
 fn small_fleets_are_connected_in_full_and_large_ones_evenly() {
     let small: BTreeSet<PeerId> = (0..12).map(peer).collect();
-    assert_eq!(neighbours(&peer(3), &small, |_| false).len(), 11);
+    assert_eq!(neighbours(&peer(3), small.iter(), |_| false).len(), 11);
 
     let large: BTreeSet<PeerId> = (0..200).map(peer).collect();
     let mut chosen_by: BTreeMap<PeerId, usize> = BTreeMap::new();
     for me in &large {
-        let chosen = neighbours(me, &large, |_| false);
+        let chosen = neighbours(me, large.iter(), |_| false);
         assert_eq!(chosen.len(), NEIGHBOURS_CHOSEN);
         assert!(!chosen.contains(me));
         for other in chosen {
@@ -122,13 +122,13 @@ fn small_fleets_are_connected_in_full_and_large_ones_evenly() {
 #[test]
 fn choices_are_stable_and_reach_past_the_dead() {
     let large: BTreeSet<PeerId> = (0..200).map(peer).collect();
-    let before = neighbours(&peer(7), &large, |_| false);
+    let before = neighbours(&peer(7), large.iter(), |_| false);
     let mut fewer = large.clone();
     fewer.remove(before.first().expect("eight"));
-    let after = neighbours(&peer(7), &fewer, |_| false);
+    let after = neighbours(&peer(7), fewer.iter(), |_| false);
     assert_eq!(before.intersection(&after).count(), NEIGHBOURS_CHOSEN - 1);
 
-    let around = neighbours(&peer(7), &large, |p| before.contains(p));
+    let around = neighbours(&peer(7), large.iter(), |p| before.contains(p));
     assert!(around.is_superset(&before), "the dead are still tried");
     assert_eq!(around.difference(&before).count(), NEIGHBOURS_CHOSEN);
 }
