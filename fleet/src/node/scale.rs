@@ -270,17 +270,18 @@ impl Node {
     fn machines_for(&self, now: Now, scaled: &Scaled, waits_here: bool) -> Machines {
         let slots = self.view.slots().values();
         let placed = &scaled.candidates[..scaled.candidates.len().min(scaled.count as usize)];
-        let spare = self.machines_to_end(now, &scaled.function.name).find(|(_, machine)| {
-            let empty = |device| !placed.contains(&device) && !scaled.newest.is_served_by(&device);
-            machine.device.is_some_and(empty)
-        });
+        let empty = |device| !placed.contains(&device) && !scaled.newest.is_served_by(&device);
+        let ends = self.machines_to_end(now, &scaled.function.name);
+        let spare: Vec<_> =
+            ends.filter(|(_, machine)| machine.device.is_some_and(empty)).map(|(slot, _)| slot).collect();
         let may_claim = waits_here && self.is_spawner(&Self::peer(&self.me)) && {
             let facts = self.lease_facts(now);
             let there: usize = slots.map(|slot| slot.machines.len()).sum();
             let most = self.view.spawning().machines.min(facts.machines_here);
             facts.own.is_empty() && there < most as usize
         };
-        Machines { may_claim, wished: self.scale.wished, spare: spare.map(|(slot, _)| slot) }
+        let spares = u32::try_from(spare.len()).unwrap_or(u32::MAX);
+        Machines { may_claim, wished: self.scale.wished, spare: spare.first().copied(), spares }
     }
 
     /// Machines that were made for a function alone, each with its slot, that this node takes away where nobody wants
