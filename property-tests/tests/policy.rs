@@ -53,7 +53,12 @@ fn inputs() -> impl Strategy<Value = Inputs> {
                 per_replica,
                 rank,
                 here,
-                machines: Machines { may_claim, wished: None, spare },
+                machines: Machines {
+                    may_claim,
+                    wished: None,
+                    spare,
+                    spares: spare.map_or(0, |slot| slot - 2),
+                },
             }
         },
     )
@@ -373,4 +378,43 @@ fn what_nobody_missed_goes_at_once_and_what_was_used_stays() {
     let counts: Vec<_> = changes.iter().map(|(_, count)| *count).collect();
     assert_eq!(counts, [17, 7], "{changes:?}");
     assert!(changes[0].0 >= 60 && changes[1].0 >= changes[0].0 + 60, "{changes:?}");
+}
+
+#[test]
+fn machines_that_were_spare_together_go_together() {
+    let terms = Terms::default();
+    let target = Target { min: 1, max: 9, backlog: 4, idle: Duration::from_secs(60) };
+    let mut state = State::default();
+    // Three, and a fourth two minutes later; each is seen no more once it was sent for.
+    let mut left: Vec<u32> = vec![3, 4, 5];
+    let mut gone = Vec::new();
+    for now in 0..1_200 {
+        if now == 120 {
+            left.push(6);
+        }
+        let spares = u32::try_from(left.len()).expect("few");
+        let machines = Machines { may_claim: false, wished: None, spare: left.first().copied(), spares };
+        let inputs = Inputs {
+            target,
+            count: 1,
+            ready: 1,
+            candidates: 9,
+            free: 8,
+            others: 0,
+            fleet_max: None,
+            backlog: 0,
+            running: 1,
+            ended: now,
+            per_replica: 4,
+            rank: 0,
+            here: Here::default(),
+            machines,
+        };
+        if let Some(Act::DrainMachine(slot)) = policy(Mono(now * SECOND), &terms, &inputs, &mut state).act {
+            left.retain(|other| *other != slot);
+            gone.push((now, slot));
+        }
+    }
+    let idle = terms.machine_idle.as_secs();
+    assert_eq!(gone, [(idle, 3), (idle + 1, 4), (idle + 2, 5), (idle + 120, 6)]);
 }

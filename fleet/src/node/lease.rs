@@ -337,7 +337,8 @@ impl Node {
     }
 
     fn active_members(&self) -> usize {
-        self.view.members().values().filter(|member| member.active).count()
+        let others = usize::try_from(self.others).unwrap_or(usize::MAX);
+        others.saturating_add(usize::from(self.view.is_member(&self.me)))
     }
 
     /// An own lease ends at its holder's wish.

@@ -18,7 +18,7 @@ use std::{
 };
 
 use osiris_ledger::{
-    Author, Function, Mono, Now, Payload, Revision, View,
+    Author, Function, Mono, Now, Payload, Revision,
     counter::{Figures, FunctionTotals},
     lease::Machine,
     op,
@@ -139,9 +139,6 @@ impl Node {
     }
 
     /// The first `most` of the members that may serve a revision and are alive, the one that serves it first in front.
-    ///
-    /// A machine that the fleet made for some functions serves those alone, and comes behind all other members: so
-    /// that it is empty when fewer replicas are needed, and takes nothing with it when it goes.
     pub(super) fn candidates(
         &mut self,
         now: Now,
@@ -152,27 +149,14 @@ impl Node {
     ) -> Vec<Author> {
         let known = &mut self.functions.candidates;
         known.follow(&self.view);
-        let ranked = known.ranked(&revision.id);
+        let ordered = known.ordered(name, &revision.id);
         let view = &self.view;
         let may_serve =
             |member: &Author| place.fits(view.scaling().labels(member)) && self.is_alive(now, member);
-        let made = machines_with_functions(view);
-        let able = |most| {
-            let stays = |member: &Author| !made.contains_key(member) && may_serve(member);
-            let mut placed = placement::placed(&ranked, most, stays);
-            let for_it = |member: &Author| {
-                made.get(member).is_some_and(|for_what| for_what.iter().any(|function| function == name))
-            };
-            if !made.is_empty() {
-                let left = most - placed.len();
-                placed.extend(placement::placed(&ranked, left, |member| for_it(member) && may_serve(member)));
-            }
-            placed
-        };
         if place.spread.is_none() {
-            return able(most);
+            return placement::placed(&ordered, most, may_serve);
         }
-        let able = able(usize::MAX);
+        let able = placement::placed(&ordered, usize::MAX, may_serve);
         let mut spread = placement::spread(&able, |member| place.zone(view.scaling().labels(member)));
         spread.truncate(most);
         spread
@@ -289,17 +273,18 @@ impl Node {
     fn machines_for(&self, now: Now, scaled: &Scaled, waits_here: bool) -> Machines {
         let slots = self.view.slots().values();
         let placed = &scaled.candidates[..scaled.candidates.len().min(scaled.count as usize)];
-        let spare = self.machines_to_end(now, &scaled.function.name).find(|(_, machine)| {
-            let empty = |device| !placed.contains(&device) && !scaled.newest.is_served_by(&device);
-            machine.device.is_some_and(empty)
-        });
+        let empty = |device| !placed.contains(&device) && !scaled.newest.is_served_by(&device);
+        let ends = self.machines_to_end(now, &scaled.function.name);
+        let spare: Vec<_> =
+            ends.filter(|(_, machine)| machine.device.is_some_and(empty)).map(|(slot, _)| slot).collect();
         let may_claim = waits_here && self.is_spawner(&Self::peer(&self.me)) && {
             let facts = self.lease_facts(now);
             let there: usize = slots.map(|slot| slot.machines.len()).sum();
             let most = self.view.spawning().machines.min(facts.machines_here);
             facts.own.is_empty() && there < most as usize
         };
-        Machines { may_claim, wished: self.scale.wished, spare: spare.map(|(slot, _)| slot) }
+        let spares = u32::try_from(spare.len()).unwrap_or(u32::MAX);
+        Machines { may_claim, wished: self.scale.wished, spare: spare.first().copied(), spares }
     }
 
     /// Machines that were made for a function alone, each with its slot, that this node takes away where nobody wants
@@ -377,19 +362,13 @@ impl Node {
     }
 }
 
-/// Devices of machines that were made for functions, and which.
-fn machines_with_functions(view: &View) -> BTreeMap<Author, &[String]> {
-    let machines = view.slots().values().flat_map(|slot| &slot.machines);
-    let with = machines.filter(|machine| !machine.functions.is_empty());
-    with.filter_map(|machine| Some((machine.device?, machine.functions.as_slice()))).collect()
-}
-
 impl Node {
     /// Whether this node is a machine that was made for a function, among others: then it stands ready for it before
     /// it has a replica, so that one is there as soon as that is decided.
-    pub(super) fn was_made_for(&self, function: &str) -> bool {
-        let for_what = machines_with_functions(&self.view).remove(&self.me);
-        for_what.is_some_and(|functions| functions.iter().any(|name| name == function))
+    pub(super) fn was_made_for(&mut self, function: &str) -> bool {
+        let known = &mut self.functions.candidates;
+        known.follow(&self.view);
+        known.was_made_for(&self.me, function)
     }
 
     /// Says between how many replicas a function is to be.

@@ -63,6 +63,8 @@ pub struct Machines {
     /// The slot of a machine that was made for this function, holds no replica of it, and can be taken away by this
     /// member.
     pub spare: Option<u32>,
+    /// How many there are of these.
+    pub spares: u32,
 }
 
 /// All that a decision is made of, beside the terms and what was seen before.
@@ -248,8 +250,10 @@ impl Decision {
 pub fn policy(now: Mono, terms: &Terms, inputs: &Inputs, state: &mut State) -> Decision {
     state.see(now, terms, inputs);
     let decision = decide(now, terms, inputs, state);
-    if let Some(Act::Concurrency(_)) = decision.act {
-        state.widened(now);
+    match decision.act {
+        Some(Act::Concurrency(_)) => state.widened(now),
+        Some(Act::DrainMachine(_)) => state.drained(),
+        _ => {}
     }
     decision
 }
@@ -369,8 +373,8 @@ fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Durati
         };
     }
     // Only who can take it away sees it as spare, so there is nobody to wait for.
-    match state.spare(now) {
-        Some((slot, time)) if time >= terms.machine_idle => {
+    match (inputs.machines.spare, state.spare(now)) {
+        (Some(slot), Some(time)) if time >= terms.machine_idle => {
             Decision::act(Act::DrainMachine(slot), Rule::Spare)
         }
         _ => Decision::hold(Rule::Steady),

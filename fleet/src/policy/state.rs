@@ -23,8 +23,8 @@ pub struct State {
     busiest: u64,
     /// Since when nothing waited, ran or ended.
     quiet: Option<Mono>,
-    /// The slot of a machine that is needed no more, and since when.
-    spare: Option<(u32, Mono)>,
+    /// Since when at least one machine has been needed no more, since when at least two, and so on.
+    spares: Vec<Mono>,
     /// Changes in opposite directions, one soon after the other.
     flaps: u32,
     widened: Option<Mono>,
@@ -55,9 +55,8 @@ impl State {
         let pressure = self.presses(now, terms, inputs);
         let begun = self.pressed.map_or(now, |(begun, _)| begun);
         self.pressed = pressure.map(|rule| (begun, rule));
-        let spare = inputs.machines.spare.filter(|_| pressure.is_none());
-        let known = self.spare.filter(|(slot, _)| Some(*slot) == spare);
-        self.spare = known.or_else(|| spare.map(|slot| (slot, now)));
+        let spares = if pressure.is_none() { inputs.machines.spares as usize } else { 0 };
+        self.spares.resize(spares, now);
     }
 
     fn see_count(&mut self, now: Mono, terms: &Terms, inputs: &Inputs) {
@@ -135,9 +134,16 @@ impl State {
         self.quiet.map(|begun| now.since(begun))
     }
 
-    /// The slot of a machine that is needed no more, and for how long it has not been.
-    pub(super) fn spare(&self, now: Mono) -> Option<(u32, Duration)> {
-        self.spare.map(|(slot, begun)| (slot, now.since(begun)))
+    /// For how long at least one machine has not been needed.
+    pub(super) fn spare(&self, now: Mono) -> Option<Duration> {
+        self.spares.first().map(|begun| now.since(*begun))
+    }
+
+    /// One of those machines goes. The others have been spare for as long as if it had never been.
+    pub(super) fn drained(&mut self) {
+        if !self.spares.is_empty() {
+            self.spares.remove(0);
+        }
     }
 
     pub(super) fn since_change(&self, now: Mono) -> Duration {
@@ -154,7 +160,7 @@ impl State {
     pub fn is_moving(&self, min: u32) -> bool {
         self.waiting.is_some()
             || self.pressed.is_some()
-            || self.spare.is_some()
+            || !self.spares.is_empty()
             || self.seen.is_some_and(|seen| seen.count > min)
     }
 }
