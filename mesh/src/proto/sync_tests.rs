@@ -241,7 +241,7 @@ fn blocks_that_wait_for_one_that_is_missing_pass_no_budget() {
         let parts = entries[1..].chunks(40).cycle().take(30);
         let tails: usize = parts.map(|few| bring(&mut sync, &mut ledger, itself, 0, few)).sum();
         assert_eq!(tails, 0);
-        assert!(ledger.early().0 as usize <= most, "{} wait of at most {most}", ledger.early().0);
+        assert!(ledger.early().0 <= most, "{} wait of at most {most}", ledger.early().0);
         // The first releases what waited, and no more than the trickle allows has come in by any way.
         let released = bring(&mut sync, &mut ledger, itself, 5, &entries[..1]);
         let later = bring(&mut sync, &mut ledger, itself, 6, &entries);
