@@ -109,7 +109,9 @@ fn key(kind: u8, n: u64) -> SigningKey {
     SigningKey::from_bytes(&seed)
 }
 
-fn device_key(device: u8) -> SigningKey {
+/// The key of a device; those from [`DEVICES`] on are of strangers.
+#[must_use]
+pub fn device_key(device: u8) -> SigningKey {
     key(1, device.into())
 }
 

@@ -100,7 +100,8 @@ mod tests {
     async fn events_are_bounded_by_bytes_and_by_number() {
         let (events, mut taken) = Events::new();
         let fit = EVENTS_BYTES_QUEUED_MAX / FRAME_BYTES_MAX;
-        assert!(fit < EVENTS_QUEUED_MAX, "the number is not what holds");
+        // The bytes are what holds.
+        const { assert!(EVENTS_BYTES_QUEUED_MAX / FRAME_BYTES_MAX < EVENTS_QUEUED_MAX) };
         for _ in 0..fit {
             events.put(frame(FRAME_BYTES_MAX)).await.expect("room");
         }

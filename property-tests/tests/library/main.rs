@@ -12,7 +12,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let blob = || 0..BLOBS;
-    let any = || (0..1_000_usize);
+    let any = || 0..1_000_usize;
     let step = prop_oneof![
         8 => blob().prop_map(Step::Put),
         4 => blob().prop_map(Step::Begin),
