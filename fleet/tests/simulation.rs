@@ -31,11 +31,12 @@ fn the_same_seed_gives_the_same_log_and_another_seed_another() {
 }
 
 #[test]
-fn a_shared_memo_changes_nothing_in_a_run() {
-    for seed in [1, 7] {
-        let alone = run(&Options::drawn(seed, 5), None).expect("valid options");
-        let shared = run(&Options { memo: true, ..Options::drawn(seed, 5) }, None).expect("valid options");
-        assert_eq!(alone.event_log_hash, shared.event_log_hash);
+fn what_nodes_share_changes_nothing_in_a_run() {
+    for (seed, nodes) in [(1, 5), (7, 5), (2, 5), (4, 9)] {
+        let alone = run(&Options::drawn(seed, nodes), None).expect("valid options");
+        let options = Options { memo: true, ..Options::drawn(seed, nodes) };
+        let shared = run(&options, None).expect("valid options");
+        assert_eq!(shared, Report { options, ..alone });
     }
 }
 

@@ -1,16 +1,23 @@
 //! Who may serve a revision, in the order of its placement.
 //!
 //! The order depends on the members and on the fleet's machines alone, and is asked for at each input. In a fleet of
-//! 1,000 nodes hashing all of them each time would be most of what a core does, so it is kept until these change.
+//! 1,000 nodes hashing all of them each time would be most of what a core does, so it is kept until these change. Cores
+//! of one process, as in a simulation, may keep what follows from the members together ([`Orders`]).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
-use osiris_ledger::{Author, BlockId, Role, View};
+use osiris_ledger::{Author, BlockId, Member, Role, View};
 
 use crate::placement;
 
 /// Revisions whose order is kept; when there are more, all are forgotten.
 const ORDERED_MAX: usize = 256;
+
+type Members = BTreeMap<Author, Member>;
+type Order = Arc<[Author]>;
 
 /// Members that run functions, and their order for the revisions that were asked for.
 #[derive(Debug, Default)]
@@ -18,10 +25,11 @@ pub(super) struct Candidates {
     /// The view that the rest was made of. Views share what did not change, and while this one is held, no other
     /// members and slots are where its own are.
     followed: Option<Arc<View>>,
-    nodes: Vec<Author>,
+    nodes: Order,
     /// Devices of machines that were made for functions, and which.
     made: BTreeMap<Author, Vec<String>>,
-    ordered: BTreeMap<BlockId, Arc<[Author]>>,
+    ordered: BTreeMap<BlockId, Order>,
+    shared: Option<Orders>,
 }
 
 impl Candidates {
@@ -36,9 +44,15 @@ impl Candidates {
         let same_slots = before.is_some_and(|before| std::ptr::eq(before.slots(), view.slots()));
         self.followed = Some(Arc::clone(view));
         if !same_members {
-            let nodes =
-                view.members().values().filter(|member| member.active && member.roles.has(Role::Node));
-            self.nodes = nodes.map(|member| member.device).collect();
+            let nodes = || {
+                let nodes =
+                    view.members().values().filter(|member| member.active && member.roles.has(Role::Node));
+                nodes.map(|member| member.device).collect()
+            };
+            self.nodes = match &self.shared {
+                Some(shared) => shared.nodes(view.shared_members(), nodes),
+                None => nodes(),
+            };
             self.ordered.clear();
         }
         if !same_slots {
@@ -64,19 +78,32 @@ impl Candidates {
     ///
     /// A machine that the fleet made for some functions serves those alone, and comes behind all other members: so
     /// that it is empty when fewer replicas are needed, and takes nothing with it when it goes.
-    pub(super) fn ordered(&mut self, name: &str, revision: &BlockId) -> Arc<[Author]> {
+    pub(super) fn ordered(&mut self, name: &str, revision: &BlockId) -> Order {
         if let Some(ordered) = self.ordered.get(revision) {
             return Arc::clone(ordered);
         }
         if self.ordered.len() >= ORDERED_MAX {
             self.ordered.clear();
         }
-        let ranked = placement::ranked(revision, self.nodes.iter().copied());
-        let stay = ranked.iter().filter(|member| !self.made.contains_key(*member));
-        let made = ranked.iter().filter(|member| self.was_made_for(member, name));
-        let ordered: Arc<[Author]> = stay.chain(made).copied().collect();
+        let rank = || placement::ranked(revision, self.nodes.iter().copied()).into();
+        let members = self.followed.as_ref().map(|view| view.shared_members());
+        let ranked: Order = match self.shared.as_ref().zip(members) {
+            Some((shared, members)) => shared.ranked(members, revision, rank),
+            None => rank(),
+        };
+        let ordered = if self.made.is_empty() {
+            ranked
+        } else {
+            let stay = ranked.iter().filter(|member| !self.made.contains_key(*member));
+            let made = ranked.iter().filter(|member| self.was_made_for(member, name));
+            stay.chain(made).copied().collect()
+        };
         self.ordered.insert(*revision, Arc::clone(&ordered));
         ordered
+    }
+
+    pub(super) fn share(&mut self, orders: Orders) {
+        self.shared = Some(orders);
     }
 }
 
@@ -84,4 +111,74 @@ fn machines_with_functions(view: &View) -> BTreeMap<Author, Vec<String>> {
     let machines = view.slots().values().flat_map(|slot| &slot.machines);
     let with = machines.filter(|machine| !machine.functions.is_empty());
     with.filter_map(|machine| Some((machine.device?, machine.functions.clone()))).collect()
+}
+
+/// Orders that several cores of one process keep together; for simulations. They follow from the members, so it makes
+/// no difference who works one out. A clone is the same.
+#[derive(Clone, Debug, Default)]
+pub struct Orders(Arc<Mutex<Vec<OfMembers>>>);
+
+/// What follows from one map of members, while somebody uses it.
+#[derive(Debug)]
+struct OfMembers {
+    members: Weak<Members>,
+    nodes: Option<Order>,
+    ranked: BTreeMap<BlockId, Order>,
+}
+
+impl Orders {
+    fn nodes(&self, members: &Arc<Members>, make: impl FnOnce() -> Order) -> Order {
+        self.of(members, |known| Arc::clone(known.nodes.get_or_insert_with(make)))
+    }
+
+    fn ranked(&self, members: &Arc<Members>, revision: &BlockId, make: impl FnOnce() -> Order) -> Order {
+        self.of(members, |known| {
+            if known.ranked.len() >= ORDERED_MAX {
+                known.ranked.clear();
+            }
+            Arc::clone(known.ranked.entry(*revision).or_insert_with(make))
+        })
+    }
+
+    fn of<T>(&self, members: &Arc<Members>, ask: impl FnOnce(&mut OfMembers) -> T) -> T {
+        // Each change is one insertion, so what a panic left behind is whole.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // While it is listed, no other map can have its place in memory.
+        let at = known.iter().position(|of| of.members.as_ptr() == Arc::as_ptr(members));
+        let at = at.unwrap_or_else(|| {
+            known.retain(|of| of.members.strong_count() > 0);
+            let members = Arc::downgrade(members);
+            known.push(OfMembers { members, nodes: None, ranked: BTreeMap::new() });
+            known.len() - 1
+        });
+        ask(&mut known[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use osiris_ledger::Now;
+
+    use super::*;
+    use crate::node::sample::founded;
+
+    #[test]
+    fn orders_that_are_shared_are_those_of_the_same_members() {
+        let (_, mut ledger) = founded(Now::default());
+        let (view, orders) = (ledger.publish(), Orders::default());
+        let mut candidates = [(); 3].map(|()| Candidates::default());
+        candidates[..2].iter_mut().for_each(|one| one.share(orders.clone()));
+        let ranked = candidates.each_mut().map(|one| {
+            one.follow(&view);
+            one.ordered("f", &BlockId([7; 32]))
+        });
+        assert!(Arc::ptr_eq(&ranked[0], &ranked[1]) && ranked[0] == ranked[2] && ranked[0].len() == 1);
+        assert!(candidates.iter().all(|one| one.contains(&ranked[0][0])));
+        // Other members have other orders, and those that nobody uses are forgotten.
+        let [mut one, two, three] = candidates;
+        drop((two, three, view, ledger));
+        one.follow(&Arc::new(View::default()));
+        assert_eq!(one.ordered("f", &BlockId([7; 32])).len(), 0);
+        assert_eq!(orders.0.lock().expect("whole").len(), 1);
+    }
 }

@@ -46,6 +46,7 @@ use osiris_mesh::{
 
 use apart::Apart;
 pub use apart::{APART_MAX, APART_PATIENCE};
+pub use candidates::Orders;
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
 pub use ending::{ASK_AGAIN_AFTER, Ended};
@@ -171,6 +172,11 @@ impl Node {
             distrusted: BTreeMap::new(),
             started: false,
         }
+    }
+
+    /// Lets this core keep the orders of members, in which they serve revisions, together with others of its process.
+    pub fn share_orders(&mut self, orders: Orders) {
+        self.functions.candidates.share(orders);
     }
 
     /// This device.

@@ -48,7 +48,7 @@ impl World<'_> {
         {
             return Arc::clone(view);
         }
-        let mut all = self.ledger();
+        let mut all = self.beginning.ledger();
         all.leave_out_document();
         for node in different.values() {
             let Some(running) = self.devices[*node].running.as_ref() else { continue };
@@ -83,22 +83,22 @@ impl World<'_> {
         let now = self.now;
         let expected = self.expected();
         let mut agreement = Agreement::default();
-        let mut first: Option<([u8; 32], Option<Heads>)> = None;
+        let mut first: Option<(Arc<View>, Option<Heads>)> = None;
         let all = self.options.owns_everything();
         for node in &expected {
             let device = &mut self.devices[*node as usize];
             let Some(running) = device.running.as_mut() else { continue };
-            let hash = running.node.view().hash();
+            let view = Arc::clone(running.node.view());
             agreement.blocks += running.node.ledger().len();
             // A document holds what is here in full, so those of members that dropped blocks differ.
             let whole = running.node.ledger().len_full() == running.node.ledger().len();
             let heads = (device.sampled && whole).then(|| running.node.document_heads());
             agreement.documents += u64::from(heads.is_some());
             let Some((known, known_heads)) = &mut first else {
-                first = Some((hash, heads));
+                first = Some((view, heads));
                 continue;
             };
-            if *known != hash {
+            if !known.says_the_same(&view) && known.hash() != view.hash() {
                 self.check.violated(now, format_args!("node {node} holds the same blocks and another view"));
             }
             match (heads, &known_heads) {

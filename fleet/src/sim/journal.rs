@@ -7,6 +7,31 @@ use osiris_ledger::{BlobHash, Block};
 use super::random::Random;
 use crate::node::Group;
 
+/// What a disk holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    /// Blocks with which the journal begins, and which journals share: the fleet's first.
+    pub(super) first: First,
+    /// The blocks behind them, in the order of writing.
+    pub(super) blocks: Vec<Arc<Block>>,
+    /// Pages by which others are here.
+    pub(super) pages: Vec<BlobHash>,
+}
+
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.first.len() + self.blocks.len()
+    }
+
+    /// All blocks.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Block>> {
+        self.first.iter().chain(&self.blocks)
+    }
+}
+
+/// Blocks that several journals begin with.
+pub(super) type First = Arc<[Arc<Block>]>;
+
 /// What a start found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recovery {
@@ -30,13 +55,15 @@ enum Record {
 /// The journal of one node.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
+    /// Durable, and before all records.
+    first: First,
     records: Vec<Record>,
     /// Records that survive a crash.
     durable: usize,
     /// The journal that takes this one's place with the next sync.
     anew: Option<Vec<Record>>,
     /// An older copy of the disk.
-    copy: Vec<Record>,
+    copy: (First, Vec<Record>),
     found: Recovery,
 }
 
@@ -49,9 +76,27 @@ fn blocks(records: &[Record]) -> impl Iterator<Item = Arc<Block>> + '_ {
 
 impl Journal {
     /// A journal that holds these blocks, durably.
-    pub(super) fn with(blocks: &[Arc<Block>]) -> Self {
-        let records: Vec<_> = blocks.iter().cloned().map(Record::Block).collect();
-        Self { durable: records.len(), records, ..Self::default() }
+    pub(super) fn with(blocks: &First) -> Self {
+        Self { first: Arc::clone(blocks), ..Self::default() }
+    }
+
+    /// All blocks, in the order of writing.
+    fn blocks(&self) -> impl Iterator<Item = Arc<Block>> + '_ {
+        self.first.iter().cloned().chain(blocks(&self.records))
+    }
+
+    /// Another journal takes this one's place. What both begin with stays shared.
+    fn replace(&mut self, mut anew: Vec<Record>) {
+        let same = |(record, first): (&Record, &Arc<Block>)| match record {
+            Record::Block(block) => block.id() == first.id(),
+            Record::Page(_) => false,
+        };
+        match anew.len() >= self.first.len() && anew.iter().zip(&*self.first).all(same) {
+            true => drop(anew.drain(..self.first.len())),
+            false => self.first = First::default(),
+        }
+        self.records = anew;
+        self.durable = self.records.len();
     }
 
     /// Writes; durable after the next [`Journal::sync`].
@@ -67,14 +112,11 @@ impl Journal {
 
     /// What was written is durable. Returns the blocks that became so, and others with them.
     pub(super) fn sync(&mut self) -> Vec<Arc<Block>> {
-        let before = match self.anew.take() {
-            Some(anew) => {
-                self.records = anew;
-                0
-            }
-            None => self.durable,
-        };
-        self.durable = self.records.len();
+        if let Some(anew) = self.anew.take() {
+            self.replace(anew);
+            return self.blocks().collect();
+        }
+        let before = std::mem::replace(&mut self.durable, self.records.len());
         blocks(&self.records[before..]).collect()
     }
 
@@ -84,9 +126,7 @@ impl Journal {
         if let Some(anew) = self.anew.take()
             && random.chance(500)
         {
-            self.records = anew;
-            self.durable = self.records.len();
-            return;
+            return self.replace(anew);
         }
         let volatile = (self.records.len() - self.durable) as u64;
         let kept = usize::try_from(random.below(volatile + 1)).expect("an index fits");
@@ -99,43 +139,56 @@ impl Journal {
 
     /// Another disk with what is durable on this one.
     pub(super) fn copied(&self) -> Self {
-        Self { records: self.records[..self.durable].to_vec(), durable: self.durable, ..Self::default() }
+        let (first, records) = self.durably();
+        Self { first, records, durable: self.durable, ..Self::default() }
     }
 
     /// Keeps a copy of the disk as it is.
     pub(super) fn back_up(&mut self) {
-        self.copy = self.records[..self.durable].to_vec();
+        self.copy = self.durably();
+    }
+
+    /// What survives a crash.
+    fn durably(&self) -> (First, Vec<Record>) {
+        (Arc::clone(&self.first), self.records[..self.durable].to_vec())
     }
 
     /// Puts the last copy in the disk's place.
     pub(super) fn restore(&mut self) {
-        let held: BTreeSet<_> = blocks(&self.copy).map(|block| block.id()).collect();
-        self.found.missing += blocks(&self.records).filter(|block| !held.contains(&block.id())).count();
-        self.records.clone_from(&self.copy);
+        let (first, records) = self.copy.clone();
+        let held = first.iter().cloned().chain(blocks(&records));
+        let held: BTreeSet<_> = held.map(|block| block.id()).collect();
+        self.found.missing += self.blocks().filter(|block| !held.contains(&block.id())).count();
+        (self.first, self.records) = (first, records);
         self.durable = self.records.len();
     }
 
     /// One durable record in the middle is unreadable.
     pub(super) fn damage(&mut self, random: &mut Random) {
-        let inner = self.records.len().saturating_sub(2) as u64;
+        let inner = (self.first.len() + self.records.len()).saturating_sub(2) as u64;
         if inner > 0 {
             // The first record is the fleet's genesis; a folder without it is not opened.
             let at = 1 + usize::try_from(random.below(inner)).expect("an index fits");
-            self.records.remove(at);
+            if at < self.first.len() {
+                let first = std::mem::take(&mut self.first);
+                self.records.splice(..0, first.iter().cloned().map(Record::Block));
+            }
+            self.records.remove(at - self.first.len());
             self.durable = self.records.len();
             self.found.missing += 1;
             self.found.damaged = true;
         }
     }
 
-    /// What a start finds, in the order of writing: blocks, and pages by which others are here.
-    pub(super) fn recover(&mut self) -> (Vec<Arc<Block>>, Vec<BlobHash>, Recovery) {
+    /// What a start finds.
+    pub(super) fn recover(&mut self) -> (Held, Recovery) {
         let pages = self.records.iter().filter_map(|record| match record {
             Record::Page(page) => Some(*page),
             Record::Block(_) => None,
         });
         let (blocks, pages) = (blocks(&self.records).collect(), pages.collect());
-        (blocks, pages, std::mem::take(&mut self.found))
+        let held = Held { first: Arc::clone(&self.first), blocks, pages };
+        (held, std::mem::take(&mut self.found))
     }
 }
 
@@ -169,14 +222,14 @@ mod tests {
         let block = block(1);
         let mut seen = BTreeSet::new();
         for seed in 0..50 {
-            let mut journal = Journal::with(&[Arc::clone(&block), Arc::clone(&block)]);
+            let mut journal = Journal::with(&[&block, &block].map(Arc::clone).into());
             let page = BlobHash([7; 32]);
             let anew = Group { pages: vec![page], anew: true, ..group(&[Arc::clone(&block)]) };
             journal.write(&anew);
             journal.crash(&mut Random::new(seed, 0));
-            let (records, pages, found) = journal.recover();
-            assert_eq!((records.len() == 2, found.missing), (pages.is_empty(), 0));
-            seen.insert(pages);
+            let (held, found) = journal.recover();
+            assert_eq!((held.all().count() == 2, found.missing), (held.pages.is_empty(), 0));
+            seen.insert(held.pages);
         }
         assert_eq!(seen.len(), 2);
     }
@@ -187,14 +240,15 @@ mod tests {
         let mut losses = 0;
         for seed in 0..50 {
             let mut random = Random::new(seed, 0);
-            let mut journal = Journal::with(&[Arc::clone(&block)]);
+            let mut journal = Journal::with(&[Arc::clone(&block)].into());
             journal.write(&group(&[Arc::clone(&block), Arc::clone(&block)]));
             journal.sync();
             journal.write(&group(&[Arc::clone(&block), Arc::clone(&block)]));
             journal.crash(&mut random);
-            let (records, _, found) = journal.recover();
-            assert!((3..=5).contains(&records.len()));
-            assert_eq!(found.lost, 5 - records.len());
+            let (held, found) = journal.recover();
+            let records = held.all().count();
+            assert!((3..=5).contains(&records));
+            assert_eq!(found.lost, 5 - records);
             losses += found.lost;
         }
         assert!(losses > 0);
@@ -203,12 +257,35 @@ mod tests {
     #[test]
     fn a_restored_copy_is_what_was_there() {
         let (block, other) = (block(1), block(2));
-        let mut journal = Journal::with(&[Arc::clone(&block)]);
+        let mut journal = Journal::with(&[Arc::clone(&block)].into());
         journal.back_up();
         journal.write(&group(&[other]));
         journal.sync();
         journal.restore();
-        let (records, _, found) = journal.recover();
-        assert_eq!((records.len(), found.missing), (1, 1));
+        let (held, found) = journal.recover();
+        assert_eq!((held.all().count(), found.missing), (1, 1));
+    }
+
+    #[test]
+    fn what_journals_begin_with_they_share_until_it_is_damaged() {
+        let first: First = [1, 2, 3].map(block).into();
+        let mut journal = Journal::with(&first);
+        journal.write(&group(&[block(4)]));
+        journal.sync();
+        let anew: Vec<_> = journal.blocks().collect();
+        journal.write(&Group { anew: true, ..group(&anew) });
+        let ids = |blocks: &mut dyn Iterator<Item = &Arc<Block>>| {
+            blocks.map(|block| block.id()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&mut journal.sync().iter()), ids(&mut anew.iter()), "all of it is durable anew");
+        let (held, _) = journal.recover();
+        assert!(Arc::ptr_eq(&held.first, &first) && ids(&mut held.all()) == ids(&mut anew.iter()));
+        // The second or the third of the four.
+        journal.damage(&mut Random::new(1, 0));
+        let (held, found) = journal.recover();
+        assert_eq!((held.first.len(), held.blocks.len(), found.damaged), (0, 3, true));
+        let group = Group { anew: true, ..group(&anew[1..]) };
+        journal.write(&group);
+        assert_eq!(journal.sync().len(), 3);
     }
 }

@@ -9,6 +9,7 @@
 //! The idea is FoundationDB's (Zhou et al., 2021) and TigerBeetle's; the phases are those of the latter.
 
 mod agree;
+mod beginning;
 mod campaign;
 mod check;
 mod day;

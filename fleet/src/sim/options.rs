@@ -67,8 +67,9 @@ pub struct Options {
     pub disk_every_ms: u64,
     /// A node dies and comes back with a damaged disk.
     pub damage_every_ms: u64,
-    /// Whether nodes share a memo of checked entries. Above [`OWN_EVERYTHING_MAX`] nodes they always do. It
-    /// changes how long a run takes, and nothing in it.
+    /// Whether nodes share a memo of checked entries, the places of the first blocks, and what follows from equal sets
+    /// of blocks. Above [`OWN_EVERYTHING_MAX`] nodes they always do. It changes how long a run takes, and nothing in
+    /// it.
     #[serde(default)]
     pub memo: bool,
     /// A spawner wants a machine. Zero: the fleet makes none.
@@ -228,7 +229,7 @@ impl Options {
         self.current > 0 && self.wants_every_ms == 0 && self.nodes > 3 && self.seed.is_multiple_of(2)
     }
 
-    /// Whether nodes share a memo of checked entries.
+    /// Whether nodes share what they know.
     #[must_use]
     pub fn shares_memo(&self) -> bool {
         self.memo || !self.owns_everything()

@@ -10,7 +10,7 @@ use osiris_mesh::{PeerId, proto::backoff::Backoff};
 
 use crate::{
     node::{
-        Config, Effect, Group, Input, Node, Outbox, PageRules, Request, Step, Token,
+        Config, Effect, Group, Input, Node, Orders, Outbox, PageRules, Request, Step, Token,
         lease::{LeaseFacts, Provisioning},
     },
     policy::Terms,
@@ -87,6 +87,8 @@ pub(super) struct Start {
     /// Machines that the fleet may have for this one to make one; none: it makes none.
     pub(super) machines: Option<u32>,
     pub(super) terms: Terms,
+    /// What nodes share beside their ledgers' memo, where they share that.
+    pub(super) orders: Option<Orders>,
 }
 
 /// Nobody looks for secrets in a simulation.
@@ -111,12 +113,14 @@ impl Running {
             told,
             machines,
             terms,
+            orders,
         } = start;
         let writer = Writer::new(key, session);
         let clock = Now { mono: Mono(0), wall: WallMs(wall) };
         let config = Config { serves, seed, confirmed, idle_work, pages };
         let mut node = Node::new(clock, &config, ledger, writer);
         node.set_terms(terms);
+        orders.into_iter().for_each(|orders| node.share_orders(orders));
         if let Some(machines) = machines {
             node.allow_machines(machines);
             let with = Provisioning {

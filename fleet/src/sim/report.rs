@@ -127,8 +127,9 @@ pub(super) fn left_out(options: &Options) -> String {
         return String::new();
     }
     format!(
-        "above {OWN_EVERYTHING_MAX} nodes: all share a memo of checked entries, and only {SAMPLE} nodes hold an \
-         automerge document and have their views compared"
+        "above {OWN_EVERYTHING_MAX} nodes: all share a memo of checked entries, the places of the fleet's first blocks, \
+         and what follows from equal sets of blocks, save {SAMPLE} nodes, which work that out by themselves; only these \
+         hold an automerge document and have their views compared at each step"
     )
 }
 

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use osiris_ledger::{
-    Author, BlobHash, Block, BlockId, FleetId, Ledger, Memo, Page, Role, Session, SigningKey, View, op,
-};
+use osiris_ledger::{Author, BlobHash, Block, BlockId, FleetId, Page, Role, Session, SigningKey, View, op};
 use osiris_mesh::PeerId;
 
 use crate::{
@@ -15,11 +13,12 @@ use crate::{
 };
 
 use super::{
+    beginning::Beginning,
     check::Checker,
     day::Day,
     faults::{self, Fault},
     hostile::Hostile,
-    journal::Journal,
+    journal::{First, Journal},
     leases::{MACHINES, Outside},
     load::{self, Load},
     network::{Network, on},
@@ -100,7 +99,8 @@ pub(super) struct World<'a> {
     pub(super) by_peer: BTreeMap<PeerId, NodeId>,
     pub(super) network: Network,
     pub(super) fleet: FleetId,
-    memo: Option<Memo>,
+    /// How all members begin.
+    pub(super) beginning: Beginning,
     /// An admin's second device, which runs no node: it revokes.
     pub(super) clerk: SigningKey,
     pub(super) manifests: BTreeMap<BlobHash, Manifest>,
@@ -154,14 +154,8 @@ impl<'a> World<'a> {
             voters = Some(day.voters().iter().map(|node| public(&keys[*node as usize])).collect());
         }
         let (ledger, blocks) = payload::found(&keys[0], session, nonce, &others, (spawning, voters));
-        let memo = options.shares_memo().then(|| Memo::new(ledger.fleet()));
-        if let Some(memo) = &memo {
-            // All start from these, out of their own journals, whose blocks nobody checks and notes.
-            let mut first = Ledger::sharing(memo.clone());
-            first.leave_out_document();
-            let known = first.admit_all(&blocks.iter().map(|block| block.entry()).collect::<Vec<_>>());
-            assert!(known.iter().all(Result::is_ok), "the fleet's first blocks are valid");
-        }
+        let beginning = Beginning::new(options, ledger.fleet(), blocks);
+        let blocks = Arc::clone(&beginning.blocks);
         let mut world = Self {
             options: options.clone(),
             now: 0,
@@ -170,7 +164,7 @@ impl<'a> World<'a> {
             by_peer: BTreeMap::new(),
             network: Network::new(options, keys.len() + copies.len()),
             fleet: ledger.fleet(),
-            memo,
+            beginning,
             clerk,
             manifests: BTreeMap::new(),
             pages: BTreeMap::new(),
@@ -182,7 +176,7 @@ impl<'a> World<'a> {
             branches: Tally::default(),
             acknowledged: BTreeMap::new(),
             excused: BTreeSet::new(),
-            pool: blocks.clone(),
+            pool: blocks.to_vec(),
             last_written: 0,
             all: None,
             healed: false,
@@ -198,14 +192,14 @@ impl<'a> World<'a> {
             world.add(number, key, &blocks);
             world.devices[number as usize].standing = Standing::Gone;
         }
-        for block in &blocks {
+        for block in &*blocks {
             world.check.made(block.id(), true);
         }
         world.check.honest(public(&world.clerk), NodeId::MAX);
         world
     }
 
-    fn add(&mut self, number: NodeId, key: SigningKey, blocks: &[Arc<Block>]) {
+    fn add(&mut self, number: NodeId, key: SigningKey, blocks: &First) {
         let author = public(&key);
         let peer = PeerId::from_bytes(author.0);
         let member = number < self.options.nodes;
@@ -237,11 +231,11 @@ impl<'a> World<'a> {
         if member {
             device.standing = Standing::Member;
             device.journal = Journal::with(blocks);
-            let own = blocks.iter().filter(|block| block.author() == author);
-            device.promised = own.map(|block| block.id()).collect();
-            let all = self.options.owns_everything();
-            let durable = blocks.iter().filter(|block| all || block.author() == author);
-            device.durable = durable.map(|block| block.id()).collect();
+            device.promised = self.beginning.by(author).map(|block| block.id()).collect();
+            device.durable = match self.options.owns_everything() {
+                true => blocks.iter().map(|block| block.id()).collect(),
+                false => device.promised.clone(),
+            };
         }
         if hostile {
             let hostile = Hostile::new(self.options.seed, number, device.key.clone(), self.fleet);
@@ -256,7 +250,7 @@ impl<'a> World<'a> {
     /// A device that is no member yet, beside those that were there from the start.
     pub(super) fn add_stranger(&mut self) -> NodeId {
         let (number, key) = (self.nodes(), SigningKey::from_bytes(&self.random.bytes()));
-        self.add(number, key, &[]);
+        self.add(number, key, &First::default());
         number
     }
 
@@ -396,29 +390,23 @@ impl<'a> World<'a> {
 
     /// Starts a process from what its disk holds.
     fn start(&mut self, node: NodeId) {
-        let (now, wall, mut ledger) = (self.now, self.wall(node), self.ledger());
+        let (now, wall) = (self.now, self.wall(node));
         let calls = self.day.as_ref().is_some_and(|day| day.only_calls(node));
         let (machines, terms) = self.means_of(node);
         let device = &mut self.devices[node as usize];
         if device.running.is_some() || matches!(device.standing, Standing::Gone | Standing::Stranger { .. }) {
             return;
         }
-        let (records, pages, found) = device.journal.recover();
-        if !device.sampled {
-            ledger.leave_out_document();
-        }
-        for page in pages.iter().filter(|page| device.library.contains(page)) {
-            self.pages.get(page).into_iter().for_each(|page| ledger.offer(page));
-        }
-        let mut refused = 0;
-        for block in &records {
-            refused += u64::from(ledger.replay(block.entry()).is_err());
-        }
-        ledger.take_offered();
-        ledger.publish();
+        let (held, found) = device.journal.recover();
+        let pages = held.pages.iter().filter(|page| device.library.contains(page));
+        let pages = pages.filter_map(|page| self.pages.get(page));
+        let (ledger, refused) = self.beginning.replayed(&held, pages, device.sampled);
+        let orders = self.beginning.orders(device.sampled);
         let (author, promised) = (device.author, std::mem::take(&mut device.promised));
-        let kept = records.iter().filter(|block| self.options.owns_everything() || block.author() == author);
-        device.durable = kept.map(|block| block.id()).collect();
+        device.durable = match self.options.owns_everything() {
+            true => held.all().map(|block| block.id()).collect(),
+            false => self.beginning.written(&held, author).map(|block| block.id()).collect(),
+        };
         // What is here by pages alone is durable with them.
         let pages = ledger.held_by(author).filter(|held| held.full().is_none());
         device.durable.extend(pages.map(osiris_ledger::Held::id));
@@ -443,10 +431,11 @@ impl<'a> World<'a> {
             ledger,
             machines,
             terms,
+            orders,
         };
         let library: Vec<_> = device.library.iter().copied().collect();
         // What a crash left of a write under way is durable from now on.
-        for block in records.iter().filter(|block| block.author() == author) {
+        for block in self.beginning.written(&held, author) {
             if self.check.made(block.id(), true) {
                 self.pool.push(Arc::clone(block));
             }
@@ -459,13 +448,7 @@ impl<'a> World<'a> {
         self.branches.add("recovery truncated", u64::from(found.torn));
         self.branches.add("restart with lost tail", u64::from(found.lost > 0));
         self.branches.add("durable records missing", u64::from(found.missing > 0));
-        self.say(format_args!(
-            "start {node} {} {} {} {}",
-            records.len(),
-            found.torn,
-            found.lost,
-            found.missing
-        ));
+        self.say(format_args!("start {node} {} {} {} {}", held.len(), found.torn, found.lost, found.missing));
         if refused > 0 {
             self.check.violated(now, format_args!("node {node} refused {refused} blocks of its own journal"));
         }
@@ -592,11 +575,6 @@ impl<'a> World<'a> {
             }
             None => (Some(MACHINES), load::terms()),
         }
-    }
-
-    /// An empty ledger of this fleet.
-    pub(super) fn ledger(&self) -> Ledger {
-        self.memo.clone().map_or_else(|| Ledger::new(self.fleet), Ledger::sharing)
     }
 }
 
