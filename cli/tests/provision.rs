@@ -473,3 +473,22 @@ fn without_terraform_one_sentence_says_so_and_all_else_works() {
     let said = node.wait_with_output().expect("ended").stderr;
     assert!(String::from_utf8_lossy(&said).contains("Neither terraform nor tofu is here"), "{said:?}");
 }
+
+#[test]
+fn a_person_starts_a_node_as_a_process_and_takes_its_folder_up_again() {
+    let home = Home { dir: tempfile::tempdir().expect("a folder"), node: None };
+    let start = ["provision", "start", "--target", "process", "--spawn", "first", "--name", "home"];
+    let whoami = || home.json(&["whoami"])["device"].clone();
+    let said = home.done(&start);
+    assert!(said.contains("recovery key") && home.serves(), "{said}");
+    let device = whoami();
+    // Again, it is another process of the same member.
+    let said = home.done(&start);
+    assert!(!said.contains("recovery key") && home.serves(), "{said}");
+    assert_eq!(whoami(), device);
+    home.done(&["down"]);
+    assert!(!home.serves());
+    // Its log stays, and no lock.
+    assert!(home.dir.path().join("data/node.log").exists());
+    assert!(!home.dir.path().join("data.lock").exists());
+}
