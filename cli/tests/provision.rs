@@ -513,3 +513,22 @@ fn a_target_that_is_not_reached_is_said_before_anything_is_claimed() {
     );
     assert!(home.intents().is_empty());
 }
+
+#[test]
+fn a_person_starts_a_node_as_a_process_and_takes_its_folder_up_again() {
+    let home = Home { dir: tempfile::tempdir().expect("a folder"), node: None };
+    let start = ["provision", "start", "--target", "process", "--spawn", "first", "--name", "home"];
+    let whoami = || home.json(&["whoami"])["device"].clone();
+    let said = home.done(&start);
+    assert!(said.contains("recovery key") && home.serves(), "{said}");
+    let device = whoami();
+    // Again, it is another process of the same member.
+    let said = home.done(&start);
+    assert!(!said.contains("recovery key") && home.serves(), "{said}");
+    assert_eq!(whoami(), device);
+    home.done(&["down"]);
+    assert!(!home.serves());
+    // Its log stays, and no lock.
+    assert!(home.dir.path().join("data/node.log").exists());
+    assert!(!home.dir.path().join("data.lock").exists());
+}
