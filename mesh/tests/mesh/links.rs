@@ -92,17 +92,20 @@ async fn a_peer_that_reads_nothing_loses_its_link_and_delays_nobody() {
     tokio::join!(a.all_up(&[2, 3]), b.up(1), c.up(1));
     let frame = Bytes::from(vec![7; FRAME_BYTES_MAX]);
     // More than b, its window and a's queue have room for together: it stays full until the link is given up.
-    let why = loop {
-        let _ = a.mesh.send(id(2), frame.clone());
-        a.mesh.send(id(3), Bytes::from_static(b"hello")).expect("another's queue is not full");
-        assert_eq!(c.frame().await, (id(1), Bytes::from_static(b"hello")));
-        tokio::select! {
-            why = a.down(2) => break why,
-            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+    let given_up = async {
+        loop {
+            let _ = a.mesh.send(id(2), frame.clone());
+            a.mesh.send(id(3), Bytes::from_static(b"hello")).expect("another's queue is not full");
+            assert_eq!(c.frame().await, (id(1), Bytes::from_static(b"hello")));
+            tokio::select! {
+                why = a.down(2) => return why,
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+            assert!(a.mesh.held().send_bytes <= SEND_BYTES_QUEUED_MAX as u64);
+            assert!(b.mesh.held().event_bytes <= EVENTS_BYTES_QUEUED_MAX as u64);
         }
-        assert!(a.mesh.held().send_bytes <= SEND_BYTES_QUEUED_MAX as u64);
-        assert!(b.mesh.held().event_bytes <= EVENTS_BYTES_QUEUED_MAX as u64);
     };
+    let why = tokio::time::timeout(PATIENCE, given_up).await.expect("the limit of the configuration counts");
     assert!(why.contains("does not read"), "{why}");
     assert!(a.mesh.held().frames_dropped > 0, "what did not fit was dropped");
     assert!(
