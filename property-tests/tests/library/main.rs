@@ -2,6 +2,7 @@
 //! keeps is there after a power cut at any operation, and again inside the recovery; nothing half-written is taken
 //! for whole; what it lists, counts and holds is the same.
 
+mod disk;
 mod model;
 
 use std::cell::RefCell;
