@@ -213,7 +213,7 @@ impl World<'_> {
     pub(super) fn look_at_leases(&mut self, node: NodeId) {
         let (now, wall) = (self.now, self.wall(node));
         let Some(running) = self.devices[node as usize].running.as_ref() else { return };
-        let makes = self.day.as_ref().map_or(self.options.wants_every_ms > 0, |day| !day.only_calls(node));
+        let makes = self.day.as_ref().map_or(self.options.wants_every_ms > 0, |day| day.spawns(node));
         if !makes {
             return;
         }
@@ -253,9 +253,12 @@ impl World<'_> {
     /// A node holds a slot from now on: whoever else holds it is its rival.
     fn note_rivals(&mut self, node: NodeId, slot: u32, claim: BlockId) {
         let others = self.leases.holding.iter().filter(|(other, _)| **other != node);
-        let rivals: Vec<_> = others.filter_map(|(_, held)| held.get(&slot)).copied().collect();
-        for rival in rivals {
+        let rivals: Vec<_> = others.filter_map(|(other, held)| Some((*other, *held.get(&slot)?))).collect();
+        for (other, rival) in rivals {
             self.branches.count("two holders");
+            // Who is cut off goes on until it hears that others took over. Of two that reach each other one may too, for
+            // as long as a block takes: that is judged below.
+            self.branches.add("two holders in one part", u64::from(self.network.reaches(node, other)));
             self.leases.rivals.insert((claim.min(rival), claim.max(rival)));
         }
         self.judge_rivals();

@@ -110,6 +110,11 @@ impl Network {
         }
     }
 
+    /// The part of the fleet in which a node is.
+    pub(super) fn part(&self, node: NodeId) -> u8 {
+        self.parts[node as usize]
+    }
+
     /// Whether a datagram from one node reaches another.
     pub(super) fn carries(&self, from: NodeId, to: NodeId) -> bool {
         self.parts[from as usize] == self.parts[to as usize] && !self.cuts.contains(&(from, to))

@@ -333,7 +333,14 @@ impl World<'_> {
         }
         self.say(format_args!("gossip {node} {}", print(&entry)));
         let hints = if self.is_deaf() { 0 } else { self.options.hints };
+        let later = self.gossips_later();
+        if later && hints > 0 {
+            self.gossip_block(node, &entry);
+        }
         for to in 0..self.nodes() {
+            if later && self.day.as_ref().is_some_and(|day| day.only_calls(to)) {
+                continue;
+            }
             let heard = self.random.chance(hints);
             let member = matches!(self.devices[to as usize].standing, Standing::Member);
             if to != node && heard && member && self.network.carries(node, to) {

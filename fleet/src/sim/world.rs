@@ -476,6 +476,9 @@ impl<'a> World<'a> {
             return;
         }
         running.tick_at = None;
+        if self.is_done(process.node) {
+            return self.arrange_tick(process.node);
+        }
         self.say(format_args!("tick {}", process.node));
         self.input(process.node, Input::Tick);
     }

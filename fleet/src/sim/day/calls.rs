@@ -61,6 +61,7 @@ impl World<'_> {
             self.input(node, Input::Called(name));
         }
         self.carry_rows();
+        self.carry_blocks();
         self.spend();
     }
 

@@ -13,7 +13,10 @@ mod oracle;
 mod report;
 mod traffic;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use osiris_ledger::{BlobHash, BlockId, Role, Roles};
 use serde::{Deserialize, Serialize};
@@ -139,7 +142,10 @@ pub(super) struct Day {
     armed: Vec<Armed>,
     /// Until when gossip loses everything.
     deaf_until: u64,
-    rows: Vec<(NodeId, Vec<u8>)>,
+    /// Rows that were gossiped and have not arrived yet.
+    rows: BTreeMap<NodeId, Vec<u8>>,
+    /// Blocks that were gossiped and have not reached those who only call.
+    blocks: Vec<(NodeId, Arc<[u8]>)>,
     told: BTreeMap<NodeId, calls::Told>,
     turns: Vec<report::Turns>,
     /// Wishes that came to nothing for want of a majority, as each process last counted them.
@@ -174,7 +180,8 @@ impl Day {
             had: vec![Had::default(); count],
             armed: Vec::new(),
             deaf_until: 0,
-            rows: Vec::new(),
+            rows: BTreeMap::new(),
+            blocks: Vec::new(),
             told: BTreeMap::new(),
             turns: (0..count).map(|_| report::Turns::default()).collect(),
             refused: BTreeMap::new(),
@@ -202,6 +209,11 @@ impl Day {
     /// Whether a member only calls.
     pub(super) fn only_calls(&self, node: NodeId) -> bool {
         (self.options.hosts()..self.options.nodes).contains(&node)
+    }
+
+    /// Whether a member may make machines. What the fleet made makes none.
+    pub(super) fn spawns(&self, node: NodeId) -> bool {
+        node < self.options.hosts() && self.roles(node).has(Role::Spawner)
     }
 
     fn function(&self, name: &str) -> Option<usize> {
