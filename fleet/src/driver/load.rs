@@ -74,6 +74,27 @@ fn machine_load(load: &Load) -> MachineLoad {
     MachineLoad { cpu: (load.cpu_permille / 10).min(100) as u32, memory: memory.min(100) as u32 }
 }
 
+fn with_functions(mut load: Load, hosting: &Hosting) -> Load {
+    let figures = hosting.figures().into_iter();
+    let mut functions: Vec<_> = figures
+        .map(|(name, figures)| FunctionLoad {
+            name,
+            backlog: figures.backlog,
+            in_flight: figures.in_flight,
+            done: figures.done,
+            failed: figures.failed,
+        })
+        .collect();
+    load.backlog = functions.iter().map(|function| function.backlog).sum();
+    load.in_flight = functions.iter().map(|function| function.in_flight).sum();
+    functions
+        .sort_by_key(|function| std::cmp::Reverse((function.backlog + function.in_flight, function.done)));
+    functions.truncate(PAGE_FUNCTIONS_MAX);
+    functions.sort_by(|a, b| a.name.cmp(&b.name));
+    load.functions = functions;
+    load
+}
+
 #[cfg(test)]
 mod tests {
     use osiris_runtime::Sample;
@@ -98,25 +119,4 @@ mod tests {
         }
         assert_eq!(at(65, 100.0).cpu, 100);
     }
-}
-
-fn with_functions(mut load: Load, hosting: &Hosting) -> Load {
-    let figures = hosting.figures().into_iter();
-    let mut functions: Vec<_> = figures
-        .map(|(name, figures)| FunctionLoad {
-            name,
-            backlog: figures.backlog,
-            in_flight: figures.in_flight,
-            done: figures.done,
-            failed: figures.failed,
-        })
-        .collect();
-    load.backlog = functions.iter().map(|function| function.backlog).sum();
-    load.in_flight = functions.iter().map(|function| function.in_flight).sum();
-    functions
-        .sort_by_key(|function| std::cmp::Reverse((function.backlog + function.in_flight, function.done)));
-    functions.truncate(PAGE_FUNCTIONS_MAX);
-    functions.sort_by(|a, b| a.name.cmp(&b.name));
-    load.functions = functions;
-    load
 }
