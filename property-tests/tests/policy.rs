@@ -418,3 +418,32 @@ fn machines_that_were_spare_together_go_together() {
     let idle = terms.machine_idle.as_secs();
     assert_eq!(gone, [(idle, 3), (idle + 1, 4), (idle + 2, 5), (idle + 120, 6)]);
 }
+
+#[test]
+fn a_spare_machine_goes_while_a_replica_too_many_is_waited_for() {
+    let terms = Terms::default();
+    let target = Target { min: 1, max: 9, backlog: 4, idle: Duration::from_secs(3_600) };
+    let mut state = State::default();
+    let acts = (0..3_700).filter_map(|now| {
+        let machines = Machines { spare: Some(3), spares: 1, ..Machines::default() };
+        let inputs = Inputs {
+            target,
+            count: 2,
+            ready: 2,
+            candidates: 9,
+            free: 7,
+            others: 0,
+            fleet_max: None,
+            backlog: 0,
+            running: 0,
+            ended: now,
+            per_replica: 4,
+            rank: 0,
+            here: Here::default(),
+            machines: if now < 301 { machines } else { Machines::default() },
+        };
+        policy(Mono(now * SECOND), &terms, &inputs, &mut state).act.map(|act| (now, act))
+    });
+    let first: Vec<_> = acts.take(2).collect();
+    assert_eq!(first, [(300, Act::DrainMachine(3)), (3_600, Act::RetireReplica(1))]);
+}

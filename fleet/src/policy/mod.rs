@@ -358,25 +358,21 @@ fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Durati
         // All at once that nobody has missed: one by one, the last of a peak would go hours after it.
         _ => (state.slack(now), Rule::Slack, state.would_do(terms, inputs)),
     };
-    if inputs.count > inputs.target.min
-        && let Some(for_how_long) = for_how_long
-    {
-        return match () {
-            () if for_how_long < idle => Decision::hold(Rule::Idling),
-            () if state.since_change(now) < terms.cool_down.saturating_add(turn) => {
-                Decision::hold(Rule::CoolDown)
-            }
-            () => {
-                let fewer = fewest.clamp(inputs.target.min, inputs.count - 1);
-                Decision::act(Act::RetireReplica(fewer), rule)
-            }
-        };
-    }
-    // Only who can take it away sees it as spare, so there is nobody to wait for.
+    let hold = match for_how_long.filter(|_| inputs.count > inputs.target.min) {
+        None => Rule::Steady,
+        Some(for_how_long) if for_how_long < idle => Rule::Idling,
+        Some(_) if state.since_change(now) < terms.cool_down.saturating_add(turn) => Rule::CoolDown,
+        Some(_) => {
+            let fewer = fewest.clamp(inputs.target.min, inputs.count - 1);
+            return Decision::act(Act::RetireReplica(fewer), rule);
+        }
+    };
+    // Also while a replica that is one too many is waited for: that may take an hour. Only who can take it away sees
+    // it as spare, so there is nobody to wait for.
     match (inputs.machines.spare, state.spare(now)) {
         (Some(slot), Some(time)) if time >= terms.machine_idle => {
             Decision::act(Act::DrainMachine(slot), Rule::Spare)
         }
-        _ => Decision::hold(Rule::Steady),
+        _ => Decision::hold(hold),
     }
 }
