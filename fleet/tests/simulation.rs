@@ -51,6 +51,12 @@ fn a_healthy_fleet_agrees_at_once() {
 }
 
 #[test]
+fn nobody_is_taken_for_gone_for_ever_in_a_fleet_that_is_not_connected_in_full() {
+    let report = passed(&Options::drawn(2, 30));
+    assert!(report.faults["partition"] > 0, "{report:?}");
+}
+
+#[test]
 fn small_fleets_keep_every_promise_and_reach_every_rare_branch() {
     let (first, runs) =
         (number("OSIRIS_SIM_FIRST").unwrap_or(1), number("OSIRIS_SIM_SEEDS").unwrap_or(SEEDS));

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use osiris_ledger::{Author, BlobHash, Page, View, counter::Figures};
 use osiris_mesh::{Mesh, MeshEvent, MeshEvents, PeerId};
@@ -83,6 +84,8 @@ pub(crate) struct Engine {
     observed: Vec<(String, Figures)>,
     /// How long the machine had been suspended when the core was last called.
     asleep: Duration,
+    /// Peers whose connection was lost: the mesh goes on dialling them.
+    lost: Arc<ArcSwap<Vec<PeerId>>>,
 }
 
 impl Engine {
@@ -118,8 +121,14 @@ impl Engine {
             kept,
             observed: Vec::new(),
             asleep: Clock::asleep(),
+            lost: Arc::default(),
         };
         (engine, NodeHandle { requests: to_handle })
+    }
+
+    /// Peers whose connection was lost, kept up to date.
+    pub(crate) fn lost(&self) -> Arc<ArcSwap<Vec<PeerId>>> {
+        Arc::clone(&self.lost)
     }
 
     /// How tasks tell the core what they found out.
@@ -175,6 +184,7 @@ impl Engine {
     }
 
     async fn event(&mut self, event: MeshEvent) {
+        let is_link = matches!(event, MeshEvent::PeerUp { .. } | MeshEvent::PeerDown { .. });
         let input = match event {
             MeshEvent::PeerUp { peer } => Input::PeerUp(peer),
             MeshEvent::PeerDown { peer, .. } => Input::PeerDown(peer),
@@ -188,6 +198,12 @@ impl Engine {
             _ => return,
         };
         self.handle(input).await;
+        if is_link {
+            self.lost.store(Arc::new(self.node.lost()));
+            if let Some(mesh) = &self.mesh {
+                mesh.kept_changed();
+            }
+        }
     }
 
     async fn request(&mut self, request: Request, answer: Answer) {

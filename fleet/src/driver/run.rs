@@ -182,7 +182,12 @@ impl Process {
         config.known.extend(bootstrap.iter().cloned());
         let told = if self.damaged { &config.known } else { &bootstrap };
         let told: BTreeSet<_> = told.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
-        let roster = ViewRoster { me: self.desk.me, views: Arc::clone(&self.roster_views), told };
+        let roster = ViewRoster {
+            me: self.desk.me,
+            views: Arc::clone(&self.roster_views),
+            told,
+            lost: self.engine.lost(),
+        };
         let services = NodeServices {
             views: Arc::clone(&self.roster_views),
             handle: self.desk.handle.clone(),

@@ -22,6 +22,8 @@ pub(crate) struct ViewRoster {
     pub(crate) me: Author,
     pub(crate) views: Arc<ArcSwap<View>>,
     pub(crate) told: BTreeSet<PeerId>,
+    /// Peers whose connection was lost, as the core said last.
+    pub(crate) lost: Arc<ArcSwap<Vec<PeerId>>>,
 }
 
 impl Roster for ViewRoster {
@@ -34,7 +36,7 @@ impl Roster for ViewRoster {
     }
 
     fn kept(&self) -> Vec<PeerId> {
-        kept(&self.views.load(), &self.me).into_iter().collect()
+        kept(&self.views.load(), &self.me, &self.lost.load()).into_iter().collect()
     }
 
     fn was_member(&self, peer: &PeerId) -> bool {

@@ -197,6 +197,14 @@ impl Node {
         &self.ledger
     }
 
+    /// Peers whose connection was lost and is not back, the last one in front.
+    #[must_use]
+    pub fn lost(&self) -> Vec<PeerId> {
+        let mut lost: Vec<_> = self.gone_since.iter().collect();
+        lost.sort_unstable_by_key(|(peer, since)| (std::cmp::Reverse(**since), **peer));
+        lost.into_iter().map(|(peer, _)| *peer).collect()
+    }
+
     /// Whether another member held exactly the same blocks at some moment since the start.
     #[must_use]
     pub fn has_agreed(&self) -> bool {

@@ -28,20 +28,32 @@ pub fn roster(view: &View, told: &BTreeSet<PeerId>) -> Vec<PeerId> {
     active.map(|member| PeerId::from_bytes(member.device.0)).chain(unknown.copied()).collect()
 }
 
+/// Members that run functions and were lost, which a node goes on dialling; the ones lost last.
+const LOST_KEPT_MAX: usize = 64;
+
 /// Whom a node keeps a connection to beside the neighbours that it chooses by hash: a spawner to the voters, without
 /// a majority of whom it may make nothing, and to those who made machines, so that it notices when one is gone. In
 /// a small fleet all are connected anyway.
+///
+/// `lost` are peers whose connection was lost and did not come back, the last one in front ([`super::Node::lost`]). A
+/// member that runs functions is taken for gone as long as it is one of them, so it is dialled until it answers: after
+/// a split the neighbours may be others, and a node that nobody looks for would be missed for ever.
 #[must_use]
-pub fn kept(view: &View, me: &Author) -> BTreeSet<PeerId> {
+pub fn kept(view: &View, me: &Author, lost: &[PeerId]) -> BTreeSet<PeerId> {
     let is_active = |device: &&Author| view.members().get(device).is_some_and(|member| member.active);
+    let runs_functions = |peer: &&PeerId| {
+        let member = view.members().get(&Author(peer.to_bytes()));
+        member.is_some_and(|member| member.active && member.roles.has(Role::Node))
+    };
+    let lost: BTreeSet<_> = lost.iter().filter(runs_functions).take(LOST_KEPT_MAX).copied().collect();
     let spawns = view.members().get(me).is_some_and(|me| me.active && me.roles.has(Role::Spawner));
     if !spawns {
-        return BTreeSet::new();
+        return lost;
     }
     let voters = view.voters().into_iter().flat_map(|voters| &voters.devices);
     let makers = view.slots().values().flat_map(|slot| slot.machines.iter().map(|machine| &machine.by));
     let others = voters.chain(makers).filter(|device| *device != me).filter(is_active);
-    others.map(|device| PeerId::from_bytes(device.0)).collect()
+    others.map(|device| PeerId::from_bytes(device.0)).chain(lost).collect()
 }
 
 #[cfg(test)]
@@ -56,7 +68,9 @@ mod tests {
         let (mut founder, mut ledger) = founded(Now::default());
         let fleet = ledger.fleet();
         let mut write = |payload| founder.append(&mut ledger, Now::default(), payload).expect("allowed").id();
-        for (device, roles) in [(2, Roles::of(&[Role::Node, Role::Spawner])), (3, Roles::of(&[Role::Node]))] {
+        let roles =
+            [(2, &[Role::Node, Role::Spawner][..]), (3, &[Role::Node][..]), (4, &[Role::Operator][..])];
+        for (device, roles) in roles.map(|(device, roles)| (device, Roles::of(roles))) {
             let (key, device) = (key(50), author(device));
             let offer =
                 op::Invited { key: author(50), uses: 1, roles, device: Some(device), note: String::new() };
@@ -69,9 +83,16 @@ mod tests {
         write(Payload::Voters(op::Voters { devices: voters }));
         let view = ledger.publish();
         let peers = |devices: &[u8]| devices.iter().map(|d| PeerId::from_bytes(author(*d).0)).collect();
-        assert_eq!(kept(&view, &author(2)), peers(&[1, 3]), "not a voter that is no member");
-        assert_eq!(kept(&view, &author(3)), peers(&[]));
-        assert_eq!(kept(&view, &author(9)), peers(&[]), "a stranger");
+        assert_eq!(kept(&view, &author(2), &[]), peers(&[1, 3]), "not a voter that is no member");
+        assert_eq!(kept(&view, &author(3), &[]), peers(&[]));
+        assert_eq!(kept(&view, &author(9), &[]), peers(&[]), "a stranger");
+        let lost: Vec<_> = [9, 4, 2, 1].map(|device| PeerId::from_bytes(author(device).0)).into();
+        assert_eq!(
+            kept(&view, &author(3), &lost),
+            peers(&[1, 2]),
+            "members that run functions, and no others"
+        );
+        assert_eq!(kept(&view, &author(2), &lost[2..3]), peers(&[1, 2, 3]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use osiris_ledger::{BlockId, View};
+use osiris_ledger::{BlockId, Role, View};
 
 use super::{
     queue::NodeId,
@@ -31,7 +31,17 @@ impl World<'_> {
             let member = matches!(device.standing, Standing::Member) && !device.hostile;
             member && view.is_member(&device.author)
         });
-        members.map(|(node, _)| node).collect()
+        let members: Vec<_> = members.map(|(node, _)| node).collect();
+        let knows = |node: NodeId, peer: NodeId| {
+            let running = self.devices[node as usize].running.as_ref();
+            let author = &self.devices[peer as usize].author;
+            running.is_none_or(|running| running.node.view().members().contains_key(author))
+        };
+        // A newcomer that only members know which are none any more, or are hostile, is a stranger to all others: it
+        // has to join again (`docs/simulator.md`). Two such that know each other are expected to agree.
+        let is_known = |peer: &NodeId| members.iter().any(|node| node != peer && knows(*node, *peer));
+        let founder_alone = members.len() < 2;
+        members.iter().filter(|node| founder_alone || is_known(node)).copied().collect()
     }
 
     /// What the blocks of all honest members say together.
@@ -60,7 +70,26 @@ impl World<'_> {
         view
     }
 
-    /// Whether every expected node runs, holds the same blocks and writes them durably.
+    /// Of some nodes, who takes another of them for gone that may serve functions, and whom. All run and can reach each
+    /// other.
+    fn misses(&self, expected: &[NodeId]) -> impl Iterator<Item = (NodeId, NodeId)> {
+        let serves = |node: &NodeId| {
+            let running = self.devices[*node as usize].running.as_ref();
+            running.is_some_and(|running| {
+                let member = running.node.view().members().get(&running.node.device());
+                running.serves && member.is_some_and(|member| member.roles.has(Role::Node))
+            })
+        };
+        expected.iter().flat_map(move |node| {
+            let lost = self.devices[*node as usize].running.as_ref().map(|running| running.node.lost());
+            let lost = lost.unwrap_or_default().into_iter().filter_map(|peer| self.by_peer.get(&peer));
+            let lost: Vec<_> = lost.filter(|peer| expected.contains(peer) && serves(peer)).copied().collect();
+            lost.into_iter().map(|peer| (*node, peer))
+        })
+    }
+
+    /// Whether every expected node runs, holds the same blocks, writes them durably, and takes none of the others for
+    /// gone that may serve functions.
     pub(super) fn agrees(&mut self) -> bool {
         let expected = self.expected();
         let mut digest = None;
@@ -76,6 +105,7 @@ impl World<'_> {
                     && !running.outbox.has_failed()
                     && *digest.get_or_insert(own) == own
             })
+            && self.misses(&expected).next().is_none()
     }
 
     /// Checks what must hold of replicas that agree.
@@ -189,7 +219,16 @@ impl World<'_> {
     pub(super) fn say_why_not(&mut self) {
         let now = self.now;
         let mut said = String::new();
-        for node in self.expected() {
+        let expected = self.expected();
+        for (node, peer) in self.misses(&expected).take(5) {
+            said.push_str(&format!("; node {node} takes node {peer} for gone"));
+        }
+        for (node, peer) in expected.iter().flat_map(|node| expected.iter().map(move |peer| (*node, *peer))) {
+            if !self.accepts(node, peer) {
+                said.push_str(&format!("; node {node} takes node {peer} for no member"));
+            }
+        }
+        for node in expected {
             let connected = self.network.peers(node).len();
             let device = &mut self.devices[node as usize];
             let what = match device.running.as_mut() {

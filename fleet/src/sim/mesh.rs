@@ -43,7 +43,7 @@ impl World<'_> {
             dialing.is_some_and(|dialing| dialing.backoff.failures() >= 3)
         };
         let mut chosen = neighbours(&device.peer, members.iter(), is_gone);
-        chosen.extend(kept(running.node.view(), &device.author));
+        chosen.extend(kept(running.node.view(), &device.author, &running.node.lost()));
         let chosen = chosen.iter().filter_map(|peer| self.by_peer.get(peer).copied()).collect();
         if let Some(running) = self.devices[node as usize].running.as_mut() {
             running.chosen = chosen;
@@ -51,7 +51,7 @@ impl World<'_> {
     }
 
     /// Whether a node takes another for a member.
-    fn accepts(&self, node: NodeId, peer: NodeId) -> bool {
+    pub(super) fn accepts(&self, node: NodeId, peer: NodeId) -> bool {
         let device = &self.devices[node as usize];
         let peer = &self.devices[peer as usize].peer;
         let member = |running: &Running| is_in_roster(running.node.view(), &running.told, peer);
@@ -138,6 +138,7 @@ impl World<'_> {
             self.down(pair, generation, 1);
         }
         self.replaced(to, node);
+        self.replaced(node, to);
         if !self.is_current(from) {
             return;
         }
@@ -173,6 +174,7 @@ impl World<'_> {
         // One that stands still looks later.
         let process = self.run_of(node).map(What::Keep).and_then(|keep| self.unless_still(keep));
         if let Some(What::Keep(process)) = process {
+            self.choose(process.node);
             self.keep(process);
         }
     }

@@ -32,6 +32,14 @@ const BROKEN_PERCENT: u8 = 5;
 impl World<'_> {
     /// Performs what came of an input, in order.
     pub(super) fn perform(&mut self, node: NodeId, done: Vec<Done>) {
+        self.perform_all(node, done);
+        if self.devices[node as usize].running.is_some() {
+            self.look_at_leases(node);
+            self.arrange_tick(node);
+        }
+    }
+
+    fn perform_all(&mut self, node: NodeId, done: Vec<Done>) {
         for done in done {
             match done {
                 Done::Write(group) => {
@@ -56,8 +64,6 @@ impl World<'_> {
                 return;
             }
         }
-        self.look_at_leases(node);
-        self.arrange_tick(node);
     }
 
     /// A core admitted a block, its own or another's.
@@ -172,7 +178,8 @@ impl World<'_> {
             }
         }
         self.say(format_args!("durable {node} {group}"));
-        self.perform(node, done);
+        // The core was not asked: what it held when it stood still, it gives up at its next input.
+        self.perform_all(node, done);
     }
 
     /// Makes every write durable and performs what waited for it, as the engine does before it ends.

@@ -41,24 +41,30 @@ impl World<'_> {
         self.by_peer.get(&self.devices[node as usize].peer).copied().unwrap_or(node)
     }
 
-    /// A node was said hello to by one process of a device: its connection to the other ends, and that one hears why.
+    /// A node gets a connection to one process of a device: its connection to the other ends, if that was only just
+    /// stopped also, and where the other runs it hears why.
     pub(super) fn replaced(&mut self, node: NodeId, by: NodeId) {
-        let Some(twin) = self.twin(by) else { return };
-        let (pair, _) = pair(node, twin);
-        let Some(generation) = self.network.link(&pair).map(|link| link.generation) else { return };
-        self.say(format_args!("replaced {node} {twin} by {by}"));
-        self.down(pair, generation, 0);
-        self.down(pair, generation, 1);
-        if self.network.reaches(node, twin) {
-            let (pause, peer) = (self.network.delay(), self.devices[node as usize].peer);
-            self.later(twin, pause, Input::Twin(peer));
+        let key = self.devices[by as usize].peer;
+        let others = self.network.peers(node).into_iter();
+        let others = others.filter(|other| *other != by && self.devices[*other as usize].peer == key);
+        for other in others.collect::<Vec<_>>() {
+            let (pair, _) = pair(node, other);
+            let Some(generation) = self.network.link(&pair).map(|link| link.generation) else { continue };
+            self.say(format_args!("replaced {node} {other} by {by}"));
+            self.down(pair, generation, 0);
+            self.down(pair, generation, 1);
+            if self.twin(by) == Some(other) && self.network.reaches(node, other) {
+                let (pause, peer) = (self.network.delay(), self.devices[node as usize].peer);
+                self.later(other, pause, Input::Twin(peer));
+            }
         }
     }
 
     /// A running node's folder is copied, and started as well, elsewhere.
     pub(super) fn clone_disk(&mut self, node: NodeId, for_ms: u64) {
-        let free =
-            (self.nodes() - self.options.copies()..self.nodes()).find(|slot| self.twin(*slot).is_none());
+        // Who was connected to the last copy in a place has heard of its end before there is another.
+        let is_free = |slot: &NodeId| self.twin(*slot).is_none() && self.network.peers(*slot).is_empty();
+        let free = (self.nodes() - self.options.copies()..self.nodes()).find(is_free);
         let device = &self.devices[node as usize];
         let (Some(slot), Some(running), None) = (free, device.running.as_ref(), device.twin) else { return };
         if !matches!(device.standing, Standing::Member) || self.healed {

@@ -199,6 +199,11 @@ impl Mesh {
         self.shared.wake.notify_one();
     }
 
+    /// Looks again at whom to keep a connection to ([`crate::Roster::kept`]), and dials those.
+    pub fn kept_changed(&self) {
+        self.shared.wake.notify_one();
+    }
+
     /// Notes where a peer listens, as told by something other than the mesh: a ticket, a welcome, a
     /// join request that was granted, mDNS.
     pub fn learn(&self, addr: &PeerAddr) {

@@ -328,6 +328,17 @@ pub(crate) const ALL: &[Mutation] = &[
         test: property("lease_model", "a_holder_that_is_gone_is_taken_over_and_is_none_when_it_comes_back"),
     },
     Mutation {
+        name: "dialling who was lost, in a fleet that is not connected in full",
+        file: "fleet/src/node/roster.rs",
+        find: ".take(LOST_KEPT_MAX)",
+        replace: ".take(0 * LOST_KEPT_MAX)",
+        test: Test(
+            "osiris-fleet",
+            "simulation",
+            "nobody_is_taken_for_gone_for_ever_in_a_fleet_that_is_not_connected_in_full",
+        ),
+    },
+    Mutation {
         name: "the fsync of a component before it gets its name",
         file: LIBRARY,
         find: "        file.sync().map_err(fail)?;\n",
