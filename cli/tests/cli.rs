@@ -9,140 +9,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use tempfile::TempDir;
+mod home;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_osiris");
-
-/// A folder of its own for the data and for everything else that a home folder holds.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn founded() -> Self {
-        let home = Self::new();
-        home.done(&["init", "--name", "home", "--label", "test"]);
-        home
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.path().join(name);
-        std::fs::write(&path, bytes).expect("written");
-        path.display().to_string()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        self.command_of(BINARY.as_ref(), arguments)
-    }
-
-    fn command_of(&self, binary: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary);
-        command.args(arguments).env_clear().current_dir(self.path());
-        command.env("HOME", self.path()).env("OSIRIS_DATA", self.path().join("data"));
-        command.env("OSIRIS_MESH", "127.0.0.1:0").stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(arguments, self.command(arguments).output().expect("the binary runs"))
-    }
-
-    fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut command = self.command(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
-        child.stdin.take().expect("a pipe").write_all(input).expect("written");
-        Ran::of(arguments, child.wait_with_output().expect("it ends"))
-    }
-
-    /// Runs a command that must succeed.
-    fn done(&self, arguments: &[&str]) -> Ran {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, 0, "{ran:?}");
-        ran
-    }
-
-    /// Runs a command that must end with `code` and say each of `words` on stderr, and what is next.
-    fn fails(&self, arguments: &[&str], code: i32, words: &[&str]) -> Ran {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, code, "{ran:?}");
-        assert!(ran.err.starts_with("error: "), "{ran:?}");
-        for word in words {
-            assert!(ran.err.contains(word), "no {word:?} in {ran:?}");
-        }
-        assert_eq!(ran.out, "", "data where there is none: {ran:?}");
-        ran
-    }
-
-    fn up(&self) -> Node<'_> {
-        self.up_at("127.0.0.1:0")
-    }
-
-    fn up_at(&self, mesh: &str) -> Node<'_> {
-        let mut child = self
-            .command(&["up", "--http", "0", "--mesh", mesh, "-o", "json", "--log", "warn"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-        let addresses = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
-        Node { home: self, child, addresses }
-    }
-}
-
-/// A running node; it is killed if a test fails.
-struct Node<'a> {
-    home: &'a Home,
-    child: Child,
-    addresses: serde_json::Value,
-}
-
-impl Node<'_> {
-    fn down(mut self) {
-        self.home.done(&["down"]);
-        let status = self.child.wait().expect("it ends");
-        assert!(status.success() && status.signal().is_none(), "{status:?}");
-    }
-}
-
-impl Drop for Node<'_> {
-    fn drop(&mut self) {
-        // It has ended already where the test went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    #[allow(dead_code, reason = "shown when a test fails")]
-    arguments: Vec<String>,
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(arguments: &[&str], output: Output) -> Self {
-        Self {
-            arguments: arguments.iter().map(ToString::to_string).collect(),
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
-}
+use home::{BINARY, Home, Node, Ran};
 
 #[test]
 fn usage_errors_are_2_and_say_what_is_expected() {
@@ -258,33 +127,6 @@ fn a_recovery_key_goes_into_a_file_of_its_own_and_never_over_another() {
 }
 
 #[test]
-fn tickets_that_admit_nobody_are_refused_with_a_reason() {
-    let home = Home::founded();
-    // A ticket says where somebody can be reached, so one is made while the node runs.
-    home.fails(&["invite"], 1, &["ticket", "osiris up"]);
-    let node = home.up();
-    let ticket = home.done(&["invite"]).out.trim().to_owned();
-    let dial = home.done(&["ticket"]).out.trim().to_owned();
-    node.down();
-
-    let guest = Home::new();
-    guest.fails(&["join", "nonsense"], 2, &["not an Osiris ticket", "next: "]);
-    guest.fails(&["join", &ticket[..ticket.len() - 9]], 2, &["ticket", "next: "]);
-    let last = if ticket.ends_with('a') { "b" } else { "a" };
-    let altered = format!("{}{last}", &ticket[..ticket.len() - 1]);
-    guest.fails(&["join", &altered], 2, &["ticket", "next: "]);
-    guest.fails(&["join", &dial], 2, &["admits no device"]);
-    guest.fails(&["join", "@missing.txt"], 3, &["cannot be read", "next: "]);
-    assert_eq!(guest.run_with_input(&["join", "-"], b"nonsense").code, 2);
-    assert!(!guest.path().join("data").exists());
-
-    let other = Home::founded();
-    other.fails(&["join", &ticket], 1, &["another fleet", "next: "]);
-    // Nobody runs that could admit.
-    guest.fails(&["join", &ticket, "--timeout", "1s"], 6, &["answered in time", "next: "]);
-}
-
-#[test]
 fn without_a_node_a_deploy_is_signed_into_the_local_replica() {
     let home = Home::founded();
     let wasm = home.write("summary.wasm", osiris_examples::SUMMARY);
@@ -319,55 +161,10 @@ fn without_a_node_a_deploy_is_signed_into_the_local_replica() {
 }
 
 #[test]
-fn bad_components_are_refused_before_anything_is_written() {
-    let home = Home::founded();
-    let text = home.write("a.wasm", b"hello");
-    let core = home.write("b.wasm", b"\0asm\x01\0\0\0");
-    home.fails(&["deploy", &text, "--name", "a"], 1, &["not a WebAssembly file", "next: "]);
-    home.fails(&["deploy", &core, "--name", "a"], 1, &["core WebAssembly module", "wasm32-wasip2"]);
-    home.fails(&["deploy", "none.wasm", "--name", "a"], 3, &["none.wasm", "next: "]);
-    home.write("osiris.toml", b"name = \"a\"\ncomponent = \"a.wasm\"\nroutes = []\n");
-    home.fails(&["deploy"], 2, &["line 3", "unknown field `routes`"]);
-    assert_eq!(home.done(&["ls", "-o", "json"]).json(), serde_json::json!([]));
-}
-
-#[test]
-fn a_flipped_bit_in_the_journal_is_found() {
-    let home = Home::founded();
-    let journal = home.path().join("data/journal");
-    let mut bytes = std::fs::read(&journal).expect("the journal");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&journal, bytes).expect("written");
-    let ran = home.run(&["status"]);
-    assert!(ran.code == 1 || ran.err.contains("warning:"), "{ran:?}");
-    assert!(ran.err.contains("next: ") || ran.err.contains("warning:"), "{ran:?}");
-}
-
-#[test]
 fn service_install_prints_a_unit() {
     let home = Home::new();
     let unit = home.done(&["service", "install", "--print", "--http", "0"]).out;
     assert!(unit.contains("Restart=always") && unit.contains(" up --http 127.0.0.1:0\n"), "{unit}");
-}
-
-#[test]
-fn a_node_that_cannot_listen_says_what_to_do() {
-    let home = Home::founded();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = taken.local_addr().expect("bound");
-    let (port, token) = (taken.to_string(), home.write("token", b"short"));
-    for format in ["table", "json"] {
-        let up = |more: &[&str], words: &[&str]| {
-            home.fails(&[&["up", "--log", "error", "-o", format], more].concat(), 1, words);
-        };
-        up(&["--http", &port], &["cannot listen", "next: ", "--http PORT"]);
-        up(&["--http", "0.0.0.0:0"], &["without a token", "next: ", "--token-file"]);
-        up(&["--http", "0", "--token-file", &token], &["the mode", "next: ", "chmod 600"]);
-    }
-    let socket = home.path().join("data/osiris.sock");
-    std::fs::write(&socket, "mine").expect("written");
-    home.fails(&["up", "--log", "error", "--http", "0"], 1, &["not a socket", "next: "]);
 }
 
 #[test]
@@ -502,68 +299,6 @@ fn a_guest_is_admitted_by_a_running_node() {
     for _ in 0..2 {
         assert_eq!(operator.done(&["status", "-o", "json"]).json()["unseen"], 1);
     }
-}
-
-#[test]
-fn a_file_that_is_missing_is_3_in_every_command() {
-    let home = Home::founded();
-    for arguments in [
-        &["join", "@none"][..],
-        &["recover", "--recovery-file", "none"],
-        &["up", "--http", "0", "--token-file", "none"],
-        &["call", "f", "@none"],
-        &["deploy", "none", "--name", "f"],
-        &["deploy", "--manifest", "none"],
-        &["sim", "replay", "none"],
-        &["user", "key", "new", "--passphrase-file", "none"],
-    ] {
-        home.fails(arguments, 3, &["none cannot be read", "next: "]);
-    }
-}
-
-#[test]
-fn a_folder_that_nothing_can_be_written_to_is_read_and_says_what_cannot_be_done() {
-    let home = Home::founded();
-    let wasm = home.write("a.wasm", osiris_examples::SUMMARY);
-    home.done(&["deploy", &wasm, "--name", "kept"]);
-    let data = home.path().join("data");
-    let mode = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changed");
-    };
-    let (mut folders, mut files) = (vec![home.path().to_owned(), data.clone()], Vec::new());
-    for entry in std::fs::read_dir(&data).expect("the folder").flatten() {
-        let is_folder = entry.file_type().expect("a kind").is_dir();
-        if is_folder { &mut folders } else { &mut files }.push(entry.path());
-    }
-    // No mode keeps root from writing, and root's folders are closed to everyone else: the binary as well.
-    let root = rustix::process::geteuid().is_root();
-    let binary = if root { home.path().join("osiris") } else { BINARY.into() };
-    if root {
-        std::fs::copy(BINARY, &binary).expect("copied");
-    }
-    files.iter().for_each(|file| mode(file, 0o444));
-    folders.iter().for_each(|folder| mode(folder, 0o555));
-    let run = |arguments: &[&str]| {
-        let mut command = home.command_of(&binary, arguments);
-        if root {
-            command.uid(65_534);
-        }
-        Ran::of(arguments, command.output().expect("the binary runs"))
-    };
-    for arguments in
-        [&["status"][..], &["nodes"], &["ls"], &["describe", "kept"], &["ledger", "log"], &["whoami"]]
-    {
-        let ran = run(arguments);
-        assert!(ran.code == 0 && ran.err.contains("Nothing can be written"), "{ran:?}");
-    }
-    assert!(run(&["ledger", "log"]).out.contains("deploys kept"));
-    let doctor = run(&["doctor"]);
-    assert!(doctor.code == 1 && doctor.out.contains("cannot be written to"), "{doctor:?}");
-    for arguments in [&["deploy", &wasm, "--name", "b"][..], &["remove", "kept"], &["invite"]] {
-        let ran = run(arguments);
-        assert!(ran.code == 4 && ran.err.contains("may not write") && ran.err.contains("next: "), "{ran:?}");
-    }
-    folders.iter().for_each(|folder| mode(folder, 0o755));
 }
 
 #[test]

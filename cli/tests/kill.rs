@@ -118,9 +118,13 @@ fn a_killed_node_loses_no_acknowledged_deploy() {
     }
     let mut node = up(&data);
     agree([&data, &peer_data]);
-    let held = deployed(&peer_data);
-    let lost: Vec<_> = acknowledged.difference(&held).collect();
-    assert!(lost.is_empty(), "acknowledged, and not with the peer: {lost:?}");
+    // Both run: what they say comes from the nodes, not from their folders.
+    for (data, who) in [(&data, "the node that was killed"), (&peer_data, "the peer")] {
+        assert_eq!(json(data, &["status"])["state"], "serving");
+        let held = deployed(data);
+        let lost: Vec<_> = acknowledged.difference(&held).collect();
+        assert!(lost.is_empty(), "acknowledged, and {who} does not have it: {lost:?}");
+    }
     for data in [&data, &peer_data] {
         let rows = json(data, &["nodes"]);
         let rows = rows.as_array().expect("rows");
@@ -136,6 +140,7 @@ fn a_killed_node_loses_no_acknowledged_deploy() {
         assert_eq!(verified["problems"], serde_json::json!([]), "{verified}");
     }
     assert!(acknowledged.len() > 10, "only {} deploys were acknowledged", acknowledged.len());
+    assert!(killed_during_deploys > 0, "no kill came while a deploy was under way");
     println!(
         "{ROUNDS} kills, {} acknowledged deploys, {killed_during_deploys} kills with one under way",
         acknowledged.len()

@@ -36,10 +36,10 @@ pub enum LibraryError {
         quota: u64,
     },
     /// The disk is full.
-    #[error("The disk that holds {path} is full; free some space, reading goes on meanwhile.")]
+    #[error("The disk that holds the folder {folder} is full; free some space, reading goes on meanwhile.")]
     DiskFull {
-        /// The file that was being written.
-        path: PathBuf,
+        /// The folder into which was being written.
+        folder: PathBuf,
     },
     /// No blob has this name.
     #[error("The library does not hold {hash}; fetch it from a peer that does.")]
@@ -82,10 +82,11 @@ pub enum LibraryError {
 pub(crate) type Result<T> = std::result::Result<T, LibraryError>;
 
 pub(crate) fn io_error(path: &Path, source: io::Error) -> LibraryError {
-    let path = path.to_owned();
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LibraryError::DiskFull { path },
-        _ => LibraryError::Io { path, source },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            LibraryError::DiskFull { folder: path.parent().unwrap_or(path).to_owned() }
+        }
+        _ => LibraryError::Io { path: path.to_owned(), source },
     }
 }
 
