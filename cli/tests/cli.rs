@@ -1,17 +1,15 @@
 //! The real binary, driven as people and scripts drive it: arguments in, output and exit code out.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 mod home;
 
-use home::{BINARY, Home, Node, Ran};
+use home::{Home, Node, Ran};
 
 #[test]
 fn usage_errors_are_2_and_say_what_is_expected() {

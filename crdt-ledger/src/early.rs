@@ -64,6 +64,14 @@ impl Early {
         self.written.get(author).copied().unwrap_or(0)
     }
 
+    /// Blocks of one author that wait, in their order.
+    pub(crate) fn by(&self, author: &Author) -> Vec<Arc<Block>> {
+        let waiting = self.waiting.values().map(|waiting| &waiting.block);
+        let mut blocks: Vec<_> = waiting.filter(|block| block.author() == *author).cloned().collect();
+        blocks.sort_unstable_by_key(|block| block.order());
+        blocks
+    }
+
     /// What all waiting blocks take, bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

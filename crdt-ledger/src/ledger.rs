@@ -664,6 +664,13 @@ impl Ledger {
         (self.early.len(), self.early.evicted())
     }
 
+    /// Blocks of one author that wait for others, in their order. Those of this device were in a journal that was
+    /// damaged in front of them.
+    #[must_use]
+    pub fn early_by(&self, author: Author) -> Vec<Arc<Block>> {
+        self.early.by(&author)
+    }
+
     /// What early blocks hold, bytes; at most [`limits::EARLY_BYTES_MAX`].
     #[must_use]
     pub fn early_bytes(&self) -> usize {

@@ -308,7 +308,10 @@ impl Node {
                 // What is dropped leaves a gap in the document's chains, so it begins anew.
                 self.idle.blocks_came(now);
                 let pages = self.ledger.pages().map(|page| page.hash()).collect();
-                self.effects.push_back(Effect::Compact(pages, self.ledger.in_order()));
+                // Own blocks that a damaged journal holds and that wait for one which is lost may be nowhere else.
+                let mut blocks = self.ledger.in_order();
+                blocks.extend(self.ledger.early_by(self.me));
+                self.effects.push_back(Effect::Compact(pages, blocks));
             }
             Err(block) => self.effects.push_back(Effect::Warn(format!(
                 "The sealed page {} says something else of block {} than the block itself, which is here: nothing is \

@@ -210,6 +210,33 @@ fn a_voter_seals_what_is_durable_and_a_member_that_retains_current_drops_it() {
 }
 
 #[test]
+fn own_blocks_behind_a_damaged_record_stay_in_a_journal_that_is_written_anew() {
+    let (_, mut node, ledger, revision) = history(20);
+    let mut voter = Member::new(copy(&ledger), 1, Retain::All);
+    look(&mut voter, 0);
+    let mut all = copy(voter.node.ledger());
+    serve(&mut node, &mut all, revision, 2);
+    let own: Vec<_> = all.in_order().iter().filter(|b| b.author() == author(2)).map(|b| b.id()).collect();
+    let [.., lost, last] = own[..] else { unreachable!("it wrote many") };
+    // The record of the last but one cannot be read any more.
+    let mut ledger = Ledger::new(all.fleet());
+    for block in all.in_order().iter().filter(|block| block.id() != lost) {
+        ledger.replay(block.entry()).expect("valid");
+    }
+    assert_eq!(ledger.early_by(author(2)).iter().map(|block| block.id()).collect::<Vec<_>>(), [last]);
+    ledger.publish();
+    let mut member = Member::new(ledger, 2, Retain::Current);
+    member.library = voter.library.clone();
+    for hash in voter.library.keys() {
+        member.handle(at(1_000), Input::BlobHeld(*hash));
+    }
+    look(&mut member, 2_000);
+    let held = member.node.ledger();
+    assert!(held.len() > held.len_full(), "nothing was dropped");
+    assert!(member.journal.contains(&last));
+}
+
+#[test]
 fn a_member_drops_by_the_page_of_a_voter_and_not_before_it_has_it() {
     let (_, _, ledger, _) = history(20);
     let mut voter = Member::new(copy(&ledger), 1, Retain::All);

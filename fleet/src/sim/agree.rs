@@ -44,6 +44,11 @@ impl World<'_> {
         members.iter().filter(|node| founder_alone || is_known(node)).copied().collect()
     }
 
+    /// Whether at most one is left that has to agree with others.
+    pub(super) fn is_alone(&mut self) -> bool {
+        self.expected().len() < 2
+    }
+
     /// What the blocks of all honest members say together.
     fn view_of_all(&mut self) -> Arc<View> {
         let mut different = BTreeMap::new();
