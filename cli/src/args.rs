@@ -80,6 +80,16 @@ pub(crate) struct NodeArgs {
     /// current, which is a summary of each without its signature. Default: all
     #[arg(long, env = "OSIRIS_RETAIN", value_name = "WHAT", value_enum)]
     pub(crate) retain: Option<RetainWord>,
+    /// Machines that the fleet may have made for this node to make another; 0: it makes none. It needs the role
+    /// spawner, and what `osiris lease limit` allows. Default: 0
+    #[arg(long, env = "OSIRIS_MACHINES", value_name = "N")]
+    pub(crate) machines: Option<u32>,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug. Default: info
+    #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+    /// How it is logged. Default: text
+    #[arg(long, env = "OSIRIS_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 /// What is kept of blocks that sealed pages list.
@@ -331,27 +341,19 @@ pub(crate) struct JoinArgs {
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
-    /// Machines that the fleet may have made for this node to make another; 0: it makes none. It needs the role
-    /// spawner, and what `osiris lease limit` allows
-    #[arg(long, env = "OSIRIS_MACHINES", value_name = "N", default_value_t = 0)]
-    pub(crate) machines: u32,
     /// Be admitted first, where this device belongs to no fleet: the ticket, @FILE with it, or - for stdin
     #[arg(long, value_name = "TICKET")]
     pub(crate) join: Option<String>,
     /// What people call this device, where it joins. Default: its host name
     #[arg(long, env = "OSIRIS_LABEL", value_parser = parse_label)]
     pub(crate) label: Option<String>,
-    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug
-    #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL", default_value = "info")]
-    pub(crate) log: String,
-    /// How it is logged
-    #[arg(long, env = "OSIRIS_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value = "text")]
-    pub(crate) log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// One JSON object a line.
     Json,
@@ -955,7 +957,7 @@ fn parse_fleet_name(text: &str) -> Result<String, String> {
 }
 
 /// A name of a device, a fleet or a person.
-fn parse_label(text: &str) -> Result<String, String> {
+pub(crate) fn parse_label(text: &str) -> Result<String, String> {
     if osiris_fleet::api::is_name(text) {
         return Ok(text.to_owned());
     }

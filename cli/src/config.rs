@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use osiris_fleet::node::Retain;
 use osiris_fleet::policy::Terms;
 
-use crate::args::{Global, NodeArgs, RetainWord};
+use crate::args::{Global, LogFormat, NodeArgs, RetainWord};
 use crate::backend::driver::ProvisionOptions;
 use crate::exit::Failure;
 use crate::output::Format;
@@ -52,6 +52,12 @@ pub(crate) struct NodeSettings {
     pub(crate) token_file: Option<PathBuf>,
     /// What is kept of blocks that sealed pages list.
     pub(crate) retain: Retain,
+    /// Machines that the fleet may have made for this node to make another.
+    pub(crate) machines: u32,
+    /// What is logged.
+    pub(crate) log: String,
+    /// How it is logged.
+    pub(crate) log_format: LogFormat,
 }
 
 /// `DATA/config.toml`: the flags' names as keys.
@@ -64,6 +70,10 @@ struct File {
     token_file: Option<PathBuf>,
     output: Option<Format>,
     retain: Option<RetainWord>,
+    machines: Option<u32>,
+    label: Option<String>,
+    log: Option<String>,
+    log_format: Option<LogFormat>,
     provision: Option<ProvisionFile>,
     scale: terms::ScaleFile,
 }
@@ -146,6 +156,9 @@ impl Settings {
         for address in &file.advertise {
             reachable(*address).map_err(|e| bad_key(&path, "advertise", &e))?;
         }
+        if let Some(label) = &file.label {
+            crate::args::parse_label(label).map_err(|e| bad_key(&path, "label", &e))?;
+        }
         file.scale.terms().map_err(|e| bad_key(&path, "scale", &e))?;
         let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
         let output = flags.output.or(file.output).unwrap_or_default();
@@ -171,7 +184,21 @@ impl Settings {
             (None, None) => None,
         };
         let retain = flags.retain.or(self.file.retain).map_or(Retain::All, RetainWord::retain);
-        Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file, retain })
+        let log = flags.log.clone().or_else(|| self.file.log.clone());
+        Ok(NodeSettings {
+            http: flags.http.or(from_file).unwrap_or(HTTP),
+            advertise,
+            token_file,
+            retain,
+            machines: flags.machines.or(self.file.machines).unwrap_or(0),
+            log: log.unwrap_or_else(|| "info".to_owned()),
+            log_format: flags.log_format.or(self.file.log_format).unwrap_or_default(),
+        })
+    }
+
+    /// What people are to call this device, where somebody said so.
+    pub(crate) fn label<'a>(&'a self, flag: Option<&'a str>) -> Option<&'a str> {
+        flag.or(self.file.label.as_deref())
     }
 }
 
@@ -343,7 +370,29 @@ mod tests {
 
         let defaults = settings("", &Global::default()).expect("settings");
         assert_eq!((defaults.output, defaults.mesh), (Format::Table, None));
-        assert_eq!(defaults.node(&NodeArgs::default()).expect("node").http, HTTP);
+        let node = defaults.node(&NodeArgs::default()).expect("node");
+        assert_eq!(
+            (node.http, node.machines, node.log.as_str(), node.log_format),
+            (HTTP, 0, "info", LogFormat::Text)
+        );
+        assert_eq!((defaults.label(None), defaults.label(Some("a"))), (None, Some("a")));
+    }
+
+    #[test]
+    fn what_is_logged_how_many_machines_and_the_label_are_keys_as_well() {
+        let file = "machines = 3\nlog = \"warn\"\nlog-format = \"json\"\nlabel = \"till-2\"";
+        let settings = settings(file, &Global::default()).expect("settings");
+        let node = settings.node(&NodeArgs::default()).expect("node");
+        assert_eq!((node.machines, node.log.as_str(), node.log_format), (3, "warn", LogFormat::Json));
+        assert_eq!((settings.label(None), settings.label(Some("till-3"))), (Some("till-2"), Some("till-3")));
+        let flags = NodeArgs {
+            machines: Some(0),
+            log: Some("error".to_owned()),
+            log_format: Some(LogFormat::Text),
+            ..NodeArgs::default()
+        };
+        let node = settings.node(&flags).expect("node");
+        assert_eq!((node.machines, node.log.as_str(), node.log_format), (0, "error", LogFormat::Text));
     }
 
     #[test]
@@ -387,6 +436,9 @@ mod tests {
             ("output = \"xml\"", "line 1: unknown variant `xml`"),
             ("http = \"nowhere\"", "`http` cannot be used"),
             ("mesh = \"nowhere\"", "`mesh` cannot be used"),
+            ("label = \" \"", "`label` cannot be used"),
+            ("log-format = \"xml\"", "line 1: unknown variant `xml`"),
+            ("machines = -1", "line 1"),
             ("http = ", "line 1"),
         ] {
             let failure = settings(config, &Global::default()).expect_err(config);

@@ -1,6 +1,5 @@
 //! The real binary, driven as people and scripts drive it: arguments in, output and exit code out.
 
-use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

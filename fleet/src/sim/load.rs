@@ -186,11 +186,19 @@ impl World<'_> {
                 format_args!("node {node} scaled {name} to {replicas}, not {} to {}", keys.min, keys.max),
             );
         }
+        // Another's count may have come in between: whether there are more or fewer now is told from the last one.
+        let others = running.node.ledger().in_order();
+        let below = others.iter().rev().skip_while(|other| other.order() >= block.order());
+        let last = below.into_iter().find_map(|other| match other.payload() {
+            Payload::Scaled(op) if op.name == *name => Some(op.replicas),
+            _ => None,
+        });
         let key = (node, running.run, name.clone());
         let before = self.load.counts.insert(key, (now, replicas));
         // A machine that stands ready is used at once.
         let at_once = self.day.is_some();
         let soon = before.is_some_and(|(at, count)| {
+            let count = last.unwrap_or(count);
             if at_once && replicas > count {
                 return false;
             }

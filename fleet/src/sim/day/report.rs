@@ -168,6 +168,25 @@ impl World<'_> {
         day.turns[function].see(count.into());
     }
 
+    /// What a machine serves by the founder's view, and how many replicas there are to be, for people.
+    fn what_serves(&self, intent: BlockId) -> String {
+        let Some(running) = self.devices[0].running.as_ref() else { return String::new() };
+        let view = running.node.view();
+        let machine = view.slots().values().flat_map(|slot| &slot.machines).find(|one| one.intent == intent);
+        let Some(device) = machine.and_then(|machine| machine.device) else {
+            return "; it is no member".to_owned();
+        };
+        let mut said = format!("; it is for {:?}", machine.map(|machine| &machine.functions));
+        for function in view.functions().values() {
+            let count = view.scaling().replicas(&function.name).map(|(_, count)| count);
+            for revision in function.revisions.iter().filter(|revision| revision.is_served_by(&device)) {
+                let serving = revision.serving.len();
+                said.push_str(&format!("; it serves {}, as one of {serving}, of {count:?}", function.name));
+            }
+        }
+        said
+    }
+
     /// At the end every machine is gone, as long after the last call as anybody may wait to take it away.
     pub(in crate::sim) fn no_machine_is_left(&mut self) {
         let Some(day) = self.day.as_ref() else { return };
@@ -182,10 +201,11 @@ impl World<'_> {
                 })
             });
             let sees = sees.count();
+            let serves = self.what_serves(intent);
             self.check.violated(
                 now,
                 format_args!(
-                    "the machine of intent {} is still there, long after the last call; {sees} nodes see it",
+                    "the machine of intent {} is still there, long after the last call; {sees} nodes see it{serves}",
                     intent.short()
                 ),
             );
