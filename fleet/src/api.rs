@@ -351,8 +351,8 @@ pub struct Deployed {
     pub revision: u64,
     /// `native` or `http`.
     pub world: String,
-    /// Other members that are known to hold the component: those that have a revision with it ready. A member
-    /// that is fetching it is counted once it is ready, so this may be less than [`Written::seen_by`].
+    /// Other members that are known to hold the component and the manifest: those that have a revision of both ready.
+    /// A member that is fetching them is counted once it is ready, so this may be less than [`Written::seen_by`].
     pub component_held_by: u64,
     /// Whether the revision is live.
     pub live: bool,

@@ -87,7 +87,11 @@ async fn three_nodes_agree_and_relay() {
     .await;
     let deploy = api::Deploy { timeout_ms: 0, manifest: manifest("third", Replicas::Count(1)), ..deploy };
     let third: api::Deployed = a.post("/v1/functions", &deploy).await;
-    assert_eq!((third.component_held_by, third.written.seen_by), (2, 0), "{third:?}");
+    // Others have its component, and not yet its manifest: if this device were lost now, so were the function.
+    assert_eq!((third.component_held_by, third.written.seen_by), (0, 0), "{third:?}");
+    let deploy = api::Deploy { manifest: manifest("again", Replicas::All), ..deploy };
+    let same: api::Deployed = a.post("/v1/functions", &deploy).await;
+    assert_eq!((same.component_held_by, same.written.seen_by), (2, 0), "{same:?}");
 
     let late = Folder::joined(&ticket, "late").await.expect_err("the invitation is used up");
     assert_eq!(late.code, "denied");

@@ -254,7 +254,7 @@ impl Desk {
             name,
             revision: revision.map_or(0, |revision| revision.number),
             world: rows::world_name(world),
-            component_held_by: rows::holders(&view, BlobHash(hash.0), &self.me),
+            component_held_by: rows::holders(&view, BlobHash(hash.0), BlobHash(manifest.0), &self.me),
             live: live.is_some_and(|live| live.id.to_string() == written.block),
             written,
         })

@@ -184,7 +184,6 @@ impl Engine {
     }
 
     async fn event(&mut self, event: MeshEvent) {
-        let is_link = matches!(event, MeshEvent::PeerUp { .. } | MeshEvent::PeerDown { .. });
         let input = match event {
             MeshEvent::PeerUp { peer } => Input::PeerUp(peer),
             MeshEvent::PeerDown { peer, .. } => Input::PeerDown(peer),
@@ -198,12 +197,6 @@ impl Engine {
             _ => return,
         };
         self.handle(input).await;
-        if is_link {
-            self.lost.store(Arc::new(self.node.lost()));
-            if let Some(mesh) = &self.mesh {
-                mesh.kept_changed();
-            }
-        }
     }
 
     async fn request(&mut self, request: Request, answer: Answer) {
@@ -223,6 +216,12 @@ impl Engine {
         self.drain().await;
         self.tell_failure().await;
         self.note_held();
+        if self.node.lost_changed() {
+            self.lost.store(Arc::new(self.node.lost()));
+            if let Some(mesh) = &self.mesh {
+                mesh.kept_changed();
+            }
+        }
     }
 
     fn was_suspended(&mut self, asleep: Duration) -> bool {

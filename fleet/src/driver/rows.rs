@@ -84,10 +84,12 @@ fn served_by(view: &View, device: &Author) -> Vec<String> {
     all.collect()
 }
 
-/// Members other than this device that have a revision with this component ready, and so hold it.
-pub(crate) fn holders(view: &View, component: BlobHash, me: &Author) -> u64 {
+/// Members other than this device that have a revision of this component and this manifest ready, and so hold both. Who
+/// has the component alone, by another revision, cannot serve this one.
+pub(crate) fn holders(view: &View, component: BlobHash, manifest: BlobHash, me: &Author) -> u64 {
     let revisions = view.functions().values().flat_map(|function| &function.revisions);
-    let with_it = revisions.filter(|revision| revision.component == component);
+    let with_it =
+        revisions.filter(|revision| (revision.component, revision.manifest) == (component, manifest));
     let devices = with_it.flat_map(|revision| &revision.serving).map(|serving| serving.device);
     devices.filter(|device| device != me).collect::<BTreeSet<_>>().len() as u64
 }

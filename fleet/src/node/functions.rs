@@ -20,6 +20,9 @@ use crate::manifest::Manifest;
 /// First and longest pause before a failed fetch is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// How many members behind those that are to serve a revision look for these, where they do not.
+const SUCCESSORS: usize = 8;
+
 /// Calls that a revision runs side by side here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SideBySide {
@@ -210,13 +213,34 @@ impl Node {
             return fits && self.functions.candidates.contains(&self.me);
         };
         let placed = self.candidates(now, &function.name, revision, &place, count as usize);
-        if placed.contains(&self.me) {
-            return true;
+        let is_placed = placed.contains(&self.me);
+        let is_awaited = |member: &&Author| **member != self.me && !revision.is_served_by(member);
+        let awaited: Vec<_> = placed.iter().filter(is_awaited).copied().collect();
+        if awaited.is_empty() {
+            return is_placed;
+        }
+        let serves = revision.is_served_by(&self.me);
+        let most = (count as usize).saturating_add(SUCCESSORS);
+        if is_placed
+            || serves
+            || self.candidates(now, &function.name, revision, &place, most).contains(&self.me)
+        {
+            self.look_for(now, &awaited);
         }
         // One that moved away keeps serving until those that took over are ready.
-        let ready_elsewhere = placed.iter().filter(|member| revision.is_served_by(member)).count();
-        let too_few = ready_elsewhere < count as usize && ready_elsewhere < placed.len();
-        too_few && revision.is_served_by(&self.me)
+        is_placed || serves
+    }
+
+    /// Others are expected to serve. Of one that this node never was connected to it is not known whether it is there at
+    /// all: it may have been admitted and have ended at once. From now on it counts as lost, so it is dialled, and taken
+    /// for gone where that stays in vain.
+    fn look_for(&mut self, now: Now, awaited: &[Author]) {
+        for peer in awaited.iter().map(|member| PeerId::from_bytes(member.0)) {
+            if !self.sync.is_connected(&peer) && !self.gone_since.contains_key(&peer) {
+                self.gone_since.insert(peer, now.mono);
+                self.lost_changed = true;
+            }
+        }
     }
 
     fn want_manifest(&mut self, now: Now, revision: &Revision) {

@@ -109,6 +109,8 @@ pub struct Node {
     returned: u64,
     /// When a member's connection was lost, or this node started without one.
     gone_since: BTreeMap<PeerId, Mono>,
+    /// Whether that changed since it was last asked for.
+    lost_changed: bool,
     /// When a member that turned this device away was last asked why.
     asked_ending: Option<Mono>,
     draining: bool,
@@ -158,6 +160,7 @@ impl Node {
             unseen,
             returned: 0,
             gone_since,
+            lost_changed: true,
             asked_ending: None,
             draining: false,
             read_only: None,
@@ -197,7 +200,12 @@ impl Node {
         &self.ledger
     }
 
-    /// Peers whose connection was lost and is not back, the last one in front.
+    /// Whether [`Node::lost`] says something else than when this was last asked.
+    pub fn lost_changed(&mut self) -> bool {
+        std::mem::take(&mut self.lost_changed)
+    }
+
+    /// Peers whose connection was lost and is not back, or that are looked for, the last one in front.
     #[must_use]
     pub fn lost(&self) -> Vec<PeerId> {
         let mut lost: Vec<_> = self.gone_since.iter().collect();
@@ -233,7 +241,7 @@ impl Node {
                 self.warn_ended();
             }
             Input::PeerUp(peer) => {
-                self.gone_since.remove(&peer);
+                self.lost_changed |= self.gone_since.remove(&peer).is_some();
                 self.functions.peer_up();
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
                 self.send(peer, &frame);
@@ -250,6 +258,7 @@ impl Node {
                 self.apart.take_if(|apart| apart.is_with(&peer));
                 self.leases.peer_down(&peer);
                 self.gone_since.insert(peer, now.mono);
+                self.lost_changed = true;
             }
             Input::Frame(peer, bytes) => {
                 // A frame that does not parse is the peer's fault; the next digest repairs it.

@@ -58,6 +58,16 @@ impl World<'_> {
         device.hostile || device.running.as_ref().is_some_and(member)
     }
 
+    /// Whom the core misses changed.
+    pub(super) fn lost_changed(&mut self, node: NodeId) {
+        let changed =
+            self.devices[node as usize].running.as_mut().is_some_and(|running| running.node.lost_changed());
+        if changed && let Some(process) = self.run_of(node) {
+            self.choose(node);
+            self.keep(process);
+        }
+    }
+
     /// The mesh looks whom to dial.
     pub(super) fn keep(&mut self, process: Process) {
         if !self.is_current(process) {
@@ -174,7 +184,6 @@ impl World<'_> {
         // One that stands still looks later.
         let process = self.run_of(node).map(What::Keep).and_then(|keep| self.unless_still(keep));
         if let Some(What::Keep(process)) = process {
-            self.choose(process.node);
             self.keep(process);
         }
     }

@@ -36,6 +36,7 @@ impl World<'_> {
         if self.devices[node as usize].running.is_some() {
             self.look_at_leases(node);
             self.arrange_tick(node);
+            self.lost_changed(node);
         }
     }
 

@@ -218,6 +218,11 @@ impl Sync {
         self.peers.keys()
     }
 
+    /// Whether a peer is connected.
+    pub fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
     /// Connected peers that count and whose last digest is this replica's.
     pub fn agreeing(&self, ledger: &mut Ledger, counts: impl Fn(&PeerId) -> bool) -> usize {
         let digest = ledger.digest();
