@@ -905,7 +905,7 @@ Examples:
         /// The member's label, or the start of its key, as `osiris nodes` prints them
         member: String,
         /// All its labels: KEY or KEY=VALUE
-        #[arg(value_name = "LABEL")]
+        #[arg(value_name = "LABEL", value_parser = parse_place_label)]
         labels: Vec<String>,
         #[command(flatten)]
         wait: Wait,
@@ -963,6 +963,13 @@ pub(crate) fn parse_label(text: &str) -> Result<String, String> {
     }
     Err("a name has 1 to 64 bytes of printable text, without white space at its ends, and is no key"
         .to_owned())
+}
+
+fn parse_place_label(text: &str) -> Result<String, String> {
+    if osiris_fleet::manifest::is_place_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a label is KEY or KEY=VALUE, of letters, digits, '.', '_' and '-', in at most 64 bytes".to_owned())
 }
 
 fn parse_note(text: &str) -> Result<String, String> {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -49,6 +50,35 @@ fn tickets_that_admit_nobody_are_refused_with_a_reason() {
     other.fails(&["join", &ticket], 1, &["another fleet", "next: "]);
     // Nobody runs that could admit.
     guest.fails(&["join", &ticket, "--timeout", "1s"], 6, &["answered in time", "next: "]);
+}
+
+#[test]
+fn what_no_block_could_say_is_a_usage_error_and_what_is_not_there_is_not_found() {
+    let home = Home::founded();
+    home.fails(&["member", "label", "test", "a b"], 2, &["a label is KEY or KEY=VALUE"]);
+    home.fails(
+        &["scale", "f", "--min", "5", "--max", "2"],
+        2,
+        &["At least 5 replicas cannot be at most 2", "next: "],
+    );
+    home.fails(
+        &["ledger", "log", "--function", "nobody"],
+        3,
+        &["No block speaks of a function nobody", "next: "],
+    );
+    home.fails(&["ledger", "log", "--function", "nobody", "-o", "json"], 3, &["nobody"]);
+    // A key that nobody was told of is not left behind, so that the command can be given again.
+    home.write("passphrase", b"correct horse battery staple\n");
+    let add =
+        ["user", "add", "isis", "--passphrase-file", "passphrase", "--key", "isis.key", "--timeout", "1s"];
+    home.done(&add);
+    std::fs::rename(home.path().join("isis.key"), home.path().join("kept.key")).expect("moved");
+    home.fails(&add, 1, &["isis", "next: "]);
+    assert!(!home.path().join("isis.key").exists());
+    // A pipe is no archive, and nobody waits for what comes out of it.
+    let pipe = home.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a pipe");
+    home.fails(&["ledger", "archive", "--verify", "pipe"], 1, &["pipe", "next: "]);
 }
 
 #[test]
@@ -248,4 +278,84 @@ fn a_node_that_is_told_to_end_answers_what_it_has_begun() {
         node.ended();
         assert_eq!(home.done(&["status", "-o", "json"]).json()["state"], "stopped");
     }
+}
+
+/// A small disk of its own; it goes with the test.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn at(place: &Path, options: &str) -> Self {
+        std::fs::create_dir_all(place).expect("made");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "osiris-test"]).arg(place);
+        assert!(mount.status().expect("mount runs").success());
+        Self(place.to_owned())
+    }
+
+    /// Takes all space but so many bytes.
+    fn fill_but(&self, left: usize) {
+        let mut filler = std::fs::File::create(self.0.join("filler")).expect("made");
+        while filler.write_all(&[0; 4_096]).is_ok() {}
+        let held = filler.metadata().expect("there").len();
+        filler.set_len(held.saturating_sub(left as u64)).expect("cut");
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a test that failed may have left a process in it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn on_a_full_disk_nothing_is_acknowledged_and_nothing_is_lost() {
+    let home = Home::new();
+    let disk = SmallDisk::at(&home.path().join("data"), "size=3m");
+    home.done(&["init", "--name", "home", "--label", "test"]);
+    let summary = home.write("summary.wasm", osiris_examples::SUMMARY);
+    let chart = home.write("chart.wasm", osiris_examples::CHART);
+    home.done(&["deploy", &summary, "--name", "kept"]);
+
+    // Without a node: there is no room for the component.
+    disk.fill_but(32 << 10);
+    let refused = home.fails(&["deploy", &chart, "--name", "second"], 1, &["is full", "free", "library"]);
+    assert!(refused.err.contains("data/library is full;"), "no temporary file is named: {refused:?}");
+    let names = |home: &Home| {
+        let rows = home.done(&["ls", "-o", "json"]).json();
+        rows.as_array().expect("rows").iter().map(|row| row["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&home), ["kept"]);
+    disk.free();
+    home.done(&["deploy", &chart, "--name", "second"]);
+
+    // A node whose disk fills up: what it refuses is not there, and what it serves goes on.
+    let node = home.up();
+    let sample = r#"{"samples": [{"cpu_percent": 10.0}]}"#;
+    home.done(&["deploy", &summary, "--name", "third", "--wait", "--timeout", "60s"]);
+    home.done(&["call", "third", sample]);
+    disk.fill_but(0);
+    for name in ["fourth", "fifth"] {
+        home.fails(&["deploy", &summary, "--name", name], 1, &["next: "]);
+    }
+    // The journal's last block has room for some records more; then it refuses for good.
+    let labelled = |n: usize| home.run(&["member", "label", "test", &format!("label-{n}")]);
+    let acknowledged = (0..100).take_while(|n| labelled(*n).code == 0).count();
+    assert!(acknowledged < 100, "the disk is full, and everything was acknowledged");
+    home.fails(&["member", "label", "test", "again"], 1, &["next: "]);
+    home.done(&["call", "third", sample]);
+    drop(node);
+    disk.free();
+    assert_eq!(names(&home), ["kept", "second", "third"]);
+    let log = home.done(&["ledger", "log", "--op", "labelled", "--limit", "200", "-o", "json"]);
+    assert!(log.out.lines().count() >= acknowledged, "{log:?}");
+    home.done(&["ledger", "verify"]);
+    let node = home.up();
+    home.done(&["deploy", &summary, "--name", "fourth", "--wait", "--timeout", "60s"]);
+    node.down();
 }

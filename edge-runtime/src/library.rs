@@ -36,7 +36,7 @@ pub enum LibraryError {
         quota: u64,
     },
     /// The disk is full.
-    #[error("The disk that holds the folder {folder} is full; free some space, reading goes on meanwhile.")]
+    #[error("The disk that holds the folder {folder} is full; free some space on it.")]
     DiskFull {
         /// The folder into which was being written.
         folder: PathBuf,

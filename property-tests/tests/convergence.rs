@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use osiris_ledger::{Admission, BlockId, Buckets, Ledger, Memo, Payload};
+use osiris_ledger::{Admission, Author, BlockId, Buckets, Ledger, Memo, Payload};
 use osiris_property_tests::{
     law,
     model::{History, Script, mix},
@@ -52,6 +52,27 @@ fn deliver(history: &History, order: &[usize], seed: u64) -> (Ledger, usize) {
     (ledger, early)
 }
 
+/// Delivers blocks as links do: in slices of several, each from one of three members.
+fn deliver_in_slices(history: &History, order: &[usize], seed: u64) -> Ledger {
+    let mut ledger = Ledger::new(history.fleet);
+    let mut rest = order;
+    while !rest.is_empty() {
+        let choice = mix(seed, 2 << 32 | rest.len() as u64);
+        let (slice, later) = rest.split_at(rest.len().min(1 + (choice % 17) as usize));
+        let entries: Vec<_> = slice.iter().map(|at| &history.blocks[*at].entry).collect();
+        for answer in ledger.admit_all_from(Author([(choice >> 8) as u8 % 3; 32]), &entries) {
+            if let Admission::New { rejected, .. } = answer.expect("every block of a history is valid") {
+                assert!(rejected.is_empty(), "{rejected:?}");
+            }
+        }
+        if choice % 5 == 0 {
+            drop(ledger.publish());
+        }
+        rest = later;
+    }
+    ledger
+}
+
 #[test]
 fn any_order_of_arrival_says_the_same() {
     law("any order", 40, (script_with_leases(120), any::<[u64; 3]>()), |(script, seeds)| {
@@ -60,6 +81,9 @@ fn any_order_of_arrival_says_the_same() {
         let expected = said(&mut history.replica(all.iter().copied()));
         for seed in seeds {
             let (mut ledger, _) = deliver(&history, &delivery(&all, seed), seed);
+            prop_assert_eq!(ledger.early(), (0, 0));
+            prop_assert_eq!(&said(&mut ledger), &expected);
+            let mut ledger = deliver_in_slices(&history, &delivery(&all, !seed), seed);
             prop_assert_eq!(ledger.early(), (0, 0));
             prop_assert_eq!(&said(&mut ledger), &expected);
         }

@@ -64,6 +64,9 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
         out.note("next: `osiris sync --timeout 2m` hands it on, or `osiris up` while this device stays");
         return Ok(Exit::Unseen);
     }
+    if !offline && deployed.component_held_by == 0 && deployed.written.others > 0 {
+        out.note("nobody else has its bytes ready yet: were this device lost now, so were the function");
+    }
     if offline {
         out.note("no node runs here; the component is kept beside the ledger");
     } else if wait && !deployed.live && exit == Exit::Done {

@@ -133,7 +133,7 @@ fn notes(leases: &Leases) -> Vec<String> {
 }
 
 async fn limit(args: &LimitArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let backend = Backend::open(settings).await?;
+    let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
     let minority = args.minority == Minority::Allow;
     let limit = LeaseLimit { machines: args.machines, minority, timeout_ms: millis(args.wait.timeout) };

@@ -34,10 +34,11 @@ async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Fail
         summaries_only: false,
     };
     let mut backend = Backend::open_to_read(settings).await?;
-    let mut rows: Vec<BlockRow> = Vec::new();
+    let (mut rows, mut found): (Vec<BlockRow>, bool) = (Vec::new(), false);
     loop {
         let some = backend.ledger(query.clone()).await?;
         let (last, count) = (some.last().map(|row| row.id.clone()), some.len() as u64);
+        found |= count > 0;
         match out.format {
             // Widths are those of all rows.
             Format::Table => rows.extend(some),
@@ -50,6 +51,16 @@ async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Fail
             break;
         }
         query.before = last;
+    }
+    let alone = args.author.is_none() && args.user.is_none() && args.op.is_none();
+    let alone = alone && args.since.is_none() && args.until.is_none() && args.limit > 0;
+    if let Some(name) = &args.function
+        && !found
+        && alone
+        && !backend.functions().await?.iter().any(|row| row.name == *name)
+    {
+        return Err(Failure::not_found(format!("No block speaks of a function {name}."))
+            .next("`osiris ls` lists the functions"));
     }
     if args.since.is_some() || args.until.is_some() {
         let summaries = Log {

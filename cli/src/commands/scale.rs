@@ -23,6 +23,12 @@ async fn bound(args: &BoundsArgs, settings: &Settings, out: Out) -> Result<Exit,
         return Err(Failure::usage("Nothing is said about the replicas.")
             .next("give --max N, with --min N for the least; --reset; or --dry-run"));
     }
+    if let (Some(min), Some(max)) = (args.min, args.max)
+        && min > max
+    {
+        return Err(Failure::usage(format!("At least {min} replicas cannot be at most {max}."))
+            .next("give a --min that is no more than --max"));
+    }
     let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
     let min = args.name.as_ref().and_then(|_| args.max.map(|_| args.min.unwrap_or(1)));

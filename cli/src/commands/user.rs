@@ -74,6 +74,7 @@ pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) ->
 async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let mut backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
+    let mut made = None;
     let key = match &args.public_key {
         Some(key) => key.clone(),
         None => {
@@ -96,7 +97,7 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
                 // The time that a person takes to think of a passphrase is not the command's.
                 backend.renew(args.wait.timeout);
             }
-            out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
+            made = Some(path);
             public
         }
     };
@@ -107,7 +108,15 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
         devices: args.devices,
         timeout_ms: millis(args.wait.timeout),
     };
-    let known = backend.add_user(user).await?;
+    let known = backend.add_user(user).await.inspect_err(|failure| {
+        // After a refusal nobody knows the key. Where the answer did not come, it may be known.
+        if let Some(path) = made.as_ref().filter(|_| failure.exit != Exit::TimedOut) {
+            let _ = std::fs::remove_file(path);
+        }
+    })?;
+    if let Some(path) = &made {
+        out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
+    }
     told(&known, out)?;
     Ok(seen(&known.written, offline, out))
 }

@@ -96,11 +96,9 @@ fn there(file: &Path) -> DriverError {
 /// # Errors
 /// [`DriverError`] with the first thing that does not hold.
 pub fn verify_archive(file: &Path) -> Result<Archived, DriverError> {
-    let opened = File::open(file).and_then(|file| match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
-    });
-    let opened = opened.map_err(|error| DriverError::io("The archive cannot be read from", file, &error))?;
+    // A pipe would be waited for without end.
+    let opened = osiris_runtime::open_regular(File::options().read(true), file)
+        .map_err(|error| DriverError::io("The archive cannot be read from", file, &error))?;
     archive::verify(&mut BufReader::new(opened)).map_err(|error| {
         let code = match error {
             ArchiveError::Read(_) => codes::INTERNAL,

@@ -491,7 +491,9 @@ fn put(library: &Library, sweep: &Sweep, bytes: &[u8]) -> Result<ComponentHash> 
 fn library_error(error: &LibraryError) -> ApiError {
     match error {
         LibraryError::Missing { .. } => ApiError::not_found(error.to_string()),
-        LibraryError::Quota { .. } | LibraryError::DiskFull { .. } => ApiError::storage(error.to_string()),
+        LibraryError::Quota { .. } => ApiError::storage(error.to_string()),
+        LibraryError::DiskFull { .. } => ApiError::storage(error.to_string())
+            .with_next("Give the command again when there is space; calls go on meanwhile."),
         _ => ApiError::internal(error.to_string()),
     }
 }

@@ -90,7 +90,9 @@ pub const FOLDER_PATIENCE: Duration = Duration::from_millis(300);
 pub const START_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a device that is given a ticket of its own fleet looks whether it is a member still.
 pub const MEMBER_LOOK: Duration = Duration::from_secs(2);
-/// Time between two looks at what is to be kept of members' addresses, and removed from the library.
+/// Time from the start to the first look at what is to be kept of members' addresses, and removed from the library.
+pub const UPKEEP_FIRST: Duration = Duration::from_secs(1);
+/// The longest such pause; each is twice as long as the one before.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Machines that are made or taken away at once.

@@ -24,7 +24,7 @@ use super::{
     folder::{Folder, random},
     hosting::Hosting,
     inspect::blocks::Waiting,
-    limits::{DRAIN_TIMEOUT, START_PATIENCE, UPKEEP_INTERVAL},
+    limits::{DRAIN_TIMEOUT, START_PATIENCE, UPKEEP_FIRST, UPKEEP_INTERVAL},
     load,
     manage::{FOREIGN_KEY_NEXT, Management, foreign_key},
     metrics::Metrics,
@@ -424,8 +424,11 @@ impl Process {
         until: impl Future<Output = ()>,
     ) -> Result<(), DriverError> {
         tokio::pin!(until);
+        // Early at first: a node that is killed soon after its start has to find the others again.
+        let mut interval = UPKEEP_FIRST;
         loop {
-            let pause = tokio::time::sleep(UPKEEP_INTERVAL);
+            let pause = tokio::time::sleep(interval);
+            interval = interval.saturating_mul(2).min(UPKEEP_INTERVAL);
             let ended = self
                 .engine
                 .run(events, async {

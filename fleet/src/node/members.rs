@@ -57,7 +57,13 @@ impl Node {
             let message = format!("{} has the role(s) {} already.", member.label, change.roles);
             return Err(Refusal::new(codes::CONFLICT, message, "`osiris nodes` shows the roles."));
         }
-        let block = self.give(now, change, change.roles)?;
+        // With what it was given already, where this device may give that: a block names one grant, and an admin whose
+        // grant is for the role admin alone could invite no node. What it has by a person's key ends with that person.
+        let own = member.grants.iter().filter(|(id, _, active)| *active && self.ledger.user_of(id).is_none());
+        let all = own.fold(change.roles, |all, (_, roles, _)| all.with(*roles));
+        let offer = Payload::Invited(offer(change, all));
+        let gives_all = self.writer.may_append(&mut self.ledger, &offer).is_ok();
+        let block = self.give(now, change, if gives_all { all } else { change.roles })?;
         self.wait(now, token, Some(block.id()), change.timeout_ms, false);
         Ok(None)
     }
@@ -175,14 +181,7 @@ impl Node {
     /// further roles, with nothing to be handed over.
     fn give(&mut self, now: Now, change: &RoleChange, roles: Roles) -> Result<Arc<Block>, Refusal> {
         let label = self.active_member(&change.device)?.label.clone();
-        let offer = Payload::Invited(op::Invited {
-            key: Author(change.key.verifying_key().to_bytes()),
-            uses: 1,
-            roles,
-            device: Some(change.device),
-            note: GRANT_NOTE.to_owned(),
-        });
-        let invitation = self.append(now, offer)?.id();
+        let invitation = self.append(now, Payload::Invited(offer(change, roles)))?.id();
         let proof = join_proof(&change.key, &self.ledger.fleet(), &invitation, &change.device);
         self.append(now, Payload::Admitted(op::Admitted { invitation, device: change.device, proof, label }))
     }
@@ -240,6 +239,17 @@ impl Node {
         let admins = self.view.members().values().filter(|m| m.active && m.roles.has(Role::Admin));
         let admins: Vec<_> = admins.map(|member| member.device).collect();
         admins == [*device]
+    }
+}
+
+/// An invitation for one device, which it redeems at once.
+fn offer(change: &RoleChange, roles: Roles) -> op::Invited {
+    op::Invited {
+        key: Author(change.key.verifying_key().to_bytes()),
+        uses: 1,
+        roles,
+        device: Some(change.device),
+        note: GRANT_NOTE.to_owned(),
     }
 }
 

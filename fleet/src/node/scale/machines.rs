@@ -133,8 +133,13 @@ impl Alone {
         self.node.view().scaling().replicas("f").map(|(_, count)| count)
     }
 
-    /// The machine joins, and its provisioner says that it serves.
+    /// The machine joins and connects, and its provisioner says that it serves.
     fn joins(&mut self, made: &Errand) {
+        self.admits(made);
+        self.give(Input::PeerUp(Node::peer(&author(MACHINE))));
+    }
+
+    fn admits(&mut self, made: &Errand) {
         let Job::Make(secret) = &made.job else { panic!("not one to be made") };
         let (device, invitation) = (author(MACHINE), made.machine.intent);
         let proof = join_proof(secret, &self.node.ledger().fleet(), &invitation, &device);
@@ -185,6 +190,26 @@ fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
     assert!(alone.machine().is_none());
     alone.run(60);
     assert!(alone.errands.is_empty(), "{:?}", alone.errands);
+}
+
+#[test]
+fn a_member_that_is_to_serve_and_was_never_connected_is_looked_for_and_then_taken_for_gone() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(80);
+    let made = alone.errands.pop().expect("an errand");
+    alone.admits(&made);
+    let (me, machine) = (alone.node.device(), author(MACHINE));
+    assert_eq!(alone.placed("f", 9), [me, machine], "it may come at any moment");
+    assert_eq!(alone.node.lost(), []);
+    // It is to serve, and is not there: it ended before it ever connected.
+    alone.run(10);
+    assert_eq!(alone.count(), Some(2));
+    assert_eq!(alone.node.lost(), [Node::peer(&machine)]);
+    alone.run(4);
+    assert_eq!(alone.placed("f", 9), [me]);
+    alone.give(Input::PeerUp(Node::peer(&machine)));
+    assert_eq!((alone.placed("f", 9), alone.node.lost()), (vec![me, machine], Vec::new()));
 }
 
 #[test]
