@@ -65,7 +65,7 @@ fn deliver_in_slices(history: &History, order: &[usize], seed: u64) -> Ledger {
                 assert!(rejected.is_empty(), "{rejected:?}");
             }
         }
-        if choice % 5 == 0 {
+        if choice.is_multiple_of(5) {
             drop(ledger.publish());
         }
         rest = later;
