@@ -242,7 +242,11 @@ pub(crate) fn open_library(folder: &Folder) -> Result<Library, DriverError> {
 }
 
 fn library_error(error: LibraryError) -> DriverError {
-    DriverError::new(codes::STORAGE, error.to_string(), "Check the data folder's disk and permissions.")
+    let next = match error {
+        LibraryError::DiskFull { .. } => "Free some space on that disk and try again.",
+        _ => "Check the data folder's disk and permissions.",
+    };
+    DriverError::new(codes::STORAGE, error.to_string(), next)
 }
 
 #[cfg(test)]
