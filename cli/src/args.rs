@@ -250,7 +250,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   osiris demo
-  osiris demo --keep            leave the fleet up and print addresses and a ticket
+  osiris demo --keep            leave the fleet up and print addresses and tickets
   osiris demo -o json")]
     Demo(DemoArgs),
     /// Measure what calls cost on this machine, beside hyper and iroh alone, for two minutes
@@ -725,7 +725,7 @@ pub(crate) enum Fault {
 pub(crate) struct DemoArgs {
     #[command(subcommand)]
     pub(crate) command: Option<DemoCommand>,
-    /// Leave the fleet up and print its addresses and a ticket
+    /// Leave the fleet up and print its addresses, a ticket that admits devices and one for applications
     #[arg(long)]
     pub(crate) keep: bool,
     /// An empty folder to work in. Default: one of its own, removed at the end

@@ -353,6 +353,8 @@ pub(crate) async fn run_opened(
     let _ = desk.http.set(http.to_string());
     process.engine.start().await;
     desk.state.set(State::Serving);
+    // From here on a signal is heard: whoever is told that the node is ready may send one at once.
+    let stopping = stop_asked(desk.stop.notified());
     ready(&Addresses {
         http,
         socket: options.socket,
@@ -361,8 +363,7 @@ pub(crate) async fn run_opened(
         fleet: desk.fleet.to_string(),
         warnings: process.warnings.clone(),
     });
-    let stopping = desk.stop.notified();
-    process.run_until(&mut events, stop_asked(stopping)).await?;
+    process.run_until(&mut events, stopping).await?;
     tracing::info!("stopping: no new calls, running ones end");
     desk.state.set(State::Draining);
     process.engine.stopping().await;
@@ -446,14 +447,17 @@ impl Process {
     }
 }
 
-async fn stop_asked(asked: impl Future<Output = ()>) {
+/// What ends the node; signals are heard from now on, and not only once this is waited for.
+fn stop_asked(asked: impl Future<Output = ()>) -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be waited for");
     let mut interrupt = signal(SignalKind::interrupt()).expect("a signal can be waited for");
-    tokio::select! {
-        () = asked => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    async move {
+        tokio::select! {
+            () = asked => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
