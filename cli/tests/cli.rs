@@ -200,19 +200,6 @@ fn bad_components_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_flipped_bit_in_the_journal_is_found() {
-    let home = Home::founded();
-    let journal = home.path().join("data/journal");
-    let mut bytes = std::fs::read(&journal).expect("the journal");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&journal, bytes).expect("written");
-    let ran = home.run(&["status"]);
-    assert!(ran.code == 1 || ran.err.contains("warning:"), "{ran:?}");
-    assert!(ran.err.contains("next: ") || ran.err.contains("warning:"), "{ran:?}");
-}
-
-#[test]
 fn service_install_prints_a_unit() {
     let home = Home::new();
     let unit = home.done(&["service", "install", "--print", "--http", "0"]).out;
