@@ -48,7 +48,10 @@ fn help_and_completions_are_there() {
     let home = Home::new();
     let help = home.done(&["--help"]);
     assert!(help.out.contains("Examples:") && help.out.contains("5 recorded here"), "{help:?}");
-    assert!(home.done(&["deploy", "--help"]).out.contains("osiris.toml"));
+    let deploy = home.done(&["deploy", "--help"]).out;
+    for words in ["osiris.toml", "[scale]", "[place]", "spread = \"zone\""] {
+        assert!(deploy.contains(words), "no {words:?} in {deploy}");
+    }
     assert!(home.done(&["--version"]).out.starts_with("osiris "));
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(home.done(&["completion", shell]).out.contains("osiris"), "{shell}");
