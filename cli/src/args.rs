@@ -138,7 +138,11 @@ Examples:
   osiris up
   osiris up --http 0 -o json             any port; one line of JSON with the addresses
   osiris up --join @ticket.txt           joins a fleet at its first start
-  osiris up --advertise 203.0.113.7:7421 --mesh 7421")]
+  osiris up --advertise 203.0.113.7:7421 --mesh 7421
+
+DATA/config.toml says the same for every start. Its keys are the flags' names: http, mesh,
+advertise, token-file, retain, machines, label, log, log-format, output; and there are the sections
+[provision] and [scale]. Flags and the environment take precedence.")]
     Up(UpArgs),
     /// Show the node, its replica and whether others have seen its blocks
     #[command(after_help = "Examples:\n  osiris status\n  osiris status -o json\n  osiris status --ready")]
@@ -327,26 +331,28 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
     /// Machines that the fleet may have made for this node to make another; 0: it makes none. It needs the role
-    /// spawner, and what `osiris lease limit` allows
-    #[arg(long, env = "OSIRIS_MACHINES", value_name = "N", default_value_t = 0)]
-    pub(crate) machines: u32,
+    /// spawner, and what `osiris lease limit` allows. Default: 0
+    #[arg(long, env = "OSIRIS_MACHINES", value_name = "N")]
+    pub(crate) machines: Option<u32>,
     /// Be admitted first, where this device belongs to no fleet: the ticket, @FILE with it, or - for stdin
     #[arg(long, value_name = "TICKET")]
     pub(crate) join: Option<String>,
     /// What people call this device, where it joins. Default: its host name
     #[arg(long, env = "OSIRIS_LABEL", value_parser = parse_label)]
     pub(crate) label: Option<String>,
-    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug
-    #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL", default_value = "info")]
-    pub(crate) log: String,
-    /// How it is logged
-    #[arg(long, env = "OSIRIS_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value = "text")]
-    pub(crate) log_format: LogFormat,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as osiris_mesh=debug. Default: info
+    #[arg(long, env = "OSIRIS_LOG", value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+    /// How it is logged. Default: text
+    #[arg(long, env = "OSIRIS_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// One JSON object a line.
     Json,
@@ -926,7 +932,7 @@ fn parse_fleet_name(text: &str) -> Result<String, String> {
 }
 
 /// A name of a device, a fleet or a person.
-fn parse_label(text: &str) -> Result<String, String> {
+pub(crate) fn parse_label(text: &str) -> Result<String, String> {
     if osiris_fleet::api::is_name(text) {
         return Ok(text.to_owned());
     }

@@ -15,13 +15,15 @@ use serde::de::DeserializeOwned;
 use osiris_fleet::node::Retain;
 use osiris_fleet::policy::Terms;
 
-use crate::args::{Global, NodeArgs, RetainWord};
+use crate::args::{Global, LogFormat, NodeArgs, RetainWord, UpArgs, parse_label};
 use crate::backend::driver::ProvisionOptions;
 use crate::exit::Failure;
 use crate::output::Format;
 
 /// Where function calls are taken unless told otherwise.
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+/// What is logged unless told otherwise.
+const LOG: &str = "info";
 /// Largest configuration or project file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -54,6 +56,17 @@ pub(crate) struct NodeSettings {
     pub(crate) retain: Retain,
 }
 
+/// What else `osiris up` goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UpSettings {
+    /// Machines that the fleet may have made for this node to make another.
+    pub(crate) machines: u32,
+    /// What is logged: a level, or a filter.
+    pub(crate) log: String,
+    /// How it is logged.
+    pub(crate) log_format: LogFormat,
+}
+
 /// `DATA/config.toml`: the flags' names as keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -64,6 +77,10 @@ struct File {
     token_file: Option<PathBuf>,
     output: Option<Format>,
     retain: Option<RetainWord>,
+    machines: Option<u32>,
+    label: Option<String>,
+    log: Option<String>,
+    log_format: Option<LogFormat>,
     provision: Option<ProvisionFile>,
     scale: terms::ScaleFile,
 }
@@ -146,6 +163,9 @@ impl Settings {
         for address in &file.advertise {
             reachable(*address).map_err(|e| bad_key(&path, "advertise", &e))?;
         }
+        if let Some(label) = &file.label {
+            parse_label(label).map_err(|e| bad_key(&path, "label", &e))?;
+        }
         file.scale.terms().map_err(|e| bad_key(&path, "scale", &e))?;
         let socket = crate::backend::socket_path(&data, folders.xdg_runtime.as_deref());
         let output = flags.output.or(file.output).unwrap_or_default();
@@ -172,6 +192,22 @@ impl Settings {
         };
         let retain = flags.retain.or(self.file.retain).map_or(Retain::All, RetainWord::retain);
         Ok(NodeSettings { http: flags.http.or(from_file).unwrap_or(HTTP), advertise, token_file, retain })
+    }
+}
+
+impl Settings {
+    /// What else `osiris up` goes by.
+    pub(crate) fn up(&self, flags: &UpArgs) -> UpSettings {
+        UpSettings {
+            machines: flags.machines.or(self.file.machines).unwrap_or_default(),
+            log: flags.log.as_ref().or(self.file.log.as_ref()).map_or_else(|| LOG.to_owned(), Clone::clone),
+            log_format: flags.log_format.or(self.file.log_format).unwrap_or_default(),
+        }
+    }
+
+    /// What people are to call this device, where somebody says so.
+    pub(crate) fn label<'a>(&'a self, flag: Option<&'a str>) -> Option<&'a str> {
+        flag.or(self.file.label.as_deref())
     }
 }
 
@@ -347,6 +383,30 @@ mod tests {
     }
 
     #[test]
+    fn what_up_and_join_go_by_may_be_in_the_file() {
+        use clap::Parser as _;
+        let up = |arguments: &[&str]| {
+            let line = ["osiris", "up"].iter().chain(arguments);
+            let cli = crate::args::Cli::try_parse_from(line).expect("the command line parses");
+            let crate::args::Command::Up(args) = cli.command else { panic!("it is up") };
+            args
+        };
+        let file = "machines = 3\nlabel = \"till-2\"\nlog = \"osiris_mesh=debug\"\nlog-format = \"json\"";
+        let from_file = settings(file, &Global::default()).expect("settings");
+        let expected =
+            UpSettings { machines: 3, log: "osiris_mesh=debug".to_owned(), log_format: LogFormat::Json };
+        assert_eq!(from_file.up(&up(&[])), expected);
+        assert_eq!((from_file.label(None), from_file.label(Some("a"))), (Some("till-2"), Some("a")));
+        let flags = up(&["--machines", "0", "--log", "error", "--log-format", "text"]);
+        let expected = UpSettings { machines: 0, log: "error".to_owned(), log_format: LogFormat::Text };
+        assert_eq!(from_file.up(&flags), expected);
+
+        let defaults = settings("", &Global::default()).expect("settings");
+        let expected = UpSettings { machines: 0, log: LOG.to_owned(), log_format: LogFormat::Text };
+        assert_eq!((defaults.up(&up(&[])), defaults.label(None)), (expected, None));
+    }
+
+    #[test]
     fn what_machines_are_made_with_is_read_and_every_mistake_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("main.tf"), "").expect("written");
@@ -388,6 +448,10 @@ mod tests {
             ("http = \"nowhere\"", "`http` cannot be used"),
             ("mesh = \"nowhere\"", "`mesh` cannot be used"),
             ("http = ", "line 1"),
+            ("label = \"a\\nb\"", "`label` cannot be used: a name has"),
+            ("log = 1", "line 1"),
+            ("output = \"json\"\nlog-format = \"xml\"", "line 2: unknown variant `xml`"),
+            ("machines = -1", "line 1"),
         ] {
             let failure = settings(config, &Global::default()).expect_err(config);
             assert!(failure.message.contains(words), "{config}: {}", failure.message);

@@ -2,6 +2,7 @@
 
 mod driven;
 
+use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -72,6 +73,35 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     assert_eq!(ran.out.trim().len(), 64, "{ran:?}");
     home.write("data/config.toml", b"output = \"yaml\"\nhtpp = 1\n");
     home.fails(&["whoami"], 2, &["line 2", "unknown field `htpp`", "next: "]);
+}
+
+#[test]
+fn a_node_goes_by_what_its_file_says_about_its_log_and_its_name() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("data")).expect("made");
+    home.write(
+        "data/config.toml",
+        b"label = \"till-2\"\nlog = \"osiris_runtime=info\"\nlog-format = \"json\"\nmachines = 1\n",
+    );
+    home.done(&["init", "--name", "home"]);
+    assert_eq!(home.done(&["status", "-o", "json"]).json()["label"], "till-2");
+    let mut command = home.command(&["up", "--http", "0", "-o", "json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut log = child.stderr.take().expect("a pipe");
+    let read = std::thread::spawn(move || std::io::read_to_string(&mut log).expect("text"));
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let node = Node { home: &home, child, addresses: serde_json::Value::Null };
+    node.down();
+    let log = read.join().expect("read");
+    assert!(
+        log.contains("has no [provision]"),
+        "machines are configured, and nothing to make them with: {log}"
+    );
+    let rows = log.lines().filter_map(|row| serde_json::from_str::<serde_json::Value>(row).ok());
+    let targets: Vec<_> = rows.map(|row| row["target"].as_str().unwrap_or_default().to_owned()).collect();
+    // That functions can run is said by the one, and that the node stops by another, which is not asked.
+    assert!(!targets.is_empty() && targets.iter().all(|from| from.starts_with("osiris_runtime")), "{log}");
 }
 
 #[test]

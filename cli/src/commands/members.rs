@@ -40,7 +40,7 @@ struct Founded {
 
 /// `osiris init`.
 pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let label = label(args.label.as_deref());
+    let label = label(settings.label(args.label.as_deref()));
     let options = driver::InitOptions { name: args.name.clone(), label: label.clone() };
     let recovery = args.recovery_file.as_deref().map(SecretFile::create).transpose()?;
     let inited = driver::init(&settings.data, options)?;
@@ -156,8 +156,8 @@ pub(crate) async fn join(args: &JoinArgs, settings: &Settings, out: Out) -> Resu
         return Err(Failure::usage("This ticket lets applications call functions; it admits no device.")
             .next("ask for a ticket made by `osiris invite`"));
     }
-    let label = match &args.label {
-        Some(label) => label.clone(),
+    let label = match settings.label(args.label.as_deref()) {
+        Some(label) => label.to_owned(),
         None => former_label(settings).await.unwrap_or_else(|| label(None)),
     };
     let user = match &ticket {

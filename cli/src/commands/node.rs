@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{DownArgs, DrainArgs, LogFormat, StatusArgs, UpArgs, Wait};
 use crate::backend::{self, Backend, NOTHING, driver};
 use crate::client::{Client, Patience, QUICK};
-use crate::config::Settings;
+use crate::config::{Settings, UpSettings};
 use crate::exit::{Exit, Failure};
 use crate::output::table::{Cell, Tone};
 use crate::output::{Format, Out, human, progress::Progress};
@@ -32,18 +32,19 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
     if let Some(ticket) = &args.join
         && backend::has_to_join(&settings.data)
     {
-        super::members::admit(ticket, args.label.as_deref(), settings).await?;
+        super::members::admit(ticket, settings.label(args.label.as_deref()), settings).await?;
     }
     backend::must_be_member(&settings.data)?;
     let node = settings.node(&args.node)?;
-    start_log(args, out)?;
+    let up = settings.up(args);
+    start_log(&up, out)?;
     let provision = match settings.provision(|name| std::env::var_os(name))? {
         Some(Ok(provision)) => Some(provision),
         Some(Err(why)) => {
             out.warn(&why);
             None
         }
-        None if args.machines > 0 => {
+        None if up.machines > 0 => {
             out.warn("This node makes no machines: config.toml has no [provision].");
             None
         }
@@ -57,7 +58,7 @@ pub(crate) async fn up(args: &UpArgs, settings: &Settings, out: Out) -> Result<E
         advertise: node.advertise,
         token_file: node.token_file,
         gossip: true,
-        machines: args.machines,
+        machines: up.machines,
         retain: node.retain,
         provision,
         terms: settings.terms()?,
@@ -116,13 +117,13 @@ fn log_filter(log: &str) -> String {
 }
 
 /// What goes to stderr while the node runs.
-fn start_log(args: &UpArgs, out: Out) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(log_filter(&args.log)).map_err(|e| {
-        Failure::usage(format!("The log filter `{}` cannot be used: {e}.", args.log))
+fn start_log(up: &UpSettings, out: Out) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(log_filter(&up.log)).map_err(|e| {
+        Failure::usage(format!("The log filter `{}` cannot be used: {e}.", up.log))
             .next("give error, warn, info, debug or trace, or a filter such as osiris_mesh=debug")
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match args.log_format {
+    match up.log_format {
         LogFormat::Json => log.json().init(),
         LogFormat::Text => log.with_target(false).with_ansi(out.color_messages).init(),
     }
