@@ -1,5 +1,6 @@
 //! The command line.
 
+mod deploy;
 mod lease;
 mod provision;
 mod scale;
@@ -10,10 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
-use osiris_fleet::{manifest::Replicas, node::Retain};
+use osiris_fleet::node::Retain;
 use serde::Deserialize;
 
 use crate::config::{parse_advertise, parse_http, parse_mesh};
+pub(crate) use deploy::{DeployArgs, HELP as DEPLOY_HELP};
 pub(crate) use lease::{LeaseCommand, LimitArgs, Minority};
 pub(crate) use provision::{
     LocalTarget, PlaceArgs, ProvisionCommand, SshArgs, StartArgs, StopArgs, Target, UpArgs as ProvisionUpArgs,
@@ -146,7 +148,11 @@ Examples:
   osiris up
   osiris up --http 0 -o json             any port; one line of JSON with the addresses
   osiris up --join @ticket.txt           joins a fleet at its first start
-  osiris up --advertise 203.0.113.7:7421 --mesh 7421")]
+  osiris up --advertise 203.0.113.7:7421 --mesh 7421
+
+DATA/config.toml says the same for every start. Its keys are the flags' names: http, mesh,
+advertise, token-file, retain, machines, label, log, log-format, output; and there are the sections
+[provision] and [scale]. Flags and the environment take precedence.")]
     Up(UpArgs),
     /// Show the node, its replica and whether others have seen its blocks
     #[command(after_help = "Examples:\n  osiris status\n  osiris status -o json\n  osiris status --ready")]
@@ -179,14 +185,7 @@ Examples:
     #[command(after_help = "Examples:\n  osiris ticket > fleet.ticket")]
     Ticket,
     /// Deploy a component as a function, or a new revision of it
-    #[command(after_help = "\
-Examples:
-  osiris deploy hello.wasm --name hello
-  osiris deploy hello.wasm --name hello --replicas 3 --wait
-  osiris deploy                          with ./osiris.toml
-
-Keys of osiris.toml: name, component, version, replicas and, under [limits], memory_mib, timeout_ms,
-concurrency, queue. Flags take precedence.")]
+    #[command(after_help = DEPLOY_HELP)]
     Deploy(DeployArgs),
     /// List the functions
     #[command(visible_alias = "list", after_help = "Examples:\n  osiris ls\n  osiris ls -o json")]
@@ -260,7 +259,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   osiris demo
-  osiris demo --keep            leave the fleet up and print addresses and a ticket
+  osiris demo --keep            leave the fleet up and print addresses and tickets
   osiris demo -o json")]
     Demo(DemoArgs),
     /// Measure what calls cost on this machine, beside hyper and iroh alone, for two minutes
@@ -470,30 +469,6 @@ pub(crate) enum InviteCommand {
         #[command(flatten)]
         wait: Wait,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DeployArgs {
-    /// The component (.wasm). Without it, osiris.toml names it
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) file: Option<PathBuf>,
-    /// The function's name
-    #[arg(long, value_parser = parse_name)]
-    pub(crate) name: Option<String>,
-    /// How many members serve it: a number, or all
-    #[arg(long, value_name = "N|all")]
-    pub(crate) replicas: Option<Replicas>,
-    /// A manifest other than ./osiris.toml
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) manifest: Option<PathBuf>,
-    /// Also wait, within the timeout, until the revision is live
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// Check everything, the role of this device too, and deploy nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) confirm: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -727,7 +702,7 @@ pub(crate) enum Fault {
 pub(crate) struct DemoArgs {
     #[command(subcommand)]
     pub(crate) command: Option<DemoCommand>,
-    /// Leave the fleet up and print its addresses and a ticket
+    /// Leave the fleet up and print its addresses, a ticket that admits devices and one for applications
     #[arg(long)]
     pub(crate) keep: bool,
     /// An empty folder to work in. Default: one of its own, removed at the end

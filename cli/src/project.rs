@@ -74,6 +74,48 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
+    /// Every key of a manifest, those of its tables included.
+    fn keys(value: &serde_json::Value) -> Vec<String> {
+        let Some(table) = value.as_object() else { return Vec::new() };
+        table.iter().flat_map(|(key, value)| keys(value).into_iter().chain([key.clone()])).collect()
+    }
+
+    #[test]
+    fn the_manifest_that_the_help_shows_is_one_and_has_every_key() {
+        let shown = crate::args::DEPLOY_HELP.split_once("precedence.\n").expect("an example").1;
+        // The help breaks longer lines, also in the middle of a comment.
+        assert!(shown.lines().all(|line| line.len() < 98), "{shown}");
+        let (component, manifest) = deploy(&[], Some(shown)).expect("the example can be deployed");
+        assert_eq!(component, Path::new("thumbs.wasm"));
+        // Written out, so that a new key does not compile until it is here, and then has to be in the help.
+        let every = Manifest {
+            name: "thumbs".to_owned(),
+            version: Some("1.4".to_owned()),
+            replicas: Replicas::Count(2),
+            limits: LimitKeys {
+                memory_mib: Some(64),
+                timeout_ms: Some(5_000),
+                concurrency: Some(8),
+                queue: Some(100),
+            },
+            scale: Some(ScaleKeys {
+                min: 0,
+                max: 5,
+                backlog: Some(4),
+                idle_s: Some(60),
+                concurrency: Some(2),
+            }),
+            place: PlaceKeys { labels: vec!["gpu".to_owned()], spread: Some("zone".to_owned()) },
+        };
+        assert_eq!(manifest, every);
+        let keys = keys(&serde_json::to_value(&every).expect("JSON"));
+        assert_eq!(keys.len(), 6 + 4 + 5 + 2);
+        for key in keys {
+            let named = shown.contains(&format!("  {key} = ")) || shown.contains(&format!("  [{key}]"));
+            assert!(named, "no {key} in the help");
+        }
+    }
+
     fn deploy(arguments: &[&str], toml: Option<&str>) -> Result<(PathBuf, Manifest), Failure> {
         use clap::Parser;
         let folder = tempfile::tempdir().expect("a folder");

@@ -6,9 +6,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Stdio;
 use std::time::Duration;
 
-mod home;
+mod driven;
 
-use home::{Home, Node, Ran};
+use driven::{Home, Node, Ran};
 
 #[test]
 fn usage_errors_are_2_and_say_what_is_expected() {

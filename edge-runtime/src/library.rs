@@ -25,7 +25,7 @@ pub enum LibraryError {
     /// The quota does not leave room for the blob.
     #[error(
         "The library's quota of {quota} bytes has no room for {wanted} more bytes beside the {used} in use; remove \
-         unused functions or raise the quota."
+         functions that are needed no more."
     )]
     Quota {
         /// Bytes that were to be added.
@@ -35,11 +35,16 @@ pub enum LibraryError {
         /// The quota.
         quota: u64,
     },
-    /// The disk is full.
-    #[error("The disk that holds the folder {folder} is full; free some space on it.")]
+    /// The disk is full, or what this user may have of it is used up.
+    #[error(
+        "The library {folder} has no room for a file of {wanted} bytes, because its disk is full; nothing of it was kept, \
+         and what the library holds is served on."
+    )]
     DiskFull {
-        /// The folder into which was being written.
+        /// The library's folder.
         folder: PathBuf,
+        /// Size of what was to be stored, bytes; what of it was written already counts.
+        wanted: u64,
     },
     /// No blob has this name.
     #[error("The library does not hold {hash}; fetch it from a peer that does.")]
@@ -82,11 +87,16 @@ pub enum LibraryError {
 pub(crate) type Result<T> = std::result::Result<T, LibraryError>;
 
 pub(crate) fn io_error(path: &Path, source: io::Error) -> LibraryError {
+    LibraryError::Io { path: path.to_owned(), source }
+}
+
+/// Why a file of `wanted` bytes could not be stored in `folder`. Which name it had meanwhile helps nobody to make room.
+fn unwritten(folder: &Path, path: &Path, wanted: u64, source: io::Error) -> LibraryError {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            LibraryError::DiskFull { folder: path.parent().unwrap_or(path).to_owned() }
+            LibraryError::DiskFull { folder: folder.to_owned(), wanted }
         }
-        _ => LibraryError::Io { path: path.to_owned(), source },
+        _ => io_error(path, source),
     }
 }
 
@@ -127,7 +137,7 @@ impl Library {
     /// The folder cannot be made or read.
     pub fn open(dir: impl Into<PathBuf>, quota_bytes: u64) -> Result<Self> {
         let dir: PathBuf = dir.into();
-        let disk = BlobFolder::made(&dir).map_err(|source| io_error(&dir, source))?;
+        let disk = BlobFolder::made(&dir).map_err(|source| unwritten(&dir, &dir, 0, source))?;
         Self::open_on(disk, dir, quota_bytes)
     }
 
@@ -210,7 +220,7 @@ impl Library {
     pub fn put(&self, bytes: &[u8]) -> Result<ComponentHash> {
         let hash = ComponentHash::of(bytes);
         if !self.contains(hash) || self.read(hash).is_err() {
-            let mut fetch = self.begin_fetch(hash)?;
+            let mut fetch = self.begin(hash, bytes.len() as u64)?;
             fetch.write(bytes)?;
             self.commit(fetch)?;
         }
@@ -223,10 +233,16 @@ impl Library {
     ///
     /// The temporary file cannot be made.
     pub fn begin_fetch(&self, hash: ComponentHash) -> Result<Fetch> {
+        self.begin(hash, 0)
+    }
+
+    /// The same, where it is known how many bytes will come.
+    fn begin(&self, hash: ComponentHash, wanted: u64) -> Result<Fetch> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let temp = format!("{hash}.{}.{serial}.{}", std::process::id(), files::TEMP_ENDING);
-        let file = self.disk.create(&temp).map_err(|e| io_error(&self.dir.join(&temp), e))?;
+        let created = self.disk.create(&temp);
+        let file = created.map_err(|e| unwritten(&self.dir, &self.dir.join(&temp), wanted, e))?;
         Ok(Fetch {
             library: self.clone(),
             hash,
@@ -258,7 +274,7 @@ impl Library {
     /// Makes a file durable as the blob `hash`, for which `bytes` are reserved; where it fails they are still.
     fn publish(&self, hash: ComponentHash, bytes: u64, temp: &str, file: &dyn BlobFile) -> Result<()> {
         let target = self.path(hash);
-        let fail = |error| io_error(&target, error);
+        let fail = |error| unwritten(&self.dir, &target, bytes, error);
         file.sync().map_err(fail)?;
         let _names = self.naming();
         let name = blob_name(hash);
@@ -292,12 +308,18 @@ impl Library {
         Ok(self.dir.join(format!("{hash}.fetch.{}", files::TEMP_ENDING)))
     }
 
+    /// Why somebody else could not write `bytes` to a path of the library's folder, in the library's words.
+    #[must_use]
+    pub fn unwritten(&self, path: &Path, bytes: u64, source: io::Error) -> LibraryError {
+        unwritten(&self.dir, path, bytes, source)
+    }
+
     /// Keeps a finished file of the library's folder as the blob `hash`, checking its bytes. The file
     /// is removed where it does not fit.
     ///
     /// # Errors
     ///
-    /// [`LibraryError::WrongHash`], [`LibraryError::Quota`] or [`LibraryError::Io`].
+    /// [`LibraryError::WrongHash`], [`LibraryError::Quota`], [`LibraryError::DiskFull`] or [`LibraryError::Io`].
     pub fn adopt(&self, hash: ComponentHash, file: &Path) -> Result<()> {
         let adopted = self.check_and_adopt(hash, file);
         if adopted.is_err() {
@@ -458,7 +480,8 @@ impl Fetch {
     pub fn write(&mut self, piece: &[u8]) -> Result<()> {
         self.library.reserve(piece.len() as u64)?;
         self.bytes += piece.len() as u64;
-        self.file.write_all(piece).map_err(|e| io_error(&self.path, e))?;
+        let written = self.file.write_all(piece);
+        written.map_err(|e| unwritten(&self.library.dir, &self.path, self.bytes, e))?;
         self.hasher.update(piece);
         Ok(())
     }

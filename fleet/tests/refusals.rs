@@ -285,7 +285,7 @@ async fn a_node_takes_back_what_it_cannot_serve() {
     })
     .await;
     let detail: api::FunctionDetail = node.get("/v1/functions/summary").await;
-    assert!(detail.problem.is_some_and(|problem| problem.contains("No member gave its bytes")));
+    assert!(detail.problem.is_some_and(|problem| problem.contains("Its bytes are not here yet")));
     let doctor: api::Doctor = node.get("/v1/doctor").await;
     assert!(!doctor.problems.is_empty());
     // The same bytes again, and it serves again.

@@ -3,12 +3,12 @@
 //!
 //! `PROPTEST_CASES` raises the number of cases; a run prints its seed, which `PROPTEST_RNG_SEED` sets.
 
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use osiris_ledger::{Admission, Author, BlockId, Buckets, Ledger, Memo, Payload};
 use osiris_property_tests::{
     law,
-    model::{History, Script, mix},
+    model::{History, Script, device_key, mix},
     strategy::{delivery, script_with_leases, shuffled},
 };
 use proptest::{
@@ -52,27 +52,6 @@ fn deliver(history: &History, order: &[usize], seed: u64) -> (Ledger, usize) {
     (ledger, early)
 }
 
-/// Delivers blocks as links do: in slices of several, each from one of three members.
-fn deliver_in_slices(history: &History, order: &[usize], seed: u64) -> Ledger {
-    let mut ledger = Ledger::new(history.fleet);
-    let mut rest = order;
-    while !rest.is_empty() {
-        let choice = mix(seed, 2 << 32 | rest.len() as u64);
-        let (slice, later) = rest.split_at(rest.len().min(1 + (choice % 17) as usize));
-        let entries: Vec<_> = slice.iter().map(|at| &history.blocks[*at].entry).collect();
-        for answer in ledger.admit_all_from(Author([(choice >> 8) as u8 % 3; 32]), &entries) {
-            if let Admission::New { rejected, .. } = answer.expect("every block of a history is valid") {
-                assert!(rejected.is_empty(), "{rejected:?}");
-            }
-        }
-        if choice.is_multiple_of(5) {
-            drop(ledger.publish());
-        }
-        rest = later;
-    }
-    ledger
-}
-
 #[test]
 fn any_order_of_arrival_says_the_same() {
     law("any order", 40, (script_with_leases(120), any::<[u64; 3]>()), |(script, seeds)| {
@@ -83,14 +62,100 @@ fn any_order_of_arrival_says_the_same() {
             let (mut ledger, _) = deliver(&history, &delivery(&all, seed), seed);
             prop_assert_eq!(ledger.early(), (0, 0));
             prop_assert_eq!(&said(&mut ledger), &expected);
-            let mut ledger = deliver_in_slices(&history, &delivery(&all, !seed), seed);
-            prop_assert_eq!(ledger.early(), (0, 0));
-            prop_assert_eq!(&said(&mut ledger), &expected);
         }
         let (mut backwards, _) = deliver(&history, &all.iter().rev().copied().collect::<Vec<_>>(), 0);
         prop_assert_eq!(said(&mut backwards), expected);
         Ok(())
     });
+}
+
+/// What happened in slices, over a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sliced {
+    empty: usize,
+    early: usize,
+    /// Blocks that had waited and came in with one of a slice in which others waited.
+    released: usize,
+    refused: usize,
+    known: usize,
+}
+
+/// Cuts what is delivered into slices of any length, none included, some of them with a copy among them of which a byte
+/// was changed.
+fn slices(history: &History, order: &[usize], seed: u64) -> Vec<Vec<Vec<u8>>> {
+    let small = |number: u64, below: usize| usize::try_from(number >> 16).expect("48 bits") % below;
+    let mut left = order;
+    let mut slices = Vec::new();
+    while !left.is_empty() {
+        let choice = mix(seed, 1 << 33 | slices.len() as u64);
+        let longest = [1, 4, 16, left.len()][small(choice, 4)];
+        let (slice, rest) = left.split_at(small(mix(choice, 1), longest + 1).min(left.len()));
+        left = rest;
+        let mut entries: Vec<_> = slice.iter().map(|at| history.blocks[*at].entry.clone()).collect();
+        if let Some(entry) = entries.last().filter(|_| choice.is_multiple_of(3)) {
+            let mut changed = entry.clone();
+            let place = small(mix(choice, 2), changed.len());
+            changed[place] ^= 1 << (choice % 8);
+            entries.insert(small(mix(choice, 3), entries.len() + 1), changed);
+        }
+        slices.push(entries);
+    }
+    slices
+}
+
+#[test]
+fn slices_of_any_length_say_the_same_as_one_block_after_the_other() {
+    let seen = RefCell::new(Sliced::default());
+    law("slices", 40, (script_with_leases(120), any::<[u64; 3]>()), |(script, seeds)| {
+        let history = History::play(&script);
+        let all = history.in_order();
+        let expected = said(&mut history.replica(all.iter().copied()));
+        for seed in seeds {
+            let (mut ledger, mut plain) = (Ledger::new(history.fleet), Ledger::new(history.fleet));
+            for (n, slice) in slices(&history, &delivery(&all, seed), seed).into_iter().enumerate() {
+                let sender = author_of(u8::try_from(n % 3).expect("small"));
+                let together = ledger.admit_all_from(sender, &slice);
+                prop_assert_eq!(together.len(), slice.len());
+                let mut seen = seen.borrow_mut();
+                seen.empty += usize::from(slice.is_empty());
+                let mut waits = 0;
+                for (entry, answer) in slice.iter().zip(together) {
+                    match &answer {
+                        Ok(Admission::Early { .. }) => waits += 1,
+                        Ok(Admission::Known) => seen.known += 1,
+                        Ok(Admission::New { admitted, .. }) if waits > 0 => {
+                            seen.released += admitted.len() - 1
+                        }
+                        Ok(Admission::New { .. }) => {}
+                        Err(_) => seen.refused += 1,
+                    }
+                    match (answer, plain.admit(entry)) {
+                        (Err(reject), Err(alone)) => prop_assert_eq!(reject, alone),
+                        (Err(reject), Ok(alone)) => prop_assert!(false, "{reject:?}, and alone {alone:?}"),
+                        (answer, alone) => prop_assert_eq!(answered(answer), answered(alone)),
+                    }
+                }
+                seen.early += waits;
+                drop(seen);
+                if mix(seed, 1 << 34 | n as u64).is_multiple_of(6) {
+                    prop_assert_eq!(ledger.publish().hash(), plain.publish().hash());
+                    prop_assert_eq!(ledger.digest(), plain.digest());
+                }
+            }
+            prop_assert_eq!(ledger.early(), (0, 0));
+            prop_assert_eq!(&said(&mut ledger), &expected);
+        }
+        Ok(())
+    });
+    let seen = seen.into_inner();
+    eprintln!("{seen:?}");
+    let Sliced { empty, early, released, refused, known } = seen;
+    assert!([empty, early, released, refused, known].iter().all(|count| *count > 0), "{seen:?}");
+}
+
+/// A member that sends: whose blocks they are is no matter.
+fn author_of(device: u8) -> Author {
+    Author(device_key(device).verifying_key().to_bytes())
 }
 
 /// What a replica answered, as far as it follows from its blocks.

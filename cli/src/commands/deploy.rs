@@ -7,7 +7,7 @@ use std::time::Duration;
 use osiris_fleet::api::{Deployed, Status};
 use osiris_fleet::manifest::Manifest;
 use osiris_runtime::limits::COMPONENT_BYTES_MAX;
-use osiris_runtime::{Inspection, World, inspect};
+use osiris_runtime::{InspectError, Inspection, World, inspect};
 use serde::Serialize;
 
 use super::seen;
@@ -38,8 +38,13 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     let patience = Patience::exactly(args.confirm.timeout);
     let component = read(&path, args.confirm.timeout)?;
     let inspection = inspect(&component).map_err(|error| {
-        Failure::failed(format!("{}: {error}", path.display()))
-            .next("build a component for wasm32-wasip2, and give that file")
+        let next = match error {
+            InspectError::Import { .. } => {
+                "build it without that; `osiris deploy --dry-run` lists what a component imports"
+            }
+            _ => "build a component for wasm32-wasip2, and give that file",
+        };
+        Failure::failed(format!("{}: {error}", path.display())).next(next)
     })?;
     let mut backend = Backend::open_before(settings, patience).await?;
     if args.dry_run {

@@ -491,9 +491,10 @@ fn put(library: &Library, sweep: &Sweep, bytes: &[u8]) -> Result<ComponentHash> 
 fn library_error(error: &LibraryError) -> ApiError {
     match error {
         LibraryError::Missing { .. } => ApiError::not_found(error.to_string()),
-        LibraryError::Quota { .. } => ApiError::storage(error.to_string()),
-        LibraryError::DiskFull { .. } => ApiError::storage(error.to_string())
-            .with_next("Give the command again when there is space; calls go on meanwhile."),
+        LibraryError::Quota { .. } => ApiError::storage(error.to_string())
+            .with_next("`osiris ls` lists the functions, and `osiris remove NAME` removes one."),
+        LibraryError::DiskFull { wanted, .. } => ApiError::storage(error.to_string())
+            .with_next(format!("Free at least {wanted} bytes on that disk, then try again.")),
         _ => ApiError::internal(error.to_string()),
     }
 }

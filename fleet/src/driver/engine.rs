@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use osiris_ledger::{Author, BlobHash, Page, View, counter::Figures};
-use osiris_mesh::{Mesh, MeshEvent, MeshEvents, PeerId};
-use osiris_runtime::{ComponentHash, Library};
+use osiris_mesh::{FetchError, Mesh, MeshEvent, MeshEvents, PeerId};
+use osiris_runtime::{ComponentHash, Library, LibraryError};
 use tokio::{
     sync::{mpsc, oneshot},
     time::MissedTickBehavior,
@@ -496,9 +496,13 @@ async fn fetch_blob(
                     tokio::task::spawn_blocking(move || library.adopt(ComponentHash(hash.0), &temporary))
                         .await;
                 return match adopted {
-                    Ok(adopted) => adopted.map_err(|error| error.to_string()),
+                    Ok(adopted) => adopted.map_err(|error| not_kept(&error)),
                     Err(error) => Err(error.to_string()),
                 };
+            }
+            // This disk is at fault, and with every member.
+            Err(FetchError::File { path, source }) => {
+                return Err(not_kept(&library.unwritten(&path, size, source)));
             }
             Err(error) => failures.push(format!("{}: {error}", member.short())),
         }
@@ -507,4 +511,14 @@ async fn fetch_blob(
         return Err("no member is known to hold it".to_owned());
     }
     Err(failures.join("; "))
+}
+
+/// Why fetched bytes could not be kept, and what to do.
+fn not_kept(error: &LibraryError) -> String {
+    match error {
+        LibraryError::DiskFull { wanted, .. } => {
+            format!("{error} Free at least {wanted} bytes on that disk; then it is fetched again by itself.")
+        }
+        _ => error.to_string(),
+    }
 }

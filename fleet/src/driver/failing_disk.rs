@@ -1,7 +1,12 @@
-//! Whole nodes over a journal whose disk fails.
+//! Whole nodes over a journal whose disk fails, and one whose library has no room.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+    time::Duration,
+};
 
+use osiris_runtime::{BlobDisk, BlobFile, Library};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
@@ -93,6 +98,74 @@ async fn a_failed_disk_refuses_writes_and_reads_go_on() {
         let mut reopened = Opened::open(dir.path()).expect("opened again");
         assert_eq!(reopened.ledger.publish().hash(), before, "what was not acknowledged is not there");
     }
+}
+
+/// A folder on a disk that takes names and no bytes, and a file in it.
+#[derive(Debug)]
+struct Full;
+
+impl Read for Full {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+impl Write for Full {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobFile for Full {
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobDisk for Full {
+    fn list(&self) -> io::Result<Vec<(String, Option<u64>)>> {
+        Ok(Vec::new())
+    }
+    fn read(&self, _: &str) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn create(&self, _: &str) -> io::Result<Box<dyn BlobFile>> {
+        Ok(Box::new(Self))
+    }
+    fn open(&self, _: &str) -> io::Result<Box<dyn BlobFile>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync_folder(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_library_without_room_says_where_how_much_and_what_to_do() {
+    let dir = founded();
+    let mut opened = Opened::open_founded(dir.path()).expect("opened");
+    let folder = dir.path().join("library");
+    opened.library = Library::open_on(Full, &folder, u64::MAX).expect("a library");
+    let process = Process::new(opened, false, Retain::All).expect("a process");
+    let stored = process.desk.store(BlobKind::Component, osiris_examples::SUMMARY.into()).await;
+    let refused = stored.expect_err("there is no room");
+    let bytes = osiris_examples::SUMMARY.len();
+    assert_eq!(refused.status, 507, "{refused}");
+    let message = refused.body.message;
+    let place = format!("The library {} has no room for a file of {bytes} bytes", folder.display());
+    assert!(message.starts_with(&place) && message.contains("its disk is full"), "{message}");
+    let next = refused.body.next.expect("what to do");
+    assert!(next.starts_with(&format!("Free at least {bytes} bytes on that disk")), "{next}");
+    assert_eq!(process.desk.library.used_bytes(), 0, "what was not kept takes no room of the quota");
 }
 
 struct Node {

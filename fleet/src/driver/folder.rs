@@ -170,7 +170,12 @@ impl Folder {
     /// Where members were last known to listen; nothing where the file is missing or damaged,
     /// because connections from members bring it back.
     pub(crate) fn peers(&self) -> Vec<PeerAddr> {
-        let bytes = read(&self.path.join("peers.json")).unwrap_or_default();
+        Self::peers_in(&self.path)
+    }
+
+    /// The same of a folder that nobody has opened.
+    pub(crate) fn peers_in(data: &Path) -> Vec<PeerAddr> {
+        let bytes = read(&data.join("peers.json")).unwrap_or_default();
         kept::read_peers(&bytes).unwrap_or_default()
     }
 

@@ -316,7 +316,7 @@ impl Desk {
         doctor
             .problems
             .extend(served.await.map_err(|_| ApiError::internal("Looking into the library failed."))?);
-        let mend = Mend::new(&self.view(), Some(self.me), true);
+        let mend = Mend::new(&self.view(), Some(self.me), true, &self.known);
         doctor.problems.extend(self.waiting(mend).await?);
         doctor.problems.extend(inspect::kept(&self.data, mend).map(|kept| kept.sentences()));
         if facts.returned > 0 {

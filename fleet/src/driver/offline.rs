@@ -9,6 +9,7 @@ use super::{
     answer::ApiError,
     desk::Desk,
     error::DriverError,
+    inspect::may_be_members,
     open::Opened,
     run::{LOOK, Process, no_events},
     serve::manage::BlobKind,
@@ -380,16 +381,24 @@ impl Offline {
         let end = tokio::time::Instant::now() + patience.max(timeout);
         let mut process = self.process;
         let known = process.folder.peers();
-        let mut events = process.connect(mesh, Vec::new(), true, known, None).await?;
+        let mut events = process.connect(mesh, Vec::new(), true, known.clone(), None).await?;
         let desk = Arc::clone(&process.desk);
+        // Where blocks are missing, the admissions of all others may be: those that may be members are waited for.
+        let lacks = process.lacks();
+        let others = |said: u64| match lacks {
+            true => said.max(may_be_members(&desk.view(), Some(desk.me), &known) as u64),
+            false => said,
+        };
         let until = tokio::time::Instant::now() + timeout;
         let meeting = async {
             loop {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 let synced = desk.sync(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).await?;
-                let left = synced.unseen == 0 && !desk.view().is_member(&desk.me);
-                let met =
-                    left || synced.others == 0 || (synced.connected > 0 && synced.agreed == synced.connected);
+                let (view, me) = (desk.view(), desk.me);
+                let left = synced.unseen == 0 && !view.is_member(&me) && (!lacks || view.was_member(&me));
+                let met = left
+                    || others(synced.others) == 0
+                    || (synced.connected > 0 && synced.agreed == synced.connected);
                 if met || tokio::time::Instant::now() + LOOK >= until {
                     return Ok::<_, ApiError>(synced);
                 }
@@ -406,7 +415,8 @@ impl Offline {
             cut = process.hand_over(&mut events, end).await;
         }
         process.close().await?;
-        Ok(api::Synced { cut, ..synced? })
+        let synced = synced?;
+        Ok(api::Synced { cut, others: others(synced.others), ..synced })
     }
 
     /// What a client needs to call members as this device: its secret key, and where members are.

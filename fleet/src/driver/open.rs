@@ -85,9 +85,8 @@ pub(crate) struct Opened {
     pub(crate) warnings: Vec<String>,
     /// What is wrong with the journal, where the folder is only read and so nothing was repaired.
     pub(crate) problems: Vec<String>,
-    /// Whether the journal lacks blocks that it held.
-    pub(crate) damaged: bool,
-    /// Whether it did, or lost its end, now or at an earlier start, and nobody has said that this is settled.
+    /// Whether the journal lacks blocks that it held, or lost its end, now or at an earlier start, and nobody has said
+    /// that this is settled.
     pub(crate) lacks: bool,
     /// Its blocks that wait for those.
     pub(crate) waiting: Waiting,
@@ -119,6 +118,7 @@ impl Opened {
             &opened.ledger.views().load(),
             Some(opened.writer.author()),
             opened.ledger.is_founded(),
+            &opened.folder.peers(),
         );
         // Of a folder that is read without its lock, the end may be under way.
         let written = opened.folder.is_unwritable();
@@ -166,7 +166,7 @@ impl Opened {
         let lacks = damaged || found.lost_end.is_some() || Folder::kept_damage(folder.path());
         let writer = Writer::new(key, fresh_session()?);
         let problems = Vec::new();
-        Ok(Self { folder, journal, ledger, writer, library, warnings, problems, damaged, lacks, waiting })
+        Ok(Self { folder, journal, ledger, writer, library, warnings, problems, lacks, waiting })
     }
 
     /// The same, for all but a join under way: without the fleet's first block nothing can be judged.
@@ -242,7 +242,11 @@ pub(crate) fn open_library(folder: &Folder) -> Result<Library, DriverError> {
 }
 
 fn library_error(error: LibraryError) -> DriverError {
-    DriverError::new(codes::STORAGE, error.to_string(), "Check the data folder's disk and permissions.")
+    let next = match error {
+        LibraryError::DiskFull { .. } => "Free some space on that disk and try again.",
+        _ => "Check the data folder's disk and permissions.",
+    };
+    DriverError::new(codes::STORAGE, error.to_string(), next)
 }
 
 #[cfg(test)]

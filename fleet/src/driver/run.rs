@@ -94,9 +94,8 @@ pub(crate) struct Process {
     pub(crate) warnings: Vec<String>,
     /// What is wrong with the journal, where the folder is only read.
     pub(crate) problems: Vec<String>,
-    /// Whether the journal lacks blocks that it held: who belongs may be among them.
-    damaged: bool,
-    /// Whether it lacks some, or may, until another member holds the same blocks.
+    /// Whether the journal lacks blocks that it held, or may, until another member holds the same ones: who belongs may
+    /// be among them.
     lacks: bool,
     waiting: Waiting,
     secret: [u8; 32],
@@ -109,8 +108,7 @@ impl Process {
     pub(crate) fn new(opened: Opened, serves: bool, retain: Retain) -> Result<Self, DriverError> {
         let clock = Clock::start();
         let seed = u64::from_le_bytes(random()?);
-        let Opened { folder, journal, ledger, writer, library, warnings, problems, damaged, lacks, waiting } =
-            opened;
+        let Opened { folder, journal, ledger, writer, library, warnings, problems, lacks, waiting } = opened;
         let secret = folder.device_key()?.to_bytes();
         let confirmed = folder.confirmed();
         let (fleet, views, me) = (ledger.fleet(), ledger.views(), writer.author());
@@ -155,13 +153,17 @@ impl Process {
             desk: Arc::new(desk),
             warnings,
             problems,
-            damaged,
             lacks,
             waiting,
             secret,
             mesh_slot: MeshSlot::default(),
             roster_views: views,
         })
+    }
+
+    /// Whether blocks are missing that the journal held, or may be.
+    pub(crate) fn lacks(&self) -> bool {
+        self.lacks
     }
 
     /// Joins the mesh.
@@ -180,7 +182,7 @@ impl Process {
         config.gossip = gossip;
         config.known = self.folder.peers();
         config.known.extend(bootstrap.iter().cloned());
-        let told = if self.damaged { &config.known } else { &bootstrap };
+        let told = if self.lacks { &config.known } else { &bootstrap };
         let told: BTreeSet<_> = told.iter().map(|peer| PeerId::from_bytes(peer.peer)).collect();
         let roster = ViewRoster {
             me: self.desk.me,
@@ -358,6 +360,8 @@ pub(crate) async fn run_opened(
     let _ = desk.http.set(http.to_string());
     process.engine.start().await;
     desk.state.set(State::Serving);
+    // From here on a signal is heard: whoever is told that the node is ready may send one at once.
+    let stopping = stop_asked(desk.stop.notified());
     ready(&Addresses {
         http,
         socket: options.socket,
@@ -366,8 +370,7 @@ pub(crate) async fn run_opened(
         fleet: desk.fleet.to_string(),
         warnings: process.warnings.clone(),
     });
-    let stopping = desk.stop.notified();
-    process.run_until(&mut events, stop_asked(stopping)).await?;
+    process.run_until(&mut events, stopping).await?;
     tracing::info!("stopping: no new calls, running ones end");
     desk.state.set(State::Draining);
     process.engine.stopping().await;
@@ -454,14 +457,17 @@ impl Process {
     }
 }
 
-async fn stop_asked(asked: impl Future<Output = ()>) {
+/// What ends the node; signals are heard from now on, and not only once this is waited for.
+fn stop_asked(asked: impl Future<Output = ()>) -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be waited for");
     let mut interrupt = signal(SignalKind::interrupt()).expect("a signal can be waited for");
-    tokio::select! {
-        () = asked => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    async move {
+        tokio::select! {
+            () = asked => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 

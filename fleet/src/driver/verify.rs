@@ -7,7 +7,7 @@ use osiris_runtime::{ComponentHash, Library, LibraryError};
 
 use super::{
     disk::FolderDisk,
-    folder,
+    folder::{self, Folder},
     inspect::{self, Mend, at, library, problem},
     store::store_error,
 };
@@ -43,7 +43,7 @@ pub(crate) fn verify(
     if hash != view.hash() {
         problems.push(problem("The view differs from what its blocks say.", at(JOURNAL), restart));
     }
-    let mend = Mend::new(view, Some(*me), true);
+    let mend = Mend::new(view, Some(*me), true, &Folder::peers_in(data));
     problems.extend(journal(blocks, mend, data));
     problems.extend(key(me, data));
     let used: Vec<_> = pages.iter().map(|page| page.hash()).collect();

@@ -134,7 +134,7 @@ impl Functions {
         let missing = [revision.manifest, revision.component].into_iter();
         let why =
             missing.filter_map(|hash| self.fetching.get(&hash)).find_map(|fetching| fetching.why.as_ref());
-        why.map(|why| format!("No member gave its bytes: {why}."))
+        why.map(|why| format!("Its bytes are not here yet: {}.", why.trim_end_matches('.')))
     }
 
     fn fetch_due(&mut self, now: Now, hash: BlobHash) -> bool {

@@ -9,7 +9,7 @@ use osiris_mesh::PeerId;
 /// says nothing of it.
 ///
 /// A node is told of peers where its view cannot know them: by a ticket, before it received the ledger;
-/// by the addresses that it kept, after its journal was found damaged. A view that lacks the admission of
+/// by the addresses that it kept, after its journal was found damaged or shorter. A view that lacks the admission of
 /// everyone else would else turn away all who could repair it. What the view does say comes first: who
 /// was revoked is no member, whoever told of it.
 #[must_use]

@@ -213,8 +213,11 @@ impl<'a> Held<'a> {
     /// Only a disk that fails is a reason to fail.
     fn failed(&self, error: &LibraryError) -> Checked {
         match error {
-            LibraryError::DiskFull { .. } => {
+            LibraryError::DiskFull { folder, wanted } => {
                 prop_assert!(self.faults.capacity.is_some(), "{error}");
+                // It says where and how much, and not which temporary name it had.
+                prop_assert_eq!(folder, Path::new(DIR));
+                prop_assert!(*wanted <= QUOTA && !error.to_string().contains(".part"), "{error}");
                 self.seen.borrow_mut().full += 1;
             }
             LibraryError::Io { .. } => {

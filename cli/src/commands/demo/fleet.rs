@@ -32,6 +32,7 @@ pub(in crate::commands) struct Node {
     label: String,
     data: PathBuf,
     http: SocketAddr,
+    mesh: Vec<String>,
     pub(super) socket: PathBuf,
     child: Option<Child>,
 }
@@ -56,6 +57,7 @@ impl Node {
 pub(super) struct Kept {
     pub(super) label: String,
     pub(super) http: String,
+    pub(super) mesh: Vec<String>,
     pub(super) data: String,
     pub(super) pid: Option<u32>,
 }
@@ -161,6 +163,13 @@ impl Fleet {
         let invited = self.osiris(&self.folder(1), &["invite", "--uses", &uses.to_string()]).await?;
         let ticket = invited.get("ticket").and_then(Value::as_str);
         ticket.map(str::to_owned).ok_or_else(|| Failure::failed("`osiris invite` printed no ticket."))
+    }
+
+    /// A ticket for applications.
+    pub(super) async fn dial_ticket(&self) -> Result<String, Failure> {
+        let ticket = self.osiris(&self.folder(1), &["ticket"]).await?;
+        let ticket = ticket.get("ticket").and_then(Value::as_str);
+        ticket.map(str::to_owned).ok_or_else(|| Failure::failed("`osiris ticket` printed no ticket."))
     }
 
     /// Deploys a revision of summary to all nodes that are up, and waits until they serve it.
@@ -326,6 +335,7 @@ impl Fleet {
             Kept {
                 label: node.label.clone(),
                 http: format!("http://{}", node.http),
+                mesh: node.mesh.clone(),
                 data: node.data.display().to_string(),
                 pid,
             }
@@ -425,7 +435,9 @@ impl Fleet {
                 data.join("node.log").display()
             )));
         };
-        Ok(Node { label, socket: PathBuf::from(text("socket")), data, http, child: Some(child) })
+        let mesh = addresses.get("mesh").cloned().and_then(|mesh| serde_json::from_value(mesh).ok());
+        let mesh = mesh.unwrap_or_default();
+        Ok(Node { label, mesh, socket: PathBuf::from(text("socket")), data, http, child: Some(child) })
     }
 }
 

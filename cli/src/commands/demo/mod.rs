@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::args::{DemoArgs, DemoCommand};
 use crate::exit::{Exit, Failure};
 use crate::output::table::{self, Cell, Tone};
-use crate::output::{Format, Out, progress::Progress};
+use crate::output::{Format, Out, human, progress::Progress};
 
 use calls::{Caller, Outage, Target};
 use fleet::{Fleet, NODES};
@@ -43,8 +43,12 @@ struct Report {
     steps: Vec<Step>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nodes: Vec<fleet::Kept>,
+    /// Admits other devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
+    /// Says to applications where the nodes are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dial_ticket: Option<String>,
 }
 
 /// Runs steps, one after the other, until one does not hold.
@@ -110,9 +114,11 @@ pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
         steps: script.steps,
         nodes: Vec::new(),
         ticket: None,
+        dial_ticket: None,
     };
     if args.keep && played.is_ok() {
         report.ticket = Some(fleet.invite(3).await?);
+        report.dial_ticket = Some(fleet.dial_ticket().await?);
         report.nodes = fleet.keep();
     }
     print(&report, out)?;
@@ -251,15 +257,19 @@ fn print(report: &Report, out: Out) -> Result<(), Failure> {
     out.raw(table::render(&["", "STEP", "TIME", "RESULT"], step_rows(&report.steps), out).as_bytes())?;
     let verdict = if report.held { "every step held" } else { "not every step held" };
     out.raw(format!("\n{verdict}, {:.1} s in all\n", report.took_ms as f64 / 1e3).as_bytes())?;
-    if let Some(ticket) = &report.ticket {
-        let rows = report
-            .nodes
-            .iter()
-            .map(|node| vec![Cell::new(&node.label), Cell::new(&node.http), Cell::new(&node.data)])
-            .collect();
+    if let (Some(join), Some(dial)) = (&report.ticket, &report.dial_ticket) {
+        let row = |node: &fleet::Kept| {
+            let mesh = Cell::new(human::list(&node.mesh));
+            vec![Cell::new(&node.label), Cell::new(&node.http), mesh, Cell::new(&node.data)]
+        };
         out.raw(b"\nThe fleet stays up:\n")?;
-        out.raw(table::render(&["NODE", "HTTP", "DATA"], rows, out).as_bytes())?;
-        out.raw(format!("\njoin it from another folder:\n  osiris join {ticket}\nstop a node:\n  osiris --data DATA down\n").as_bytes())?;
+        let rows = report.nodes.iter().map(row).collect();
+        out.raw(table::render(&["NODE", "HTTP", "MESH", "DATA"], rows, out).as_bytes())?;
+        let tickets = format!(
+            "\njoin it from another folder:\n  osiris join {join}\na ticket for applications:\n  {dial}\n"
+        );
+        out.raw(tickets.as_bytes())?;
+        out.raw(b"stop a node:\n  osiris --data DATA down\n")?;
     }
     Ok(())
 }

@@ -3,9 +3,10 @@
 //! Every file is opened to be read, and only where it is a regular one. What is found is a list of [`Problem`]s:
 //! what does not hold, where, and what to do.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use osiris_ledger::{Author, BlobHash, BlockId, Ledger, View};
+use osiris_protocol::PeerAddr;
 
 use super::{
     disk::FolderDisk,
@@ -104,7 +105,7 @@ fn judge(
     let refused = blocks::admit(&mut ledger, &survey.found.entries);
     ledger.take_offered();
     let view = ledger.publish();
-    let mend = Mend::new(&view, key, ledger.is_founded());
+    let mend = Mend::new(&view, key, ledger.is_founded(), &Folder::peers_in(data));
     problems.extend(journal::problems(survey, mend, false));
     problems.extend(blocks::refused(&refused, survey));
     let waiting = blocks::waiting(&ledger, &view, &refused, survey, mend);
@@ -147,14 +148,26 @@ fn pages(ledger: &Ledger, unread: &[UnreadPage], mend: Mend) -> Vec<Problem> {
 /// Who could give back what is missing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mend {
-    /// Other members; none where the fleet's first block is missing.
+    /// Other members, or devices whose addresses were kept because they were members; none where the fleet's first
+    /// block is missing.
     others: Option<usize>,
 }
 
+/// Devices whose addresses a folder kept, for all that its ledger says: where that lacks blocks, their admissions may
+/// be among them.
+pub(super) fn may_be_members(view: &View, me: Option<Author>, peers: &[PeerAddr]) -> usize {
+    let devices: BTreeSet<_> = peers.iter().map(|peer| Author(peer.peer)).collect();
+    let may = |device: &Author| {
+        let member = view.members().get(device);
+        member.map_or_else(|| !view.was_member(device), |member| member.active)
+    };
+    devices.into_iter().filter(|device| Some(*device) != me && may(device)).count()
+}
+
 impl Mend {
-    pub(super) fn new(view: &View, me: Option<Author>, founded: bool) -> Self {
+    pub(super) fn new(view: &View, me: Option<Author>, founded: bool, peers: &[PeerAddr]) -> Self {
         let others = view.members().values().filter(|member| member.active && Some(member.device) != me);
-        Self { others: founded.then(|| others.count()) }
+        Self { others: founded.then(|| others.count().max(may_be_members(view, me, peers))) }
     }
 
     /// How to get blocks back.

@@ -1,4 +1,5 @@
-//! A home folder and the real binary, driven as people and scripts drive it.
+//! Homes and nodes of the real binary, driven as people and scripts drive it.
+#![allow(dead_code, reason = "each file of tests needs some of it")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -123,8 +124,7 @@ impl Drop for Node<'_> {
 
 #[derive(Debug)]
 pub(crate) struct Ran {
-    #[allow(dead_code, reason = "shown when a test fails")]
-    arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,

@@ -1,0 +1,93 @@
+//! `osiris demo` as a person and as a program run it: what it prints, and what it leaves.
+
+mod driven;
+
+use std::path::{Path, PathBuf};
+
+use driven::{Home, Ran};
+use osiris_protocol::ticket::Ticket;
+
+const STEPS: usize = 12;
+
+/// A demo's folder, whose nodes end with the test.
+struct Left(PathBuf);
+
+impl Left {
+    fn nodes(&self) -> impl Iterator<Item = PathBuf> + use<'_> {
+        (1..=3).map(|number| self.0.join(format!("node-{number}"))).filter(|data| data.exists())
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        for data in self.nodes() {
+            let _ = osiris(&data, &["down"]);
+        }
+    }
+}
+
+fn osiris(data: &Path, arguments: &[&str]) -> Ran {
+    let home = Home::new();
+    let mut command = home.command(arguments);
+    command.env("OSIRIS_DATA", data);
+    Ran::of(arguments, command.output().expect("the binary runs"))
+}
+
+#[test]
+fn a_kept_demo_stays_up_and_its_tickets_admit_a_device_and_name_the_nodes() {
+    let home = Home::new();
+    let left = Left(home.path().join("demo"));
+    let folder = left.0.display().to_string();
+    let said = home.done(&["demo", "--keep", "--dir", &folder]);
+    assert!(said.out.contains("every step held") && !said.out.contains("stop all nodes"), "{said:?}");
+    let after = |words: &str| {
+        let (_, rest) = said.out.split_once(words).unwrap_or_else(|| panic!("no {words:?} in {said:?}"));
+        rest.split_whitespace().next().expect("a word").to_owned()
+    };
+    let (join, dial) = (after("osiris join "), after("for applications:\n"));
+    assert!(matches!(join.parse(), Ok(Ticket::Join(_))), "{join}");
+    let Ok(Ticket::Dial(dial)) = dial.parse::<Ticket>() else { panic!("no ticket to dial: {dial}") };
+    assert!(!dial.peers.is_empty());
+
+    // Each is where it is said to be, and answers.
+    assert_eq!(left.nodes().count(), 3);
+    for data in left.nodes() {
+        let status = osiris(&data, &["status", "-o", "json"]).json();
+        assert_eq!((&status["state"], &status["connected"]), (&"serving".into(), &2.into()));
+        let addresses =
+            [status["http"].as_str().expect("an address"), status["mesh"][0].as_str().expect("one")];
+        for words in addresses.into_iter().chain(data.to_str()) {
+            assert!(said.out.contains(words), "no {words:?} in {said:?}");
+        }
+        let answer = osiris(&data, &["call", "summary", r#"{"samples": [{"cpu_percent": 10.0}]}"#]);
+        assert_eq!(answer.code, 0, "{answer:?}");
+    }
+    let guest = Home::new();
+    guest.done(&["join", &join, "--label", "guest"]);
+    assert!(guest.done(&["nodes"]).out.contains("node-3"));
+    for data in left.nodes() {
+        let down = osiris(&data, &["down"]);
+        assert_eq!((down.code, down.out.trim()), (0, "stopped"), "{down:?}");
+    }
+}
+
+#[test]
+fn a_demo_for_programs_is_one_document_and_leaves_nothing() {
+    let home = Home::new();
+    let mut command = home.command(&["demo", "-o", "json"]);
+    let said = Ran::of(&["demo"], command.env("TMPDIR", home.path()).output().expect("the binary runs"));
+    assert_eq!(said.code, 0, "{said:?}");
+    let report = said.json();
+    assert_eq!(report["held"], true, "{report}");
+    let steps = report["steps"].as_array().expect("steps");
+    assert_eq!(steps.len(), STEPS, "{report}");
+    for step in steps {
+        assert!(step["held"] == true && step["step"].is_string() && step["result"].is_string(), "{step}");
+        assert!(step["took_ms"].is_u64(), "{step}");
+    }
+    // Nothing was kept, so no place and no ticket is named.
+    for key in ["nodes", "ticket", "dial_ticket"] {
+        assert!(report.get(key).is_none(), "{report}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).expect("a folder").count(), 0, "something was left");
+}
