@@ -52,11 +52,12 @@ async fn log(args: &LogArgs, settings: &Settings, out: Out) -> Result<Exit, Fail
         }
         query.before = last;
     }
-    let alone = args.author.is_none() && args.user.is_none() && args.op.is_none();
-    let alone = alone && args.since.is_none() && args.until.is_none() && args.limit > 0;
-    if let Some(name) = &args.function
-        && !found
-        && alone
+    // By other filters a function that is there may have no block.
+    let by_name_alone = [&args.author, &args.user, &args.op].into_iter().all(Option::is_none)
+        && args.since.is_none()
+        && args.until.is_none()
+        && args.limit > 0;
+    if let Some(name) = args.function.as_ref().filter(|_| !found && by_name_alone)
         && !backend.functions().await?.iter().any(|row| row.name == *name)
     {
         return Err(Failure::not_found(format!("No block speaks of a function {name}."))

@@ -74,7 +74,6 @@ pub(crate) async fn run(command: &UserCommand, settings: &Settings, out: Out) ->
 async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let mut backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
-    let mut made = None;
     let key = match &args.public_key {
         Some(key) => key.clone(),
         None => {
@@ -92,12 +91,24 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
                 return Err(Failure::new(Exit::Denied, message)
                     .next(format!("ask an admin, or for the role: osiris role grant {} admin", who.label)));
             }
+            if backend.users().await?.iter().any(|user| user.name == args.name && user.state != "revoked") {
+                return Err(Failure::failed(format!("The fleet knows the user {} already.", args.name))
+                    .next("`osiris user roles` changes the roles; `osiris user revoke` ends the user"));
+            }
+            let lacks: Vec<_> =
+                names(&args.roles).into_iter().filter(|role| !who.roles.contains(role)).collect();
+            if !lacks.is_empty() {
+                let message =
+                    format!("This device does not hold the role(s) {} itself.", human::list(&lacks));
+                return Err(Failure::new(Exit::Denied, message)
+                    .next("`osiris whoami` shows the roles that it can give"));
+            }
             let public = new_key(&args.key, &path, args.wait.timeout)?;
             if args.key.passphrase_file.is_none() {
                 // The time that a person takes to think of a passphrase is not the command's.
                 backend.renew(args.wait.timeout);
             }
-            made = Some(path);
+            out.note(&format!("The new key is in {}.", path.display()));
             public
         }
     };
@@ -108,14 +119,9 @@ async fn add(args: &UserAddArgs, settings: &Settings, out: Out) -> Result<Exit, 
         devices: args.devices,
         timeout_ms: millis(args.wait.timeout),
     };
-    let known = backend.add_user(user).await.inspect_err(|failure| {
-        // After a refusal nobody knows the key. Where the answer did not come, it may be known.
-        if let Some(path) = made.as_ref().filter(|_| failure.exit != Exit::TimedOut) {
-            let _ = std::fs::remove_file(path);
-        }
-    })?;
-    if let Some(path) = &made {
-        out.note(&format!("The new key is in {}; hand it over to {}.", path.display(), args.name));
+    let known = backend.add_user(user).await?;
+    if args.public_key.is_none() {
+        out.note(&format!("The key is for {}: hand it over.", args.name));
     }
     told(&known, out)?;
     Ok(seen(&known.written, offline, out))

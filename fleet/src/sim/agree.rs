@@ -40,8 +40,8 @@ impl World<'_> {
         // A newcomer that only members know which are none any more, or are hostile, is a stranger to all others: it
         // has to join again (`docs/simulator.md`). Two such that know each other are expected to agree.
         let is_known = |peer: &NodeId| members.iter().any(|node| node != peer && knows(*node, *peer));
-        let founder_alone = members.len() < 2;
-        members.iter().filter(|node| founder_alone || is_known(node)).copied().collect()
+        let alone = members.len() < 2;
+        members.iter().filter(|node| alone || is_known(node)).copied().collect()
     }
 
     /// Whether at most one is left that has to agree with others.
