@@ -193,7 +193,7 @@ impl Backend {
     pub(crate) async fn functions(&mut self) -> Result<Vec<FunctionRow>, Failure> {
         match self {
             Self::Node(client) => client.get("/v1/functions").await,
-            Self::Replica(replica) => Ok(replica.offline.functions()),
+            Self::Replica(replica) => Ok(replica.offline.functions().await?),
         }
     }
 

@@ -104,7 +104,7 @@ impl Failure {
             io::ErrorKind::NotFound => (Exit::NotFound, "check its name and permissions"),
             io::ErrorKind::TimedOut => (
                 Exit::TimedOut,
-                "a pipe ends when who writes to it closes it; or give it longer with --timeout",
+                "a pipe ends when who writes to it closes it; a command with --timeout can be given longer",
             ),
             _ => (Exit::Failed, "check its name and permissions"),
         };

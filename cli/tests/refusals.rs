@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Stdio;
 
 mod driven;
 
@@ -277,5 +278,74 @@ fn a_node_whose_mesh_port_is_taken_says_so_and_ends() {
     drop(taken);
     let node = home.up_at(&mesh);
     assert_eq!(node.addresses["mesh"][0], mesh);
+    node.down();
+}
+
+/// A command whose stdout is a pipe that nobody reads any more.
+fn unread(home: &Home, arguments: &[&str]) -> Ran {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    Ran::of(
+        arguments,
+        home.command(arguments).stdout(writer).stderr(Stdio::piped()).output().expect("it runs"),
+    )
+}
+
+#[test]
+fn a_recovery_key_that_nobody_reads_is_not_lost() {
+    let home = Home::new();
+    let init = ["init", "--name", "home", "--label", "test"];
+    let nowhere = home.command(&init).stdout(Stdio::null()).output().expect("it runs");
+    let nowhere = Ran::of(&init, nowhere);
+    assert_eq!(nowhere.code, 2, "{nowhere:?}");
+    assert!(
+        nowhere.err.contains("nothing was done") && nowhere.err.contains("--recovery-file"),
+        "{nowhere:?}"
+    );
+    assert!(!home.path().join("data").exists());
+
+    let cut = unread(&home, &init);
+    assert_eq!(cut.code, 1, "{cut:?}");
+    let key = home.path().join("data/recovery-key");
+    assert!(cut.err.contains(&key.display().to_string()), "{cut:?}");
+    assert_eq!(std::fs::metadata(&key).expect("kept").permissions().mode() & 0o777, 0o600);
+    let secret = std::fs::read_to_string(&key).expect("readable");
+    assert!(!cut.err.contains(secret.trim()), "a secret in an error");
+    let recovered = home.done(&["recover", "--recovery-file", &key.display().to_string()]);
+    assert_eq!(recovered.err.matches("warning").count(), 0, "{recovered:?}");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    let open = home.done(&["recover", "--recovery-file", &key.display().to_string()]);
+    assert!(open.err.contains("chmod 600"), "{open:?}");
+}
+
+#[test]
+fn a_ticket_that_nobody_reads_is_named_so_that_it_can_be_withdrawn() {
+    let home = Home::founded();
+    let node = home.up();
+    let nowhere = home.command(&["invite"]).stdout(Stdio::null()).output().expect("it runs");
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert_eq!(home.done(&["invite", "ls", "-o", "json"]).json(), json!([]));
+    let cut = unread(&home, &["invite"]);
+    assert_eq!(cut.code, 1, "{cut:?}");
+    let id = home.done(&["invite", "ls", "-o", "json"]).json()[0]["id"].as_str().expect("an id").to_owned();
+    assert!(cut.err.contains(&format!("osiris invite revoke {}", &id[..8])), "{cut:?}");
+    // What is done and was told to nobody ends as it would have.
+    let label = home.done(&["whoami", "-o", "json"]).json()["label"].as_str().expect("a label").to_owned();
+    assert_eq!(unread(&home, &["member", "label", &label, "roof"]).code, 0);
+    node.down();
+}
+
+#[test]
+fn what_is_not_asked_of_a_native_function_or_without_a_role_is_said() {
+    let home = Home::founded();
+    let node = home.up();
+    let summary = home.write("summary.wasm", osiris_examples::SUMMARY);
+    home.done(&["deploy", &summary, "--name", "summary"]);
+    home.fails(&["call", "summary", "{}", "--path", "/x"], 2, &["no paths", "next: "]);
+    home.fails(&["ledger", "voters", "--set", ""], 2, &["names no member", "next: "]);
+    node.down();
+    let node = home.up();
+    home.done(&["role", "revoke", "test", "spawner"]);
+    home.fails(&["lease", "want"], 4, &["spawner", "next: "]);
     node.down();
 }

@@ -127,6 +127,8 @@ pub struct Library {
     index: Arc<Mutex<Index>>,
     /// Held where a blob's name is given or taken and the index follows, so that both say the same.
     names: Arc<Mutex<()>>,
+    /// How many places were given to what others write.
+    places: Arc<AtomicU64>,
 }
 
 impl Library {
@@ -184,7 +186,15 @@ impl Library {
         }
         let used = sizes.values().sum();
         let index = Arc::new(Mutex::new(Index { sizes, used }));
-        Ok(Self { dir: dir.into(), quota_bytes, looks, disk, index, names: Arc::default() })
+        Ok(Self {
+            dir: dir.into(),
+            quota_bytes,
+            looks,
+            disk,
+            index,
+            names: Arc::default(),
+            places: Arc::default(),
+        })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -296,8 +306,8 @@ impl Library {
     }
 
     /// Room for `bytes` that somebody else writes to the returned path in the library's folder, to be
-    /// [adopted](Self::adopt). Who writes keeps to that size, and fetches a hash once at a time. What
-    /// is left there is removed when the library is opened.
+    /// [adopted](Self::adopt). Who writes keeps to that size. Each call gives another path; what is left there is
+    /// removed when the library is opened.
     ///
     /// # Errors
     ///
@@ -305,7 +315,8 @@ impl Library {
     pub fn fetch_path(&self, hash: ComponentHash, bytes: u64) -> Result<PathBuf> {
         self.reserve(bytes)?;
         self.release(bytes);
-        Ok(self.dir.join(format!("{hash}.fetch.{}", files::TEMP_ENDING)))
+        let place = self.places.fetch_add(1, Ordering::Relaxed);
+        Ok(self.dir.join(format!("{hash}.{place}.fetch.{}", files::TEMP_ENDING)))
     }
 
     /// Why somebody else could not write `bytes` to a path of the library's folder, in the library's words.

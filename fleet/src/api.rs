@@ -217,6 +217,9 @@ pub struct FunctionRow {
     /// Members that serve the live revision now. How many are to serve it, a number or `"all"`, is the
     /// manifest's `replicas`.
     pub served_by: u64,
+    /// Those of them that this node lost and takes for gone.
+    #[serde(default)]
+    pub lost: u64,
     /// Whether revisions were deployed side by side.
     pub concurrent: bool,
     /// Backlog on this node.

@@ -28,6 +28,6 @@ pub use peer::{PeerId, PeerIdError};
 
 #[cfg(feature = "net")]
 pub use net::{
-    BoxFuture, CallFailure, FetchError, JoinAttempt, JoinError, Mesh, MeshConfig, MeshError, MeshEvent,
-    MeshEvents, MeshHeld, PeerStatus, Roster, SendError, Services, join,
+    Artifact, BoxFuture, CallFailure, FetchError, JoinAttempt, JoinError, Mesh, MeshConfig, MeshError,
+    MeshEvent, MeshEvents, MeshHeld, Offered, PeerStatus, Roster, SendError, Services, join,
 };

@@ -89,6 +89,12 @@ pub const CONNECTIONS_DIALLED_MAX: usize = 4 + FETCHES_PER_PEER_MAX;
 pub const FETCHES_PER_PEER_MAX: usize = 2;
 /// Artifacts served at the same time; more are told to come back.
 pub const BLOBS_SERVED_MAX: usize = 32;
+/// Artifacts taken from offers at the same time; more are told to come back.
+pub const OFFERS_TAKEN_MAX: usize = 2;
+/// Artifacts that one device offers over one connection.
+pub const OFFERS_AT_ONCE_MAX: usize = 64;
+/// How long taking one offered artifact may take.
+pub const OFFER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bytes of an artifact that are moved at a time.
 pub const BLOB_PIECE_BYTES: usize = 256 << 10;
 

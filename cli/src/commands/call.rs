@@ -85,9 +85,10 @@ impl Request {
         Ok(Self { method, path, body, is_http, not_json })
     }
 
-    /// JSON suits every function. Whether anything else does depends on what the function is.
+    /// JSON suits every function. Whether anything else does, and whether there is a path below it, depends on what
+    /// the function is.
     fn depends_on_world(&self) -> bool {
-        !self.is_http && (self.body.is_none() || self.not_json.is_some())
+        self.is_http || self.body.is_none() || self.not_json.is_some()
     }
 
     fn method(&self) -> Method {
@@ -110,6 +111,12 @@ impl Request {
 
     /// A native function takes JSON; this is found out here, with its line and column.
     fn check_native(&self, name: &str) -> Result<(), Failure> {
+        if !self.path.is_empty() || self.method.as_ref().is_some_and(|method| *method != Method::POST) {
+            return Err(Failure::usage(format!(
+                "`{name}` is a native function: it has no paths and no methods, and takes JSON."
+            ))
+            .next(format!("call it so: osiris call {name} '{{}}'")));
+        }
         match (&self.body, &self.not_json) {
             (None, _) => Err(Failure::usage(format!("`{name}` is a native function and takes JSON."))
                 .next(format!("give it: osiris call {name} '{{}}'"))),
@@ -246,9 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn a_path_a_method_or_a_header_is_for_http() {
-        let chart = request(&["--path", "chart?a=1", "--method", "put"]).expect("a request");
-        assert!(chart.is_http);
+    fn a_path_or_a_method_is_for_http() {
+        let chart = request(&["--path", "chart?a=1", "--method", "put", "{}"]).expect("a request");
+        assert!(chart.is_http && chart.depends_on_world());
+        assert!(chart.check_native("f").is_err());
+        let post = request(&["--method", "post", "--header", "x-a: b", "{}"]).expect("a request");
+        assert!(post.depends_on_world() && post.check_native("f").is_ok());
         assert_eq!((chart.path.as_str(), chart.method), ("/chart?a=1", Some(Method::PUT)));
         assert!(!request(&["1"]).expect("a request").is_http);
         assert!(request(&["--path", "/a b"]).is_err());

@@ -20,7 +20,7 @@ pub(crate) async fn ls(settings: &Settings, out: Out) -> Result<Exit, Failure> {
             Cell::state(&row.state),
             Cell::new(&row.world),
             Cell::right(revision(row)),
-            Cell::right(row.served_by),
+            serving(row),
             Cell::right(row.in_flight),
             Cell::right(row.backlog),
             Cell::right(row.done),
@@ -97,6 +97,14 @@ fn revision(row: &FunctionRow) -> String {
     }
 }
 
+/// `3`, and `3 (1 lost)` where one of the three does not answer.
+fn serving(row: &FunctionRow) -> Cell {
+    match row.lost {
+        0 => Cell::right(row.served_by),
+        lost => Cell::right(format!("{} ({lost} lost)", row.served_by)).tone(Tone::Warning),
+    }
+}
+
 /// `osiris describe`.
 pub(crate) async fn describe(name: &str, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let detail = Backend::open_to_read(settings).await?.function(name).await?;
@@ -132,6 +140,7 @@ fn facts(detail: &FunctionDetail) -> Vec<(&'static str, Cell)> {
         ("state", Cell::state(&row.state)),
         ("world", Cell::new(&row.world)),
         ("revision", Cell::new(revision(row))),
+        ("served by", serving(row)),
         ("calls", Cell::new(format!("{} running, {} waiting here", row.in_flight, row.backlog))),
         ("since start", Cell::new(format!("{} done, {} failed here", row.done, row.failed))),
     ];

@@ -41,6 +41,7 @@ async fn invite(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit
             Failure::usage("A ticket for one device has one use.").next("leave out --uses or --device")
         );
     }
+    out.must_be_read("The ticket")?;
     let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
     let invited = backend
@@ -52,7 +53,14 @@ async fn invite(args: &InviteArgs, settings: &Settings, out: Out) -> Result<Exit
             timeout_ms: millis(args.wait.timeout),
         })
         .await?;
-    out.line(&invited, &invited.ticket)?;
+    out.line_once(&invited, &invited.ticket).map_err(|unread| {
+        let id = human::short(&invited.written.block);
+        Failure::failed(format!(
+            "The invitation {id} is made, and its ticket could not be written: {}.",
+            unread.0
+        ))
+        .next(format!("withdraw it with `osiris invite revoke {id}`, and make another"))
+    })?;
     if args.device.is_none() {
         out.note("Whoever has the ticket can join: hand it over as a secret.");
     }

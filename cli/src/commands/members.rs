@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::input;
 use crate::output::table::{Cell, Tone};
-use crate::output::{Format, Out, human, progress::Progress};
+use crate::output::{Format, Out, Unread, human, progress::Progress};
 
 /// How long a node tries to join that starts for the first time.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -41,6 +41,11 @@ struct Founded {
 /// `osiris init`.
 pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let label = label(settings.label(args.label.as_deref()));
+    if args.recovery_file.is_none() {
+        out.must_be_read("The recovery key").map_err(|failure| {
+            failure.next("give --recovery-file FILE, which keeps the key readable by its owner alone")
+        })?;
+    }
     let options = driver::InitOptions { name: args.name.clone(), label: label.clone() };
     let recovery = args.recovery_file.as_deref().map(SecretFile::create).transpose()?;
     let inited = driver::init(&settings.data, options)?;
@@ -69,7 +74,9 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
     );
     facts
         .extend(founded.recovery_file.as_ref().map(|file| ("recovery key", Cell::new(format!("in {file}")))));
-    out.facts(&founded, facts)?;
+    if let Err(unread) = out.facts_once(&founded, facts) {
+        return kept_instead(&founded, &unread, &settings.data, out);
+    }
     if let Err(failure) = recovery {
         out.warn(&failure.message);
     }
@@ -82,6 +89,26 @@ pub(crate) fn init(args: &InitArgs, settings: &Settings, out: Out) -> Result<Exi
     }
     out.note("next: `osiris up` runs the node, `osiris invite` makes a ticket for another device");
     Ok(Exit::Done)
+}
+
+/// The end of an `init` whose answer could not be written: the fleet is founded, and its recovery key must not be
+/// lost. It is not written to stderr either, which may well be a log.
+fn kept_instead(founded: &Founded, unread: &Unread, data: &Path, out: Out) -> Result<Exit, Failure> {
+    let founding =
+        format!("The fleet {} is founded, and this could not be written: {}.", founded.fleet_name, unread.0);
+    let Some(key) = &founded.recovery_key else {
+        return Err(Failure::failed(founding).next("`osiris status` shows it"));
+    };
+    let path = data.join("recovery-key");
+    match SecretFile::create(&path).and_then(|file| file.keep(key)) {
+        Ok(path) => Err(Failure::failed(format!("{founding} Its recovery key is in {}.", path.display()))
+            .next("move that file away from this device; `osiris recover` uses it")),
+        Err(failure) => {
+            out.warn(&failure.message);
+            Err(Failure::failed(format!("{founding} Its recovery key is lost."))
+                .next(format!("remove the folder {} and found another fleet", data.display())))
+        }
+    }
 }
 
 /// A new file for a secret. It is removed unless the secret got into it.

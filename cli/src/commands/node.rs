@@ -227,7 +227,17 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
 pub(crate) async fn drain(args: &DrainArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let client = backend::node(settings).await?;
     let progress = Progress::spinner("waiting for running calls");
-    let drained: Drained = client.post("/v1/drain", &NOTHING, Patience::exactly(args.timeout)).await?;
+    let drained: Drained = client
+        .post("/v1/drain", &NOTHING, Patience::exactly(args.timeout).records("osiris status"))
+        .await
+        .map_err(|failure| match failure.exit {
+            Exit::TimedOut => Failure::timed_out(format!(
+                "The node has not ended its calls within {}. It may be draining from now on all the same.",
+                human::span(args.timeout)
+            ))
+            .next("`osiris status` shows its state and its calls; `osiris drain` waits again, `osiris down` ends it"),
+            _ => failure,
+        })?;
     drop(progress);
     let stopped = human::count(drained.stopped, "function");
     out.line(&drained, &format!("drained: {stopped} no longer served here"))?;

@@ -2,6 +2,7 @@
 //! an admin where none is left.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -
 /// `osiris recover`.
 pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let patience = Patience::exactly(args.wait.timeout);
-    let secret = recovery_key(args.recovery_file.as_deref(), args.wait.timeout)?;
+    let secret = recovery_key(args.recovery_file.as_deref(), args.wait.timeout, out)?;
     // The time that a person takes to type it is not the command's.
     let typed = args.recovery_file.is_none();
     let patience = if typed { Patience::exactly(args.wait.timeout) } else { patience };
@@ -155,7 +156,7 @@ fn is_key(text: &str) -> bool {
 }
 
 /// The recovery key, from a file or from the terminal. It is never an argument: other users see those.
-fn recovery_key(file: Option<&Path>, within: Duration) -> Result<Zeroizing<String>, Failure> {
+fn recovery_key(file: Option<&Path>, within: Duration, out: Out) -> Result<Zeroizing<String>, Failure> {
     let Some(path) = file else {
         if !std::io::stdin().is_terminal() {
             return Err(Failure::usage("The recovery key is needed, and nobody is here to be asked.")
@@ -168,6 +169,13 @@ fn recovery_key(file: Option<&Path>, within: Duration) -> Result<Zeroizing<Strin
     };
     let unread = |error: std::io::Error| Failure::unread("recovery file", path, &error);
     let bytes = input::file(path, RECOVERY_FILE_BYTES_MAX, within).map_err(unread)?;
+    let others = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o077 != 0);
+    if others {
+        out.warn(&format!(
+            "Others may read {}, and whoever has the recovery key has the fleet: chmod 600, or keep it elsewhere.",
+            path.display()
+        ));
+    }
     Ok(Zeroizing::new(input::text(&bytes).map_err(unread)?.to_owned()))
 }
 
@@ -182,6 +190,8 @@ pub(super) fn find(rows: &[NodeRow], name: &str) -> Result<NodeRow, Failure> {
     let found = if present.is_empty() { past } else { present };
     match found.as_slice() {
         [row] => Ok((*row).clone()),
+        [] if name.is_empty() => Err(Failure::usage("An empty text names no member.")
+            .next("give its label or the start of its key; `osiris nodes` lists the members")),
         [] => Err(Failure::not_found(format!("There is no member {name}."))
             .next("`osiris nodes` lists the members")),
         several => {
@@ -222,7 +232,7 @@ mod tests {
         assert_eq!(find(&alike, &key).expect_err("a label that looks like a key").exit, Exit::NotFound);
         let both = [row(&key, "beef0000", "connected"), row("roof", &key, "connected")];
         assert_eq!(find(&both, &key).expect("by its key").label, "roof");
-        assert_eq!(find(&rows, "").expect_err("nobody").exit, Exit::NotFound);
+        assert_eq!(find(&rows, "").expect_err("nobody").exit, Exit::Usage);
         assert_eq!(find(&rows, "b").expect_err("too short a key").exit, Exit::NotFound);
     }
 }

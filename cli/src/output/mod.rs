@@ -4,7 +4,10 @@ pub(crate) mod human;
 pub(crate) mod progress;
 pub(crate) mod table;
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -74,30 +77,54 @@ impl Out {
     /// One thing: its facts as names and values, or the document as it is.
     pub(crate) fn facts<T: Serialize>(self, value: &T, facts: Vec<(&str, Cell)>) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.raw(table::facts(facts, self).as_bytes()),
-            _ => self.document(value),
+            Format::Table => Self::last(self.written(table::facts(facts, self).as_bytes())),
+            _ => Self::last(self.written(self.text(value)?.as_bytes())),
+        }
+    }
+
+    /// The same of what is shown this once: an error unless all of it was written.
+    pub(crate) fn facts_once<T: Serialize>(self, value: &T, facts: Vec<(&str, Cell)>) -> Result<(), Unread> {
+        match self.format {
+            Format::Table => self.written(table::facts(facts, self).as_bytes()).map_err(Unread::from),
+            _ => self.document_once(value),
         }
     }
 
     /// One thing that is one line for people, or the document as it is.
     pub(crate) fn line<T: Serialize>(self, value: &T, line: &str) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.raw(format!("{line}\n").as_bytes()),
-            _ => self.document(value),
+            Format::Table => Self::last(self.written(format!("{line}\n").as_bytes())),
+            _ => Self::last(self.written(self.text(value)?.as_bytes())),
         }
+    }
+
+    /// The same of what is shown this once: an error unless all of it was written.
+    pub(crate) fn line_once<T: Serialize>(self, value: &T, line: &str) -> Result<(), Unread> {
+        match self.format {
+            Format::Table => self.written(format!("{line}\n").as_bytes()).map_err(Unread::from),
+            _ => self.document_once(value),
+        }
+    }
+
+    fn document_once<T: Serialize>(self, value: &T) -> Result<(), Unread> {
+        let text = self.text(value).map_err(|failure| Unread(failure.message))?;
+        self.written(text.as_bytes()).map_err(Unread::from)
     }
 
     /// One JSON or YAML document.
     pub(crate) fn document<T: Serialize>(self, value: &T) -> Result<(), Failure> {
-        let text = match self.format {
-            Format::Yaml => serde_norway::to_string(value).map_err(|e| unwritable(&e))?,
+        self.raw(self.text(value)?.as_bytes())
+    }
+
+    fn text<T: Serialize>(self, value: &T) -> Result<String, Failure> {
+        match self.format {
+            Format::Yaml => serde_norway::to_string(value).map_err(|e| unwritable(&e)),
             _ => {
                 let mut text = serde_json::to_string_pretty(value).map_err(|e| unwritable(&e))?;
                 text.push('\n');
-                text
+                Ok(text)
             }
-        };
-        self.raw(text.as_bytes())
+        }
     }
 
     /// One document of a stream: a line of JSON, or a YAML document.
@@ -111,13 +138,42 @@ impl Out {
 
     /// Bytes as they are.
     pub(crate) fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        self.written(bytes).map_err(|error| match error.kind() {
             // `osiris ls | head -1` has had enough, which is no failure.
             io::ErrorKind::BrokenPipe => Failure::new(Exit::Done, ""),
             _ => Failure::failed(format!("The output cannot be written: {error}."))
                 .next("check where stdout goes, and its free space"),
         })
+    }
+
+    /// A reader that has gone does not change how a command ends that has done its work by now.
+    fn last(written: io::Result<()>) -> Result<(), Failure> {
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::failed(format!("It is done, and the answer cannot be written: {error}."))
+                    .next("check where stdout goes, and its free space"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn written(self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
+    }
+
+    /// Refuses, before anything is done, to show something this once to a stdout that nobody reads. (The standard
+    /// library opens the null device in the place of a closed one.)
+    pub(crate) fn must_be_read(self, what: &str) -> Result<(), Failure> {
+        match leads_nowhere() {
+            Ok(false) => Ok(()),
+            // What cannot be told apart is found out when it is written.
+            Err(_) => Ok(()),
+            Ok(true) => Err(Failure::usage(format!(
+                "{what} is shown on stdout this once, and stdout is closed or the null device; nothing was done."
+            ))
+            .next("run it with stdout on a terminal, a pipe or a file that others cannot read")),
+        }
     }
 
     /// A message for people.
@@ -147,6 +203,24 @@ impl Out {
         }
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+/// Why something that is shown this once was not.
+#[derive(Debug)]
+pub(crate) struct Unread(pub(crate) String);
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self(match error.kind() {
+            io::ErrorKind::BrokenPipe => "nobody reads stdout any more".to_owned(),
+            _ => error.to_string(),
+        })
+    }
+}
+
+fn leads_nowhere() -> io::Result<bool> {
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?).metadata()?;
+    Ok(stdout.file_type().is_char_device() && stdout.rdev() == std::fs::metadata("/dev/null")?.rdev())
 }
 
 fn unwritable(error: &dyn std::fmt::Display) -> Failure {

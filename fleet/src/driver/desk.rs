@@ -160,19 +160,21 @@ impl Desk {
         }
     }
 
-    pub(crate) fn functions(&self) -> Vec<api::FunctionRow> {
+    pub(crate) async fn functions(&self) -> Result<Vec<api::FunctionRow>> {
+        let facts = self.facts().await?;
         let view = self.view();
         let standing = view.functions().values().filter(|function| !function.removed);
-        standing.map(|function| self.function_row(function)).collect()
+        Ok(standing.map(|function| self.function_row(function, &facts)).collect())
     }
 
-    fn function_row(&self, function: &osiris_ledger::Function) -> api::FunctionRow {
+    fn function_row(&self, function: &osiris_ledger::Function, facts: &Facts) -> api::FunctionRow {
         let live = function.live.as_ref();
         let load = live.and_then(|live| self.hosting.get()?.function(&live.id)).map(|ready| ready.figures());
         rows::function(
             function,
             &self.metrics,
             load.map_or((0, 0), |figures| (figures.backlog, figures.in_flight)),
+            &facts.lost,
         )
     }
 
@@ -186,7 +188,7 @@ impl Desk {
             Manifest::from_bytes(&bytes).ok()
         });
         Ok(api::FunctionDetail {
-            function: self.function_row(function),
+            function: self.function_row(function, &facts),
             manifest,
             problem: newest.and_then(|newest| facts.problems.get(&newest.id).cloned()),
             revisions: rows::revisions(&view, function),

@@ -183,7 +183,7 @@ impl Engine {
         }
     }
 
-    async fn event(&mut self, event: MeshEvent) {
+    pub(super) async fn event(&mut self, event: MeshEvent) {
         let input = match event {
             MeshEvent::PeerUp { peer } => Input::PeerUp(peer),
             MeshEvent::PeerDown { peer, .. } => Input::PeerDown(peer),

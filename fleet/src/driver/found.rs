@@ -364,7 +364,8 @@ fn unreachable_fleet() -> DriverError {
     DriverError::new(
         codes::TIMEOUT,
         "No node of the ticket answered in time.",
-        "Check that one of them runs and that its UDP port can be reached, then try again.",
+        "Check that one of them runs and that its UDP port can be reached, then run the same `osiris join` again: if \
+         this device was admitted and the answer was lost, that uses no second use of the invitation.",
     )
 }
 

@@ -94,7 +94,7 @@ impl Manage for Management {
     }
 
     fn functions(&self) -> Answer<'_, Vec<api::FunctionRow>> {
-        Box::pin(std::future::ready(Ok(self.desk.functions())))
+        Box::pin(self.desk.functions())
     }
 
     fn backlog(&self) -> Answer<'_, Vec<api::BacklogRow>> {

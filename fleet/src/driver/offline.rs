@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use osiris_mesh::MeshEvents;
+use osiris_mesh::{Artifact, MeshEvent, MeshEvents};
 use osiris_protocol::PeerAddr;
+use osiris_runtime::ComponentHash;
+use tokio::task::JoinSet;
 
 use super::{
     answer::ApiError,
@@ -122,9 +124,11 @@ impl Offline {
     }
 
     /// Functions.
-    #[must_use]
-    pub fn functions(&self) -> Vec<api::FunctionRow> {
-        self.process.desk.functions()
+    ///
+    /// # Errors
+    /// As [`Offline::status`].
+    pub async fn functions(&mut self) -> Result<Vec<api::FunctionRow>> {
+        self.at_desk(|desk| async move { desk.functions().await }).await
     }
 
     /// One function.
@@ -382,6 +386,13 @@ impl Offline {
         let mut process = self.process;
         let known = process.folder.peers();
         let mut events = process.connect(mesh, Vec::new(), true, known.clone(), None).await?;
+        if !process.bring(&mut events, end).await {
+            // Nobody came, or it took too long: the blocks stay here with the bytes that they name.
+            let desk = Arc::clone(&process.desk);
+            let synced = process.engine.run(&mut no_events(), desk.sync(0)).await;
+            process.close().await?;
+            return Ok(synced?);
+        }
         let desk = Arc::clone(&process.desk);
         // Where blocks are missing, the admissions of all others may be: those that may be members are waited for.
         let lacks = process.lacks();
@@ -389,7 +400,7 @@ impl Offline {
             true => said.max(may_be_members(&desk.view(), Some(desk.me), &known) as u64),
             false => said,
         };
-        let until = tokio::time::Instant::now() + timeout;
+        let until = (tokio::time::Instant::now() + timeout).min(end);
         let meeting = async {
             loop {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
@@ -431,6 +442,61 @@ impl Offline {
 }
 
 impl Process {
+    /// Gives the bytes of what was deployed here, and that nobody else knows of, to a member before any hears of the
+    /// blocks: until one holds them, the core is not told of anybody. Says whether the blocks may follow. They follow
+    /// also where those that are met take no bytes from this device, as it may be an operator that they do not know for
+    /// one yet; then who is to serve the revision fetches them.
+    async fn bring(&mut self, events: &mut MeshEvents, end: tokio::time::Instant) -> bool {
+        let Some(mesh) = self.engine.mesh.clone() else { return true };
+        let library = &self.desk.library;
+        let unseen = self.engine.node.unseen_artifacts();
+        let here =
+            unseen.iter().map(|artifact| ComponentHash(artifact.0)).filter(|hash| library.contains(*hash));
+        let artifacts: Arc<[_]> =
+            here.map(|hash| Artifact { hash: hash.0, file: library.path(hash) }).collect();
+        let view = self.desk.view();
+        let has_others = view.members().values().any(|member| member.active && member.device != self.desk.me);
+        if artifacts.is_empty() || !has_others {
+            return true;
+        }
+        let (mut came, mut offers) = (Vec::new(), JoinSet::new());
+        let mut until = end;
+        let may_follow = loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => break until < end,
+                event = events.recv() => match event {
+                    Some(MeshEvent::PeerUp { peer }) => {
+                        let (mesh, artifacts) = (mesh.clone(), Arc::clone(&artifacts));
+                        offers.spawn(async move { mesh.offer(peer, &artifacts).await });
+                        came.push(MeshEvent::PeerUp { peer });
+                    }
+                    // It may have to learn that it is no member any more.
+                    Some(event @ MeshEvent::TurnedAway { .. }) => {
+                        came.push(event);
+                        break true;
+                    }
+                    // What is said meanwhile is said again once both compare what they hold.
+                    Some(MeshEvent::Frame { .. } | MeshEvent::Hint { .. } | MeshEvent::Row { .. }) => {}
+                    Some(event) => came.push(event),
+                    None => break true,
+                },
+                Some(offered) = offers.join_next() => match offered.map_err(|error| error.to_string()).flatten() {
+                    Ok(()) => break true,
+                    Err(why) => {
+                        tracing::info!(why, "a member does not take what was deployed here beforehand");
+                        until = end.min(tokio::time::Instant::now() + SETUP);
+                    }
+                },
+            }
+        };
+        if may_follow {
+            for event in came {
+                self.engine.event(event).await;
+            }
+        }
+        may_follow
+    }
+
     /// Serves components until no member has asked for any, or been given any, for [`SETUP`]. Returns how many are
     /// still under way at the end of the time.
     async fn hand_over(&mut self, events: &mut MeshEvents, end: tokio::time::Instant) -> u64 {
@@ -536,6 +602,70 @@ mod tests {
         let options = JoinOptions { ticket: invited.ticket, label, user: None, mesh, timeout: PATIENCE };
         join(dir.path(), options).await.expect("joined");
         dir
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bytes_are_with_a_member_before_it_hears_of_their_block() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let a = up(dir.path()).await;
+        let second = joined(&a, "second").await;
+        let b = up(second.path()).await;
+        until("they agree", async || manage::<api::Status>(&a, "GET /v1/status", b"").await.unseen == 0)
+            .await;
+        manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
+        let opened = async || Offline::open(dir.path()).await.ok();
+        let mut folder = opened().await;
+        until("the folder is free", async || {
+            folder = if folder.is_none() { opened().await } else { folder.take() };
+            folder.is_some()
+        })
+        .await;
+        let mut folder = folder.expect("opened");
+        let manifest = Manifest { version: Some("1.2.3".to_owned()), ..Manifest::named("summary") };
+        folder.deploy(osiris_examples::SUMMARY, manifest).await.expect("deployed here");
+        let mut process = folder.process;
+        let artifacts = process.engine.node.unseen_artifacts();
+        assert_eq!(artifacts.len(), 2, "component and manifest");
+        let known = process.folder.peers();
+        let mut events = process.connect(Some(local()), Vec::new(), true, known, None).await.expect("a mesh");
+        let end = tokio::time::Instant::now() + PATIENCE;
+        assert!(process.bring(&mut events, end).await);
+        let kept = |hash: &osiris_ledger::BlobHash| {
+            osiris_runtime::Library::path_in(&second.path().join("library"), ComponentHash(hash.0)).exists()
+        };
+        assert!(artifacts.iter().all(kept), "it has the bytes");
+        assert!(
+            manage::<Vec<api::FunctionRow>>(&b, "GET /v1/functions", b"").await.is_empty(),
+            "and no block"
+        );
+        let patience = u64::try_from(PATIENCE.as_millis()).expect("short");
+        let desk = Arc::clone(&process.desk);
+        let serves = async {
+            until("they agree", async || desk.sync(patience).await.is_ok_and(|synced| synced.unseen == 0))
+                .await;
+            until("it serves", async || replicas(&b).await > 0 && call(&b).await.starts_with("HTTP/1.1 200"))
+                .await;
+        };
+        process.engine.run(&mut events, serves).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn where_nobody_is_met_blocks_stay_with_their_bytes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let a = up(dir.path()).await;
+        let second = joined(&a, "second").await;
+        manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
+        until("the folder is free", async || Offline::open(dir.path()).await.is_ok()).await;
+        drop(second);
+        let mut folder = Offline::open(dir.path()).await.expect("opened");
+        folder.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await.expect("deployed here");
+        let wait = Duration::from_millis(300);
+        let synced = folder.contact(wait, wait, Some(local())).await.expect("tried");
+        assert_eq!((synced.others, synced.agreed, synced.unseen > 0), (1, 0, true), "{synced:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

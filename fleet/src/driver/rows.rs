@@ -95,7 +95,13 @@ pub(crate) fn holders(view: &View, component: BlobHash, manifest: BlobHash, me: 
 }
 
 /// One function's row.
-pub(crate) fn function(function: &Function, metrics: &Metrics, load: (u64, u64)) -> FunctionRow {
+pub(crate) fn function(
+    function: &Function,
+    metrics: &Metrics,
+    load: (u64, u64),
+    lost: &BTreeSet<Author>,
+) -> FunctionRow {
+    let serving = || function.live.iter().flat_map(|live| &live.serving);
     let state = match (&function.live, function.removed) {
         (_, true) => "removed",
         (Some(_), false) => "live",
@@ -110,7 +116,8 @@ pub(crate) fn function(function: &Function, metrics: &Metrics, load: (u64, u64))
         world: shown.map(|revision| world_name(revision.world)).unwrap_or_default(),
         revision: function.live.as_ref().map_or(0, |live| live.number),
         newest: function.newest.as_ref().map_or(0, |newest| newest.number),
-        served_by: function.live.as_ref().map_or(0, |live| live.serving.len() as u64),
+        served_by: serving().count() as u64,
+        lost: serving().filter(|serving| lost.contains(&serving.device)).count() as u64,
         concurrent: function.revisions.iter().any(|revision| revision.concurrent),
         backlog: load.0,
         in_flight: load.1,

@@ -194,6 +194,8 @@ impl Process {
             views: Arc::clone(&self.roster_views),
             handle: self.desk.handle.clone(),
             library: self.desk.library.clone(),
+            sweep: Arc::clone(&self.desk.sweep),
+            inputs: self.engine.inputs(),
             dispatcher: dispatcher.clone(),
             mesh: Arc::clone(&self.mesh_slot),
             fleet: self.desk.fleet.0,

@@ -4,17 +4,18 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use osiris_ledger::{Author, BlockId, Role, Signature, View};
-use osiris_mesh::{BoxFuture, Mesh, PeerId, Roster, Services};
+use osiris_ledger::{Author, BlobHash, BlockId, Role, Signature, View};
+use osiris_mesh::{BoxFuture, Mesh, Offered, PeerId, Roster, Services};
 use osiris_protocol::{
     PeerAddr,
     call::{CallReply, CallRequest},
     join::{JoinReply, JoinRequest, RefusalCode, Welcome},
 };
 use osiris_runtime::{ComponentHash, Library};
+use tokio::sync::mpsc;
 
-use super::{dispatch::Dispatcher, engine::NodeHandle};
-use crate::node::{Reply, Request, is_in_roster, kept, roster};
+use super::{dispatch::Dispatcher, engine::NodeHandle, limits::BLOB_BYTES_MAX, sweep::Sweep};
+use crate::node::{Input, Reply, Request, is_in_roster, kept, roster};
 
 /// Who belongs to the fleet; see [`is_in_roster`].
 #[derive(Debug)]
@@ -60,6 +61,9 @@ pub(crate) struct NodeServices {
     pub(crate) views: Arc<ArcSwap<View>>,
     pub(crate) handle: NodeHandle,
     pub(crate) library: Library,
+    pub(crate) sweep: Arc<Sweep>,
+    /// Tells the core what came.
+    pub(crate) inputs: mpsc::Sender<Input>,
     /// None in a process that only makes contact.
     pub(crate) dispatcher: Option<Arc<Dispatcher>>,
     /// The mesh needs its services to be started, so it comes second; it holds them, so it is taken
@@ -129,5 +133,32 @@ impl Services for NodeServices {
     fn blob(&self, hash: [u8; 32]) -> Option<PathBuf> {
         let hash = ComponentHash(hash);
         self.library.contains(hash).then(|| self.library.path(hash))
+    }
+
+    /// Who may deploy may bring what it is about to deploy. A process that only makes contact takes nothing.
+    fn offered(&self, peer: PeerId, hash: [u8; 32], size: u64) -> Offered {
+        let view = self.views.load();
+        let member = view.members().get(&Author(peer.to_bytes())).filter(|member| member.active);
+        let may = member.is_some_and(|member| member.roles.has(Role::Operator));
+        if !may || self.dispatcher.is_none() || !(1..=BLOB_BYTES_MAX).contains(&size) {
+            return Offered::Refused;
+        }
+        let hash = ComponentHash(hash);
+        self.sweep.touch(hash);
+        if self.library.contains(hash) {
+            return Offered::Held;
+        }
+        self.library.fetch_path(hash, size).map_or(Offered::Refused, Offered::Wanted)
+    }
+
+    fn keep(&self, hash: [u8; 32], file: PathBuf) -> BoxFuture<'static, bool> {
+        let (library, sweep, inputs) = (self.library.clone(), Arc::clone(&self.sweep), self.inputs.clone());
+        Box::pin(async move {
+            sweep.touch(ComponentHash(hash));
+            let adopted =
+                tokio::task::spawn_blocking(move || library.adopt(ComponentHash(hash), &file)).await;
+            let kept = matches!(adopted, Ok(Ok(())));
+            kept && inputs.send(Input::BlobHeld(BlobHash(hash))).await.is_ok()
+        })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use osiris_ledger::{Author, BlockId, Ledger};
+use osiris_ledger::{Author, BlobHash, BlockId, Ledger};
 
 use super::Node;
 
@@ -24,6 +24,18 @@ pub(super) fn unseen(ledger: &Ledger, me: Author, note: &[BlockId]) -> BTreeSet<
 }
 
 impl Node {
+    /// Components and manifests of revisions that this device deployed, that still matter, and that no other member is
+    /// known to know of: component first.
+    #[must_use]
+    pub fn unseen_artifacts(&self) -> Vec<BlobHash> {
+        let current =
+            self.view.functions().values().flat_map(|function| function.live.iter().chain(&function.newest));
+        let unseen = current.filter(|revision| self.unseen.contains(&revision.id));
+        let artifacts = unseen.flat_map(|revision| [revision.component, revision.manifest]);
+        let mut known = BTreeSet::new();
+        artifacts.filter(|artifact| known.insert(*artifact)).collect()
+    }
+
     /// The last own blocks that another member confirmed, one for each end of a chain, in ascending order.
     /// Kept, and given to [`super::Config`] at the next start.
     #[must_use]

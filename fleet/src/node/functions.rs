@@ -20,6 +20,9 @@ use crate::manifest::Manifest;
 /// First and longest pause before a failed fetch is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// Shortest time between announcements where another process runs with this device's key.
+const TWIN_PAUSE: Duration = Duration::from_secs(30);
+
 /// How many members behind those that are to serve a revision look for these, where they do not.
 const SUCCESSORS: usize = 8;
 
@@ -57,6 +60,10 @@ pub(super) struct Functions {
     local: BTreeMap<BlockId, Local>,
     pub(super) candidates: Candidates,
     last_look: Option<Mono>,
+    /// When this node last announced something while another process runs with its key.
+    twin_answered: Option<Mono>,
+    /// When that is done which was put off then.
+    not_announced: Option<Mono>,
 }
 
 impl Functions {
@@ -114,7 +121,8 @@ impl Functions {
     pub(super) fn deadline(&self) -> Option<Mono> {
         // A fetch that came due at the last look and was not started is wanted no more.
         let waiting = self.fetching.values().filter(|fetching| !fetching.under_way);
-        waiting.filter_map(|fetching| fetching.not_before).filter(|at| Some(*at) > self.last_look).min()
+        let due = waiting.filter_map(|fetching| fetching.not_before).chain(self.not_announced);
+        due.filter(|at| Some(*at) > self.last_look).min()
     }
 
     /// A member came that may hold what no other gave: it is asked at once.
@@ -372,6 +380,16 @@ impl Node {
 
     /// Writes a fact about this node. Where it may not (any more), the fact does not matter either.
     fn announce(&mut self, now: Now, payload: Payload) {
+        if !self.draining && self.has_twin() {
+            // Each of the two takes back what the other says of the same device, for as long as both run.
+            if let Some(at) =
+                self.functions.twin_answered.map(|at| at.plus(TWIN_PAUSE)).filter(|at| *at > now.mono)
+            {
+                self.functions.not_announced = Some(at);
+                return;
+            }
+            self.functions.twin_answered = Some(now.mono);
+        }
         if self.view.is_member(&self.me) && self.append(now, payload).is_err() {
             // The next view says why: revoked meanwhile, or the store failed.
             self.functions.last_look = Some(now.mono);
@@ -446,5 +464,63 @@ mod tests {
         let effects = handle(Input::BlobGone(manifest));
         let fetched = |effect: &Effect| matches!(effect, Effect::Fetch { hash, .. } if *hash == manifest);
         assert!(matches!(effects.as_slice(), [effect] if fetched(effect)), "{effects:?}");
+    }
+
+    #[test]
+    fn a_copy_of_the_folder_that_runs_elsewhere_is_answered_at_a_trickle() {
+        let at = |s: u64| Now { mono: Mono(s * 1_000), ..Now::default() };
+        let (mut earlier, ledger) = founded(Now::default());
+        let config = Config {
+            serves: true,
+            seed: 1,
+            confirmed: Vec::new(),
+            idle_work: false,
+            pages: crate::node::PageRules::default(),
+        };
+        let mut node = Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])));
+        let give = |node: &mut Node, now, input| {
+            while node.poll_effect().is_some() {}
+            node.handle(now, input);
+        };
+        give(&mut node, at(0), Input::Start);
+        let (component, manifest) = (BlobHash([1; 32]), BlobHash([2; 32]));
+        let deployed = Deployed {
+            name: "f".to_owned(),
+            component,
+            size: 1,
+            world: World::Http,
+            manifest,
+            manifest_size: 1,
+            replaces: Vec::new(),
+        };
+        let deployed =
+            earlier.append(&mut node.ledger, at(0), Payload::Deployed(deployed)).expect("allowed").id();
+        for held in [manifest, component] {
+            give(&mut node, at(0), Input::BlobHeld(held));
+        }
+        give(&mut node, at(0), Input::Manifest(manifest, Ok(Manifest::named("f"))));
+        node.publish();
+        give(&mut node, at(0), Input::Tick);
+        give(&mut node, at(0), Input::Prepared(deployed, 1));
+        let serves = |node: &Node| node.served_here().any(|revision| revision == deployed);
+        assert!(serves(&node), "announced");
+        // The copy, which has not the bytes, takes it back each time.
+        let mut copy = Writer::new(key(1), Session([3; 16]));
+        let mut take_back = |node: &mut Node, now| {
+            let stopped = Payload::Stopped(op::Stopped { revision: deployed });
+            let block = copy.append(&mut node.ledger, now, stopped).expect("allowed");
+            node.admitted(now, &[block]);
+            give(node, now, Input::Tick);
+        };
+        take_back(&mut node, at(1));
+        assert!(serves(&node) && node.has_twin(), "said once more");
+        take_back(&mut node, at(2));
+        assert!(!serves(&node), "not at once");
+        let pause = u64::try_from(TWIN_PAUSE.as_secs()).expect("short");
+        assert_eq!(node.functions.deadline(), Some(at(1 + pause).mono));
+        give(&mut node, at(pause), Input::Tick);
+        assert!(!serves(&node), "not before its time");
+        give(&mut node, at(1 + pause), Input::Tick);
+        assert!(serves(&node), "in the end");
     }
 }

@@ -427,6 +427,8 @@ pub struct Facts {
     pub unseen: u64,
     /// Members connected.
     pub connected: u64,
+    /// Members that are taken for gone, as their connection was lost and did not come back.
+    pub lost: BTreeSet<Author>,
     /// Invalid blocks and broken messages, by the member whose fault they are and the reason's name.
     pub rejected: BTreeMap<Author, BTreeMap<&'static str, u64>>,
     /// How often blocks were left with their author because it writes faster than its quota.

@@ -58,6 +58,28 @@ pub trait Services: Send + Sync + 'static {
     /// The file of an artifact, when this node has it whole. Called on an async task: a look-up in
     /// memory, not a walk through directories.
     fn blob(&self, hash: [u8; 32]) -> Option<PathBuf>;
+
+    /// A member offers an artifact of so many bytes. A look-up in memory, as [`Services::blob`].
+    fn offered(&self, _peer: PeerId, _hash: [u8; 32], _size: u64) -> Offered {
+        Offered::Refused
+    }
+
+    /// An offered artifact is whole in the file, which is synced and has the hash. Whether it is kept durably; the file
+    /// is not looked at again.
+    fn keep(&self, _hash: [u8; 32], _file: PathBuf) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
+}
+
+/// What is said to an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// Not from this member, not so large, or not here.
+    Refused,
+    /// The artifact is here.
+    Held,
+    /// It is written to this file, which nobody else writes to, and [kept](Services::keep).
+    Wanted(PathBuf),
 }
 
 /// What the mesh tells its user. When events are not taken, connections stop being read.

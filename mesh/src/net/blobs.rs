@@ -123,20 +123,20 @@ pub(super) async fn fetch(
     let Ok(_place) = shared.budgets.fetches(peer).acquire_owned().await else {
         return Err(FetchError::Busy { peer });
     };
-    let conn = connect(shared, peer).await?;
+    let conn = connect(shared, peer, alpn::BLOB).await?;
     let fetched = receive(peer, &conn, hash, to, max_bytes).await;
     conn.close(VarInt::from_u32(code::DONE), b"done");
     fetched
 }
 
-async fn connect(shared: &Shared, peer: PeerId) -> Result<Connection, FetchError> {
+pub(super) async fn connect(shared: &Shared, peer: PeerId, alpn: &[u8]) -> Result<Connection, FetchError> {
     let not_connected = |why: &str| FetchError::NotConnected { peer, why: why.to_owned() };
     let id = endpoint_id(&peer).ok_or_else(|| not_connected("its key is not an Ed25519 key"))?;
     let addrs = shared.addrs(&peer);
     if addrs.is_empty() {
         return Err(not_connected("no address of it is known"));
     }
-    let dial = shared.endpoint.connect(endpoint_addr(id, addrs), alpn::BLOB);
+    let dial = shared.endpoint.connect(endpoint_addr(id, addrs), alpn);
     timeout(DIAL_TIMEOUT, dial)
         .await
         .map_err(|_| not_connected("it does not answer at any known address"))?
@@ -144,7 +144,7 @@ async fn connect(shared: &Shared, peer: PeerId) -> Result<Connection, FetchError
 }
 
 /// Waits for `step`, but not without progress for ever.
-async fn progress<T, E: std::fmt::Display>(
+pub(super) async fn progress<T, E: std::fmt::Display>(
     peer: PeerId,
     step: impl Future<Output = Result<T, E>>,
 ) -> Result<T, FetchError> {
@@ -181,6 +181,18 @@ async fn receive(
     if size > max_bytes {
         return Err(FetchError::TooLarge { size, max_bytes });
     }
+    store(peer, &mut recv, hash, size, to).await?;
+    Ok(size)
+}
+
+/// Writes `size` bytes that a peer sends to the file `to`, durably. It holds the artifact `hash`, or is removed.
+pub(super) async fn store(
+    peer: PeerId,
+    recv: &mut RecvStream,
+    hash: [u8; 32],
+    size: u64,
+    to: &Path,
+) -> Result<(), FetchError> {
     let file_error = |source| FetchError::File { path: to.to_owned(), source };
     let mut file = File::create(to).await.map_err(file_error)?;
     let mut partial = Partial { path: to, kept: false };
@@ -202,7 +214,7 @@ async fn receive(
     file.flush().await.map_err(file_error)?;
     file.sync_all().await.map_err(file_error)?;
     partial.kept = true;
-    Ok(size)
+    Ok(())
 }
 
 /// The serving side.
@@ -251,7 +263,7 @@ async fn serve(shared: Arc<Shared>, mut send: SendStream, mut recv: RecvStream) 
     }
 }
 
-async fn open(path: &Path) -> Option<(File, u64)> {
+pub(super) async fn open(path: &Path) -> Option<(File, u64)> {
     let file = File::open(path).await.ok()?;
     let metadata = file.metadata().await.ok()?;
     metadata.is_file().then_some((file, metadata.len()))
@@ -261,16 +273,22 @@ async fn stream(file: File, size: u64, send: &mut SendStream) -> io::Result<()> 
     let mut head = [HERE; 9];
     head[1..].copy_from_slice(&size.to_be_bytes());
     send.write_all(&head).await?;
+    pieces(file, size, send).await?;
+    let _ = send.finish();
+    // What was written lies in a window of the connection; the peer has it once it says so.
+    let taken = timeout(BLOB_STALL_MAX, send.stopped()).await;
+    taken.map(drop).map_err(|_| io::ErrorKind::TimedOut.into())
+}
+
+/// Writes the first `size` bytes of a file, and not without progress for ever.
+pub(super) async fn pieces(file: File, size: u64, send: &mut SendStream) -> io::Result<()> {
     // A file that grows meanwhile is not sent past the announced size.
     let mut file = file.take(size);
     let mut piece = vec![0; BLOB_PIECE_BYTES];
     loop {
         let len = file.read(&mut piece).await?;
         if len == 0 {
-            let _ = send.finish();
-            // What was written lies in a window of the connection; the peer has it once it says so.
-            let taken = timeout(BLOB_STALL_MAX, send.stopped()).await;
-            return taken.map(drop).map_err(|_| io::ErrorKind::TimedOut.into());
+            return Ok(());
         }
         timeout(Duration::from_secs(30), send.write_all(&piece[..len]))
             .await

@@ -12,7 +12,7 @@ use crate::{
     PeerId,
     limits::{
         BLOBS_SERVED_MAX, CALL_ANSWERS_KIB_MAX, CALL_BODIES_KIB_MAX, CALLS_SERVED_MAX, ENDED_SERVED_MAX,
-        FETCHES_PER_PEER_MAX, JOINS_SERVED_MAX,
+        FETCHES_PER_PEER_MAX, JOINS_SERVED_MAX, OFFERS_TAKEN_MAX,
     },
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Budgets {
     pub(super) call_bodies_kib: Arc<Semaphore>,
     pub(super) call_answers_kib: Arc<Semaphore>,
     pub(super) blobs: Arc<Semaphore>,
+    pub(super) offers: Arc<Semaphore>,
     pub(super) joins: Arc<Semaphore>,
     pub(super) ended: Arc<Semaphore>,
     /// Who fetches from a peer waits for one of its places.
@@ -36,6 +37,7 @@ impl Default for Budgets {
             call_bodies_kib: places(CALL_BODIES_KIB_MAX),
             call_answers_kib: places(CALL_ANSWERS_KIB_MAX),
             blobs: places(BLOBS_SERVED_MAX),
+            offers: places(OFFERS_TAKEN_MAX),
             joins: places(JOINS_SERVED_MAX),
             ended: places(ENDED_SERVED_MAX),
             fetches: Mutex::default(),

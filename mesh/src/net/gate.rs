@@ -229,7 +229,9 @@ mod tests {
         let gate = Gate::new(Arc::new(Nobody));
         let stranger = PeerId::from_bytes([1; 32]);
         assert!(gate.allows(&stranger, alpn::JOIN));
-        for closed in [alpn::SYNC, alpn::CALL, alpn::BLOB, alpn::ENDED, iroh_gossip::ALPN, b"other"] {
+        for closed in
+            [alpn::SYNC, alpn::CALL, alpn::BLOB, alpn::OFFER, alpn::ENDED, iroh_gossip::ALPN, b"other"]
+        {
             assert!(!gate.allows(&stranger, closed));
         }
         assert!(gate.tells_end(&stranger).is_err());

@@ -27,6 +27,7 @@ use super::{
     hints::{self, HintTask, Hints},
     keeper,
     link::Links,
+    offers::{self, Artifact, Offers},
     shared::{Parts, Shared, rtt},
 };
 use crate::{PeerId, limits::SHUTDOWN_TIMEOUT};
@@ -181,6 +182,15 @@ impl Mesh {
         blobs::fetch(&self.shared, peer, hash, to, max_bytes).await
     }
 
+    /// Gives artifacts to a peer, at most [`OFFERS_AT_ONCE_MAX`](crate::limits::OFFERS_AT_ONCE_MAX), and returns once it
+    /// holds them all, durably.
+    ///
+    /// # Errors
+    /// A sentence's part, for the log: it takes nothing from this node, or could not be reached.
+    pub async fn offer(&self, peer: PeerId, artifacts: &[Artifact]) -> Result<(), String> {
+        offers::offer(&self.shared, peer, artifacts).await
+    }
+
     /// Asks a peer that turned this node away what ended the membership: a frame, and the frame that answers it.
     /// The peer answers nobody but a device that was a member.
     ///
@@ -244,6 +254,7 @@ fn route(shared: &Arc<Shared>, hints: Option<[HintTask; 2]>) -> Router {
         .accept(alpn::SYNC, Links(Arc::clone(shared)))
         .accept(alpn::CALL, Calls(Arc::clone(shared)))
         .accept(alpn::BLOB, Blobs(Arc::clone(shared)))
+        .accept(alpn::OFFER, Offers(Arc::clone(shared)))
         .accept(alpn::JOIN, Joins(Arc::clone(shared)))
         .accept(alpn::ENDED, Endings(Arc::clone(shared)));
     if let Some(tasks) = hints {

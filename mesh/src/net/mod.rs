@@ -8,6 +8,7 @@
 //! calls       osiris/call/1                      blobs   osiris/blob/1
 //! admission   osiris/join/1, the admitting side  join    osiris/join/1, the newcomer's side
 //! ended       osiris/ended/1, both sides         bind    the endpoint
+//! offers      osiris/offer/1, both sides
 //! hints       iroh-gossip                        events  what waits for the user
 //! budgets     how much at the same time
 //! ```
@@ -30,12 +31,14 @@ mod join;
 mod keeper;
 mod link;
 mod mesh;
+mod offers;
 mod shared;
 
-pub use api::{BoxFuture, MeshEvent, MeshHeld, PeerStatus, Roster, SendError, Services};
+pub use api::{BoxFuture, MeshEvent, MeshHeld, Offered, PeerStatus, Roster, SendError, Services};
 pub use blobs::FetchError;
 pub use calls::CallFailure;
 pub use config::{MeshConfig, MeshError};
 pub use events::MeshEvents;
 pub use join::{JoinAttempt, JoinError, join};
 pub use mesh::Mesh;
+pub use offers::Artifact;

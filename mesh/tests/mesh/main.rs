@@ -6,4 +6,5 @@ mod ended;
 mod garbage;
 mod joins;
 mod links;
+mod offers;
 mod support;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvent, MeshEvents, PeerId, Roster, Services};
+use osiris_mesh::{BoxFuture, Mesh, MeshConfig, MeshEvent, MeshEvents, Offered, PeerId, Roster, Services};
 use osiris_protocol::{
     PeerAddr,
     call::{CallReply, CallRequest},
@@ -65,6 +65,8 @@ impl Roster for TestRoster {
 #[derive(Debug, Default)]
 pub(crate) struct TestServices {
     pub(crate) files: Mutex<BTreeMap<[u8; 32], PathBuf>>,
+    /// Where offered artifacts go; none are taken without it.
+    pub(crate) taking: Mutex<Option<PathBuf>>,
     /// Told when a call to `forever` is dropped.
     pub(crate) dropped: Arc<Notify>,
     pub(crate) started: Arc<Notify>,
@@ -117,6 +119,21 @@ impl Services for TestServices {
 
     fn blob(&self, hash: [u8; 32]) -> Option<PathBuf> {
         self.files.lock().expect("not poisoned").get(&hash).cloned()
+    }
+
+    fn offered(&self, _peer: PeerId, hash: [u8; 32], size: u64) -> Offered {
+        if self.blob(hash).is_some() {
+            return Offered::Held;
+        }
+        let taking = self.taking.lock().expect("not poisoned").clone();
+        taking.filter(|_| size <= 1 << 20).map_or(Offered::Refused, |dir| Offered::Wanted(dir.join("taken")))
+    }
+
+    fn keep(&self, hash: [u8; 32], file: PathBuf) -> BoxFuture<'static, bool> {
+        let kept = file.with_file_name(format!("{:02x}", hash[0]));
+        std::fs::rename(&file, &kept).expect("a writable directory");
+        self.files.lock().expect("not poisoned").insert(hash, kept);
+        Box::pin(std::future::ready(true))
     }
 }
 

@@ -10,6 +10,8 @@ pub const SYNC: &[u8] = b"osiris/sync/1";
 pub const CALL: &[u8] = b"osiris/call/1";
 /// Function artifacts by their BLAKE3 hash.
 pub const BLOB: &[u8] = b"osiris/blob/1";
+/// Function artifacts that come before the block which names them.
+pub const OFFER: &[u8] = b"osiris/offer/1";
 
 /// What ended a membership: spoken by a device that was a member, with members.
 pub const ENDED: &[u8] = b"osiris/ended/1";

@@ -104,6 +104,7 @@ const TYPES: &[Type] = &[
             f("revision", Number),
             f("newest", Number),
             f("served_by", Number),
+            f("lost", Number),
             f("concurrent", Flag),
             f("backlog", Number),
             f("in_flight", Number),

@@ -42,8 +42,14 @@ impl Node {
 
     /// The same for somebody who waits for an answer.
     pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
-        self.claim(now, want, &[])
-            .map_err(|why| Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."))
+        let denied = !matches!(want, Want::Gone(_)) && !self.may_spawn();
+        self.claim(now, want, &[]).map_err(|why| match denied {
+            true => {
+                let next = "Ask an admin to run `osiris role grant MEMBER spawner`.";
+                Refusal::new(codes::DENIED, why, next)
+            }
+            false => Refusal::new(codes::CONFLICT, why, "`osiris lease ls` shows the slots."),
+        })
     }
 
     fn claim(&mut self, now: Now, want: Want, functions: &[String]) -> Result<(), String> {
@@ -109,10 +115,15 @@ impl Node {
         Ok(())
     }
 
+    /// Whether the ledger lets this device make machines.
+    fn may_spawn(&self) -> bool {
+        let me = self.view.members().get(&self.me).filter(|member| member.active);
+        me.is_some_and(|member| member.roles.has(Role::Spawner))
+    }
+
     /// Whether a claim could come to anything.
     fn may_claim(&self) -> Result<(), String> {
-        let me = self.view.members().get(&self.me).filter(|member| member.active);
-        if !me.is_some_and(|member| member.roles.has(Role::Spawner)) {
+        if !self.may_spawn() {
             return Err("This device holds no grant with the role spawner.".to_owned());
         }
         if self.draining {
