@@ -516,7 +516,7 @@ mod tests {
         assert!(serves(&node) && node.has_twin(), "said once more");
         take_back(&mut node, at(2));
         assert!(!serves(&node), "not at once");
-        let pause = u64::try_from(TWIN_PAUSE.as_secs()).expect("short");
+        let pause = TWIN_PAUSE.as_secs();
         assert_eq!(node.functions.deadline(), Some(at(1 + pause).mono));
         give(&mut node, at(pause), Input::Tick);
         assert!(!serves(&node), "not before its time");
