@@ -5,8 +5,9 @@
 //! cargo bench --workspace --bench small_device -- 30        # of the fleet of 30 days alone
 //! ```
 //!
-//! `crdt-ledger/examples/thirty_days.rs` makes the histories of a fleet of 100 nodes: 13 days, which are the first
-//! with more than 50,000 blocks, and 30. The founding device's folder is measured in three states: with every block
+//! `fleet/examples/thirty_days.rs` makes the histories of a fleet of 100 nodes by the simulator: 13 days, which are the
+//! first with more than 50,000 blocks, and 30. That takes most of an hour, so they are kept below the target folder in
+//! `tmp/histories`; remove it to have them made again. The founding device's folder is measured in three states: with every block
 //! in full, with at most 50,000 in full, and with all dropped that sealed pages list. A `wasi:http` function is
 //! deployed into it by the ordinary command, and a first start compiles it, as on the device where it was deployed.
 //! Then the real process is started again and again, and killed: from exec to the first answered call with status
@@ -48,14 +49,19 @@ fn main() -> Result<()> {
         if !wanted.is_empty() && wanted.iter().all(|wanted| wanted != days) {
             continue;
         }
-        let folder = dir.path().join(days);
-        print!("{}", make(&folder, days)?);
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("histories").join(days);
+        if !made.join("made").exists() {
+            let said = make(&made, days)?;
+            fs::write(made.join("made"), said)?;
+        }
+        print!("{}", fs::read_to_string(made.join("made"))?);
         for state in ["all", "small", "least"] {
-            let data = folder.join(state);
+            let data = dir.path().join(state);
+            copy(&made.join(state), &data)?;
             deploy(&data, dir.path())?;
             println!("{days:4}  {state:5}  {}", measure(&data)?);
+            fs::remove_dir_all(&data)?;
         }
-        fs::remove_dir_all(&folder)?;
     }
     Ok(())
 }
@@ -75,6 +81,19 @@ fn make(folder: &Path, days: &str) -> Result<String> {
     } else {
         Err("no history was made".into())
     }
+}
+
+/// Copies a folder of files and folders.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name()))?,
+            false => fs::copy(entry.path(), to.join(entry.file_name())).map(drop)?,
+        }
+    }
+    Ok(())
 }
 
 fn osiris(data: &Path) -> Command {

@@ -11,7 +11,7 @@ use crate::backend::driver;
 use crate::client::{Answer, Patience};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::progress::Progress;
+use crate::output::{human, progress::Progress};
 
 /// How long a command that writes, or finds unseen blocks, tries to meet another member.
 const CONTACT: Duration = Duration::from_secs(2);
@@ -41,6 +41,18 @@ pub(crate) struct Replica {
     pub(crate) bound: Option<Patience>,
     /// Whether no other member could be reached a moment ago.
     alone: bool,
+}
+
+/// What was written here without the fleet is seen by it, and does not count.
+pub(crate) fn void(blocks: u64) -> Failure {
+    let blocks = human::count(blocks, "block");
+    Failure::new(
+        Exit::Denied,
+        format!(
+            "{blocks} written here without the fleet do not count: a role or an invitation had ended before."
+        ),
+    )
+    .next("`osiris ledger log` says which and why; `osiris whoami` shows the roles that this device has now")
 }
 
 impl Replica {
@@ -108,6 +120,9 @@ impl Replica {
             && !self.alone
             && let Some(synced) = self.try_contact().await?
         {
+            if synced.void > 0 {
+                return Err(void(synced.void));
+            }
             if synced.unseen == 0 {
                 written.seen_by = synced.agreed.max(1);
             }

@@ -3,9 +3,12 @@
 mod driven;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use driven::{Home, Ran};
 use osiris_protocol::ticket::Ticket;
+use rustix::process::{Pid, Signal, kill_process};
 
 const STEPS: usize = 12;
 
@@ -90,4 +93,32 @@ fn a_demo_for_programs_is_one_document_and_leaves_nothing() {
         assert!(report.get(key).is_none(), "{report}");
     }
     assert_eq!(std::fs::read_dir(home.path()).expect("a folder").count(), 0, "something was left");
+}
+
+#[test]
+fn a_demo_that_is_told_to_end_ends_its_nodes() {
+    let home = Home::new();
+    let left = Left(home.path().join("demo"));
+    for signal in [Signal::TERM, Signal::HUP] {
+        let mut command = home.command(&["demo", "--dir", &left.0.display().to_string()]);
+        let mut demo =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        // Its first node listens, so more are about to.
+        let socket = left.0.join("node-1/osiris.sock");
+        let until = Instant::now() + Duration::from_secs(60);
+        while !socket.exists() && demo.try_wait().expect("a child").is_none() {
+            assert!(Instant::now() < until, "no node was started");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill_process(Pid::from_child(&demo), signal).expect("a demo");
+        let said = Ran::of(&["demo"], demo.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains("interrupted"), "{said:?}");
+        assert!(left.nodes().count() > 0);
+        for data in left.nodes() {
+            let down = osiris(&data, &["down"]);
+            assert!(!down.out.contains("stopped"), "a node ran on: {down:?}");
+        }
+        std::fs::remove_dir_all(&left.0).expect("removed");
+    }
 }

@@ -149,6 +149,14 @@ fn roles_are_given_and_taken_while_the_member_stays() {
     guest.done(&["sync"]);
     guest.deploy("c", 0);
 
+    // What it writes before it hears that the role has ended does not count, and it is told so once it meets others.
+    home.written(&["role", "revoke", "guest", "operator"]);
+    guest.deploy("late", 4);
+    assert!(!home.has_function("late"));
+    home.written(&["role", "grant", "guest", "operator"]);
+    guest.done(&["sync"]);
+    guest.deploy("c", 0);
+
     // With a second admin the founder may step back.
     home.written(&["role", "grant", "guest", "admin"]);
     // It may do what an admin does: a block names one grant, which holds all of its roles.

@@ -119,6 +119,7 @@ fn a_file_that_is_missing_is_3_in_every_command() {
         &["deploy", "none", "--name", "f"],
         &["deploy", "--manifest", "none"],
         &["sim", "replay", "none"],
+        &["ledger", "archive", "--verify", "none"],
         &["user", "key", "new", "--passphrase-file", "none"],
     ] {
         home.fails(arguments, 3, &["none cannot be read", "next: "]);

@@ -354,8 +354,9 @@ pub struct Deployed {
     pub revision: u64,
     /// `native` or `http`.
     pub world: String,
-    /// Other members that are known to hold the component and the manifest: those that have a revision of both ready.
-    /// A member that is fetching them is counted once it is ready, so this may be less than [`Written::seen_by`].
+    /// Other members that are known to hold the component and the manifest: those that have a revision of both ready, and
+    /// one that was given them before. A member that is fetching them is counted once it is ready, so this may be less
+    /// than [`Written::seen_by`].
     pub component_held_by: u64,
     /// Whether the revision is live.
     pub live: bool,
@@ -443,8 +444,12 @@ pub struct Synced {
     pub agreed: u64,
     /// Own blocks that no other member has confirmed.
     pub unseen: u64,
-    /// Components that members were still being given when the time was over. Always 0 of a node, which stays.
+    /// Components that members were still being given when the time was over, or that no member took. Always 0 of a
+    /// node, which stays.
     pub cut: u64,
+    /// Own blocks that nobody had confirmed before, and that do not count by what was learnt. Always 0 of a node.
+    #[serde(default)]
+    pub void: u64,
 }
 
 /// The node takes no more calls.

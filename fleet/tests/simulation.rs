@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use osiris_fleet::sim::{Campaign, DayOptions, Options, Recorded, Report, run, run_day};
+use osiris_fleet::sim::{Campaign, DayOptions, Options, Recorded, Report, history, run, run_day};
 
 /// Seeds in an ordinary run. `OSIRIS_SIM_SEEDS` asks for more, `OSIRIS_SIM_FIRST` for others.
 const SEEDS: u64 = 100;
@@ -170,4 +170,35 @@ fn a_short_day_makes_machines_for_its_peak_and_leaves_none_and_is_the_same_again
     }
     assert!(report.ratio >= 1.0, "nobody spends less than who knows the day: {report:?}");
     assert_eq!(report, run_day(&options, None).expect("valid options"));
+}
+
+#[test]
+fn a_history_of_days_is_the_same_again_and_holds_what_its_fleet_wrote() {
+    let (nodes, days) = (4, 7);
+    let made = history(1, nodes, days).expect("a fleet that agrees");
+    let mut ledger = osiris_ledger::Ledger::new(made.fleet);
+    for block in &made.blocks {
+        ledger.admit(block.entry()).expect("valid");
+    }
+    assert_eq!(ledger.early(), (0, 0), "each behind all it names");
+    let mut named = std::collections::BTreeMap::<_, usize>::new();
+    let mut sessions = std::collections::BTreeSet::new();
+    for block in &made.blocks {
+        *named.entry(block.payload().name()).or_default() += 1;
+        sessions.insert(block.chain());
+    }
+    // Some deploys come while a member restarts, which takes it as it starts, and some are replaced at once.
+    let count = |name: &str| named.get(name).copied().unwrap_or(0);
+    assert!(count("deployed") > 100, "{named:?}");
+    assert!(count("serving") > 3 * count("deployed"), "{named:?}");
+    assert!(count("stopped") > 2 * count("deployed"), "{named:?}");
+    assert!(sessions.len() > nodes as usize + 1, "nobody restarted: {}", sessions.len());
+    let again = history(1, nodes, days).expect("the same");
+    let entries = |made: &osiris_fleet::sim::History| -> Vec<Vec<u8>> {
+        made.blocks.iter().map(|block| block.entry().to_vec()).collect()
+    };
+    assert!(entries(&made) == entries(&again));
+    assert_eq!((made.founder, made.events), (again.founder, again.events));
+    assert!(entries(&made) != entries(&history(2, nodes, days).expect("another")));
+    assert!(history(1, 0, 1).is_err(), "a fleet of nobody");
 }

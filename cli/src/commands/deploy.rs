@@ -65,7 +65,9 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     out.facts(&deployed, facts)?;
     let exit = seen(&deployed.written, offline, out);
     if cut {
-        out.note("the component was not handed over in time; it is kept beside the ledger");
+        out.note(
+            "no other member has the component: no time, or no room there; it is kept beside the ledger",
+        );
         out.note("next: `osiris sync --timeout 2m` hands it on, or `osiris up` while this device stays");
         return Ok(Exit::Unseen);
     }
@@ -86,9 +88,9 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
 fn holders(deployed: &Deployed) -> String {
     match (deployed.component_held_by, deployed.live, deployed.written.others) {
         (0, _, 0) => "on this device".to_owned(),
-        (0, true, _) => "on this device, which serves it; no other node has it ready yet".to_owned(),
-        (0, false, _) => "on this device; no other node has it ready yet".to_owned(),
-        (others, ..) => format!("on this device, and ready on {}", human::count(others, "other node")),
+        (0, true, _) => "on this device, which serves it; no other node has it yet".to_owned(),
+        (0, false, _) => "on this device; no other node has it yet".to_owned(),
+        (others, ..) => format!("on this device, and on {}", human::count(others, "other node")),
     }
 }
 
@@ -161,8 +163,8 @@ mod tests {
             holders(&Deployed { name, revision: 1, world, component_held_by, live, written })
         };
         assert_eq!(said(0, true, 0), "on this device");
-        assert_eq!(said(0, true, 2), "on this device, which serves it; no other node has it ready yet");
-        assert_eq!(said(0, false, 2), "on this device; no other node has it ready yet");
-        assert_eq!(said(1, true, 2), "on this device, and ready on 1 other node");
+        assert_eq!(said(0, true, 2), "on this device, which serves it; no other node has it yet");
+        assert_eq!(said(0, false, 2), "on this device; no other node has it yet");
+        assert_eq!(said(1, true, 2), "on this device, and on 1 other node");
     }
 }

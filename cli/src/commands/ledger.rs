@@ -139,7 +139,10 @@ struct Archive {
 fn archive(args: &ArchiveArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let progress = Progress::spinner("checking the archive");
     let archived = match args.verify {
-        true => driver::verify_archive(&args.file)?,
+        true => {
+            std::fs::metadata(&args.file).map_err(|error| Failure::unread("archive", &args.file, &error))?;
+            driver::verify_archive(&args.file)?
+        }
         false => {
             must_be_member(&settings.data)?;
             driver::archive(&settings.data, &args.file)?

@@ -209,9 +209,13 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
             out.note(&format!("{} recorded here, seen by 0 nodes", human::count(unseen, "block")));
             Exit::Unseen
         }
+        _ if synced.void > 0 => return Err(replica::void(synced.void)),
         _ if synced.cut > 0 => {
-            let cut = human::count(synced.cut, "component");
-            out.note(&format!("{cut} not handed over in time; next: give it longer with --timeout"));
+            let cut = human::count(synced.cut, "file");
+            out.note(&format!(
+                "{cut} of what was deployed here are with no other member: no time, or no room there"
+            ));
+            out.note("next: `osiris sync --timeout 2m`, once a member has room, or `osiris up` while this device stays");
             Exit::Unseen
         }
         (_, 0, _) => {

@@ -124,7 +124,7 @@ pub(crate) async fn role(command: &RoleCommand, settings: &Settings, out: Out) -
 /// `osiris recover`.
 pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let patience = Patience::exactly(args.wait.timeout);
-    let secret = recovery_key(args.recovery_file.as_deref(), args.wait.timeout, out)?;
+    let secret = recovery_key(args.recovery_file.as_deref(), args.wait.timeout)?;
     // The time that a person takes to type it is not the command's.
     let typed = args.recovery_file.is_none();
     let patience = if typed { Patience::exactly(args.wait.timeout) } else { patience };
@@ -143,6 +143,12 @@ pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -
     let recovered = backend.recover(Recover { device, generation, certificate, timeout_ms }).await?;
     let short = human::short(&recovered.device);
     out.line(&recovered, &format!("{} ({short}) is an admin above all others now", recovered.label))?;
+    if let Some(path) = args.recovery_file.as_deref().filter(|path| others_may_read(path)) {
+        out.warn(&format!(
+            "Others may read {}, and whoever has the recovery key has the fleet: chmod 600, or keep it elsewhere.",
+            path.display()
+        ));
+    }
     for admin in &recovered.other_admins {
         let label = rows.iter().find(|row| row.device == *admin).map_or("", |row| row.label.as_str());
         let short = human::short(admin);
@@ -151,12 +157,16 @@ pub(crate) async fn recover(args: &RecoverArgs, settings: &Settings, out: Out) -
     Ok(seen(&recovered.written, offline, out))
 }
 
+fn others_may_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o077 != 0)
+}
+
 fn is_key(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The recovery key, from a file or from the terminal. It is never an argument: other users see those.
-fn recovery_key(file: Option<&Path>, within: Duration, out: Out) -> Result<Zeroizing<String>, Failure> {
+fn recovery_key(file: Option<&Path>, within: Duration) -> Result<Zeroizing<String>, Failure> {
     let Some(path) = file else {
         if !std::io::stdin().is_terminal() {
             return Err(Failure::usage("The recovery key is needed, and nobody is here to be asked.")
@@ -169,13 +179,6 @@ fn recovery_key(file: Option<&Path>, within: Duration, out: Out) -> Result<Zeroi
     };
     let unread = |error: std::io::Error| Failure::unread("recovery file", path, &error);
     let bytes = input::file(path, RECOVERY_FILE_BYTES_MAX, within).map_err(unread)?;
-    let others = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o077 != 0);
-    if others {
-        out.warn(&format!(
-            "Others may read {}, and whoever has the recovery key has the fleet: chmod 600, or keep it elsewhere.",
-            path.display()
-        ));
-    }
     Ok(Zeroizing::new(input::text(&bytes).map_err(unread)?.to_owned()))
 }
 

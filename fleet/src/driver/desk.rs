@@ -7,11 +7,12 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use osiris_ledger::{Author, BlobHash, BlockId, FleetId, Role, Roles, SigningKey, View, World};
-use osiris_mesh::{Mesh, MeshHeld, PeerStatus};
+use osiris_mesh::{Artifact, Mesh, MeshHeld, PeerStatus};
 use osiris_protocol::{
     PeerAddr,
     limits::{TICKET_HEADS_MAX, TICKET_PEERS_MAX},
@@ -27,6 +28,7 @@ use super::{
     hosting::Hosting,
     inspect::blocks::Waiting,
     metrics::Metrics,
+    offline::offer_to_any,
     open::Clock,
     rows,
     serve::{NodeState, State, manage::BlobKind},
@@ -235,6 +237,9 @@ impl Desk {
             read.await.map_err(|_| ApiError::internal("Checking the component failed inside the node."))?;
         let (size, world, manifest, manifest_size) = read?;
         let name = deploy.manifest.name.clone();
+        let start = tokio::time::Instant::now();
+        let held = self.bring([hash, manifest], Duration::from_millis(deploy.timeout_ms / 2)).await;
+        let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let reply = self
             .ask(Request::Deploy {
                 component: BlobHash(hash.0),
@@ -242,7 +247,7 @@ impl Desk {
                 world,
                 manifest: (BlobHash(manifest.0), manifest_size),
                 name: name.clone(),
-                timeout_ms: deploy.timeout_ms,
+                timeout_ms: deploy.timeout_ms.saturating_sub(took),
                 live: deploy.wait,
             })
             .await?;
@@ -256,10 +261,18 @@ impl Desk {
             name,
             revision: revision.map_or(0, |revision| revision.number),
             world: rows::world_name(world),
-            component_held_by: rows::holders(&view, BlobHash(hash.0), BlobHash(manifest.0), &self.me),
+            component_held_by: rows::holders(&view, BlobHash(hash.0), BlobHash(manifest.0), &self.me)
+                .max(u64::from(held)),
             live: live.is_some_and(|live| live.id.to_string() == written.block),
             written,
         })
+    }
+
+    /// Gives what is about to be deployed to one connected member: were this device lost right after, somebody else has
+    /// it. Whether one holds it. Where none does in time, the block is written all the same, since this node stays.
+    async fn bring(&self, artifacts: [ComponentHash; 2], within: Duration) -> bool {
+        let artifacts = artifacts.map(|hash| Artifact { hash: hash.0, file: self.library.path(hash) });
+        tokio::time::timeout(within, offer_to_any(self.mesh.get(), &artifacts)).await.unwrap_or(false)
     }
 
     pub(super) fn written(&self, reply: Reply) -> Result<api::Written> {
@@ -377,7 +390,7 @@ impl Desk {
     pub(crate) async fn sync(&self, timeout_ms: u64) -> Result<api::Synced> {
         match self.ask(Request::Sync { timeout_ms }).await? {
             Reply::Synced { others, connected, agreed, unseen } => {
-                Ok(api::Synced { others, connected, agreed, unseen, cut: 0 })
+                Ok(api::Synced { others, connected, agreed, unseen, cut: 0, void: 0 })
             }
             other => Err(unexpected(&other)),
         }

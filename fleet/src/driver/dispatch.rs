@@ -158,7 +158,7 @@ impl Dispatcher {
             Ok(route) => Arc::clone(route),
             Err(error) => return error.into_response(),
         };
-        if let Err(error) = check_method(&route, call.request.method()) {
+        if let Err(error) = check_native(&route, &call.request) {
             return error.into_response();
         }
         match (&route.local, call.hop) {
@@ -177,7 +177,7 @@ impl Dispatcher {
     pub async fn serve_relayed(&self, call: CallRequest) -> CallReply {
         let response = match self.find_relayed(&call) {
             Ok(route) => match (message::to_http(call), &route.local) {
-                (Ok(request), Some(function)) => match check_method(&route, request.method()) {
+                (Ok(request), Some(function)) => match check_native(&route, &request) {
                     Ok(()) => self.run(&route, function, request, true).await,
                     Err(error) => error.into_response(),
                 },
@@ -241,6 +241,16 @@ fn check_method(route: &Route, method: &Method) -> Result<(), ApiError> {
     if route.world == World::Native && method != Method::POST {
         let message = format!("The function `{}` takes JSON by POST and nothing else.", route.name);
         return Err(ApiError::method(message, "POST"));
+    }
+    Ok(())
+}
+
+/// What a native function takes: JSON by POST, and nothing below its name.
+fn check_native<B>(route: &Route, request: &http::Request<B>) -> Result<(), ApiError> {
+    check_method(route, request.method())?;
+    if route.world == World::Native && !matches!(request.uri().path(), "" | "/") {
+        let message = format!("The function `{}` is native: there is no path below its name.", route.name);
+        return Err(ApiError::not_found(message));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use osiris_mesh::{Artifact, MeshEvent, MeshEvents};
+use osiris_mesh::{Artifact, Mesh, MeshEvent, MeshEvents};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::ComponentHash;
 use tokio::task::JoinSet;
@@ -21,6 +21,11 @@ use crate::{api, api::codes, manifest::Manifest, node::Retain};
 
 /// Extra time for the network's own setup and end, on top of what the caller allows for contact.
 const SETUP: Duration = Duration::from_millis(500);
+
+/// A frame with a digest is no larger.
+const DIGEST_BYTES_MAX: usize = 256;
+/// So many events are kept for the core while bytes are on their way.
+const EVENTS_KEPT_MAX: usize = 256;
 
 /// An open folder of a node that does not run. Holds the folder's lock.
 pub struct Offline {
@@ -385,9 +390,12 @@ impl Offline {
         let end = tokio::time::Instant::now() + patience.max(timeout);
         let mut process = self.process;
         let known = process.folder.peers();
+        let written = process.engine.node.unseen();
         let mut events = process.connect(mesh, Vec::new(), true, known.clone(), None).await?;
-        if !process.bring(&mut events, end).await {
-            // Nobody came, or it took too long: the blocks stay here with the bytes that they name.
+        let artifacts = process.artifacts();
+        let until = (tokio::time::Instant::now() + timeout).min(end);
+        let brought = process.bring(&mut events, &artifacts, until, end).await;
+        if let Brought::Nothing = brought {
             let desk = Arc::clone(&process.desk);
             let synced = process.engine.run(&mut no_events(), desk.sync(0)).await;
             process.close().await?;
@@ -424,10 +432,18 @@ impl Offline {
         let mut cut = 0;
         if agreed > 0 {
             cut = process.hand_over(&mut events, end).await;
+            // By now they may know this device for an operator, or have fetched the bytes.
+            if cut == 0 && matches!(brought, Brought::Refused) {
+                let mesh = process.engine.mesh.clone();
+                let offering = tokio::time::timeout_at(end, offer_to_any(mesh.as_ref(), &artifacts));
+                let held = process.engine.run(&mut events, offering).await;
+                cut = if held == Ok(true) { 0 } else { artifacts.len() as u64 };
+            }
         }
+        let void = process.engine.node.void_among(&written);
         process.close().await?;
         let synced = synced?;
-        Ok(api::Synced { cut, others: others(synced.others), ..synced })
+        Ok(api::Synced { cut, void, others: others(synced.others), ..synced })
     }
 
     /// What a client needs to call members as this device: its secret key, and where members are.
@@ -441,60 +457,101 @@ impl Offline {
     }
 }
 
+/// What became of bytes that were to go before their blocks.
+enum Brought {
+    /// A member has them, or there are none.
+    All,
+    /// Those that were met take none from this device: it may be an operator that they do not know for one yet, or
+    /// they have no room. The blocks follow all the same.
+    Refused,
+    /// Nobody was met, or it took too long: the blocks stay as well.
+    Nothing,
+}
+
+/// Whether one of the connected members holds all of it in the end, the nearest asked first.
+pub(super) async fn offer_to_any(mesh: Option<&Mesh>, artifacts: &[Artifact]) -> bool {
+    let Some(mesh) = mesh else { return false };
+    let mut peers: Vec<_> = mesh.peers().into_iter().filter(|peer| peer.connected).collect();
+    peers.sort_by_key(|peer| peer.rtt.unwrap_or(Duration::MAX));
+    for peer in peers {
+        match mesh.offer(peer.peer, artifacts).await {
+            Ok(()) => return true,
+            Err(why) => {
+                tracing::info!(peer = %peer.peer, why, "a member does not take what is deployed here")
+            }
+        }
+    }
+    false
+}
+
 impl Process {
-    /// Gives the bytes of what was deployed here, and that nobody else knows of, to a member before any hears of the
-    /// blocks: until one holds them, the core is not told of anybody. Says whether the blocks may follow. They follow
-    /// also where those that are met take no bytes from this device, as it may be an operator that they do not know for
-    /// one yet; then who is to serve the revision fetches them.
-    async fn bring(&mut self, events: &mut MeshEvents, end: tokio::time::Instant) -> bool {
-        let Some(mesh) = self.engine.mesh.clone() else { return true };
+    /// What was deployed here and no other member is known to have: to be offered.
+    fn artifacts(&self) -> Arc<[Artifact]> {
         let library = &self.desk.library;
-        let unseen = self.engine.node.unseen_artifacts();
+        let lonely = self.engine.node.lonely_artifacts();
         let here =
-            unseen.iter().map(|artifact| ComponentHash(artifact.0)).filter(|hash| library.contains(*hash));
-        let artifacts: Arc<[_]> =
-            here.map(|hash| Artifact { hash: hash.0, file: library.path(hash) }).collect();
+            lonely.iter().map(|artifact| ComponentHash(artifact.0)).filter(|hash| library.contains(*hash));
+        here.map(|hash| Artifact { hash: hash.0, file: library.path(hash) }).collect()
+    }
+
+    /// Gives bytes to a member before any hears of the blocks that name them: until one holds them all, the core is not
+    /// told of anybody. A link has to come up until `until`; then the bytes may take all the time until `end`.
+    async fn bring(
+        &mut self,
+        events: &mut MeshEvents,
+        artifacts: &Arc<[Artifact]>,
+        mut until: tokio::time::Instant,
+        end: tokio::time::Instant,
+    ) -> Brought {
+        let Some(mesh) = self.engine.mesh.clone() else { return Brought::All };
         let view = self.desk.view();
         let has_others = view.members().values().any(|member| member.active && member.device != self.desk.me);
         if artifacts.is_empty() || !has_others {
-            return true;
+            return Brought::All;
         }
-        let (mut came, mut offers) = (Vec::new(), JoinSet::new());
-        let mut until = end;
-        let may_follow = loop {
+        let (mut came, mut offers, mut refused) = (Vec::new(), JoinSet::new(), false);
+        let brought = loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => break until < end,
+                () = tokio::time::sleep_until(until) => break if refused { Brought::Refused } else { Brought::Nothing },
                 event = events.recv() => match event {
                     Some(MeshEvent::PeerUp { peer }) => {
-                        let (mesh, artifacts) = (mesh.clone(), Arc::clone(&artifacts));
+                        let (mesh, artifacts) = (mesh.clone(), Arc::clone(artifacts));
                         offers.spawn(async move { mesh.offer(peer, &artifacts).await });
                         came.push(MeshEvent::PeerUp { peer });
+                        until = end;
                     }
                     // It may have to learn that it is no member any more.
                     Some(event @ MeshEvent::TurnedAway { .. }) => {
                         came.push(event);
-                        break true;
+                        break Brought::Refused;
                     }
-                    // What is said meanwhile is said again once both compare what they hold.
+                    // A digest is said once in some seconds.
+                    Some(MeshEvent::Frame { peer, bytes }) if bytes.len() <= DIGEST_BYTES_MAX && came.len() < EVENTS_KEPT_MAX => {
+                        came.push(MeshEvent::Frame { peer, bytes });
+                    }
+                    // What else is said meanwhile is said again once both compare what they hold.
                     Some(MeshEvent::Frame { .. } | MeshEvent::Hint { .. } | MeshEvent::Row { .. }) => {}
                     Some(event) => came.push(event),
-                    None => break true,
+                    None => break Brought::Nothing,
                 },
                 Some(offered) = offers.join_next() => match offered.map_err(|error| error.to_string()).flatten() {
-                    Ok(()) => break true,
+                    Ok(()) => break Brought::All,
                     Err(why) => {
                         tracing::info!(why, "a member does not take what was deployed here beforehand");
-                        until = end.min(tokio::time::Instant::now() + SETUP);
+                        refused = true;
+                        if offers.is_empty() {
+                            until = end.min(tokio::time::Instant::now() + SETUP);
+                        }
                     }
                 },
             }
         };
-        if may_follow {
+        if !matches!(brought, Brought::Nothing) {
             for event in came {
                 self.engine.event(event).await;
             }
         }
-        may_follow
+        brought
     }
 
     /// Serves components until no member has asked for any, or been given any, for [`SETUP`]. Returns how many are
@@ -626,14 +683,15 @@ mod tests {
         let manifest = Manifest { version: Some("1.2.3".to_owned()), ..Manifest::named("summary") };
         folder.deploy(osiris_examples::SUMMARY, manifest).await.expect("deployed here");
         let mut process = folder.process;
-        let artifacts = process.engine.node.unseen_artifacts();
+        let artifacts = process.artifacts();
         assert_eq!(artifacts.len(), 2, "component and manifest");
         let known = process.folder.peers();
         let mut events = process.connect(Some(local()), Vec::new(), true, known, None).await.expect("a mesh");
         let end = tokio::time::Instant::now() + PATIENCE;
-        assert!(process.bring(&mut events, end).await);
-        let kept = |hash: &osiris_ledger::BlobHash| {
-            osiris_runtime::Library::path_in(&second.path().join("library"), ComponentHash(hash.0)).exists()
+        assert!(matches!(process.bring(&mut events, &artifacts, end, end).await, Brought::All));
+        let kept = |artifact: &Artifact| {
+            let library = second.path().join("library");
+            osiris_runtime::Library::path_in(&library, ComponentHash(artifact.hash)).exists()
         };
         assert!(artifacts.iter().all(kept), "it has the bytes");
         assert!(
@@ -649,6 +707,40 @@ mod tests {
                 .await;
         };
         process.engine.run(&mut events, serves).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn that_no_member_can_keep_the_bytes_is_said_until_one_can() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
+        init(dir.path(), options).expect("founded");
+        let a = up(dir.path()).await;
+        let second = joined(&a, "second").await;
+        let b = up(second.path()).await;
+        until("they agree", async || manage::<api::Status>(&a, "GET /v1/status", b"").await.connected == 1)
+            .await;
+        manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
+        until("the folder is free", async || Offline::open(dir.path()).await.is_ok()).await;
+        let mut folder = Offline::open(dir.path()).await.expect("opened");
+        folder.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await.expect("deployed here");
+        // Its disk takes nothing.
+        let library = second.path().join("library");
+        let aside = second.path().join("aside");
+        std::fs::rename(&library, &aside).expect("moved");
+        std::fs::write(&library, b"no folder").expect("written");
+        let wait = Duration::from_secs(3);
+        let synced = folder.contact(wait, wait, Some(local())).await.expect("met");
+        assert_eq!((synced.agreed, synced.unseen, synced.cut), (1, 0, 2), "{synced:?}");
+        let again = Offline::open(dir.path()).await.expect("opened");
+        let synced = again.contact(wait, wait, Some(local())).await.expect("met");
+        assert_eq!(synced.cut, 2, "also when its block is known: {synced:?}");
+        std::fs::remove_file(&library).expect("removed");
+        std::fs::rename(&aside, &library).expect("moved back");
+        let again = Offline::open(dir.path()).await.expect("opened");
+        let synced = again.contact(PATIENCE, PATIENCE, Some(local())).await.expect("met");
+        assert_eq!((synced.unseen, synced.cut), (0, 0), "{synced:?}");
+        until("it serves", async || replicas(&b).await > 0 && call(&b).await.starts_with("HTTP/1.1 200"))
+            .await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -681,7 +773,8 @@ mod tests {
         let manifest = Manifest::named("summary");
         let deploy = api::Deploy { component: stored.hash, manifest, timeout_ms: 60_000, wait: true };
         let deploy = serde_json::to_vec(&deploy).expect("JSON");
-        manage::<api::Deployed>(&a, "POST /v1/functions", &deploy).await;
+        let deployed: api::Deployed = manage(&a, "POST /v1/functions", &deploy).await;
+        assert!(deployed.component_held_by > 0, "somebody else has it when the answer comes: {deployed:?}");
         until("both serve", async || replicas(&a).await == 2 && replicas(&b).await == 2).await;
         manage::<api::Drained>(&a, "POST /v1/drain", b"").await;
         manage::<serde_json::Value>(&b, "POST /v1/shutdown", b"").await;

@@ -25,15 +25,31 @@ pub(super) fn unseen(ledger: &Ledger, me: Author, note: &[BlockId]) -> BTreeSet<
 
 impl Node {
     /// Components and manifests of revisions that this device deployed, that still matter, and that no other member is
-    /// known to know of: component first.
+    /// known to have: nobody else serves them, or nobody has confirmed their block. Component first.
     #[must_use]
-    pub fn unseen_artifacts(&self) -> Vec<BlobHash> {
-        let current =
-            self.view.functions().values().flat_map(|function| function.live.iter().chain(&function.newest));
-        let unseen = current.filter(|revision| self.unseen.contains(&revision.id));
-        let artifacts = unseen.flat_map(|revision| [revision.component, revision.manifest]);
+    pub fn lonely_artifacts(&self) -> Vec<BlobHash> {
+        let functions = self.view.functions().values().filter(|function| !function.removed);
+        let current = functions.flat_map(|function| function.live.iter().chain(&function.newest));
+        let lonely = current.filter(|revision| {
+            let served = revision.serving.iter().any(|serving| serving.device != self.me);
+            revision.by == self.me && (!served || self.unseen.contains(&revision.id))
+        });
         let mut known = BTreeSet::new();
+        let artifacts = lonely.flat_map(|revision| [revision.component, revision.manifest]);
         artifacts.filter(|artifact| known.insert(*artifact)).collect()
+    }
+
+    /// Own blocks that no other member confirmed.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<BlockId> {
+        self.unseen.iter().copied().collect()
+    }
+
+    /// How many of these blocks do not count.
+    #[must_use]
+    pub fn void_among(&self, blocks: &[BlockId]) -> u64 {
+        let held = blocks.iter().filter_map(|id| self.ledger.held(id));
+        held.filter(|block| self.ledger.why_void(*block).is_some()).count() as u64
     }
 
     /// The last own blocks that another member confirmed, one for each end of a chain, in ascending order.

@@ -16,6 +16,7 @@ mod day;
 mod deeds;
 pub mod disk;
 mod faults;
+mod history;
 mod hostile;
 mod inflict;
 mod journal;
@@ -39,6 +40,7 @@ mod world;
 
 pub use campaign::Campaign;
 pub use day::{DayOptions, DayReport, FunctionDay, MUST_HAPPEN, run_day};
+pub use history::{History, history};
 pub use options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub use replay::Recorded;
 pub use report::{FAULTS, Listener, RARE, Report};

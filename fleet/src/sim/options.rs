@@ -90,6 +90,9 @@ pub struct Options {
     /// Calls of one function that want to run at its busiest time. Zero: nobody calls, and none is scaled.
     #[serde(default)]
     pub load: u32,
+    /// Whether people do nothing but deploy, each time to all members, and pages have their real size.
+    #[serde(default)]
+    pub everywhere: bool,
 }
 
 /// Summaries that fill a page, and how far below the deepest block they lie: so small that short runs have some.
@@ -132,6 +135,7 @@ impl Options {
             still_every_ms: 0,
             clone_every_ms: 0,
             load: 0,
+            everywhere: false,
         }
     }
 
@@ -218,6 +222,9 @@ impl Options {
 
     /// What a node does about pages.
     pub(super) fn page_rules(&self, node: u32) -> PageRules {
+        if self.everywhere {
+            return PageRules { works: true, ..PageRules::default() };
+        }
         let current = Random::new(self.seed, 10_000 + u64::from(node)).chance(self.current);
         let retain = if current { Retain::Current } else { Retain::All };
         let (rows, margin) = PAGE;

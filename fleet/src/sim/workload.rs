@@ -4,7 +4,7 @@ use osiris_ledger::{BlockId, SigningKey};
 
 use crate::manifest::Replicas;
 
-use super::{payload::Release, queue::NodeId, random::Random};
+use super::{options::Options, payload::Release, queue::NodeId, random::Random};
 
 /// Function names in use.
 pub(super) const NAMES: u64 = 5;
@@ -65,15 +65,27 @@ pub(super) struct People {
     large: bool,
     /// Whether some functions are scaled.
     scales: bool,
+    everywhere: bool,
 }
 
 impl People {
-    pub(super) fn new(seed: u64, large: bool, scales: bool) -> Self {
-        Self { random: Random::new(seed, 4), releases: 0, large, scales }
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            random: Random::new(options.seed, 4),
+            releases: 0,
+            large: !options.owns_everything(),
+            scales: options.load > 0,
+            everywhere: options.everywhere,
+        }
     }
 
     /// The next wish.
     pub(super) fn wish(&mut self) -> Wish {
+        if self.everywhere {
+            self.releases += 1;
+            let name = format!("f{}", self.random.below(2 * NAMES));
+            return Wish::Deploy(Box::new(Release::new(name, self.releases, Replicas::All, None)));
+        }
         let name = |random: &mut Random| format!("f{}", random.below(NAMES));
         match self.random.below(100) {
             0..55 => {

@@ -168,7 +168,7 @@ impl<'a> World<'a> {
             clerk,
             manifests: BTreeMap::new(),
             pages: BTreeMap::new(),
-            people: People::new(options.seed, !options.owns_everything(), options.load > 0),
+            people: People::new(options),
             hostiles: BTreeMap::new(),
             check: Checker::default(),
             log: EventLog::new(listener),
@@ -224,7 +224,7 @@ impl<'a> World<'a> {
             twin: None,
             was_cloned: false,
             clock_changed: false,
-            sampled: self.options.owns_everything() || number < SAMPLE,
+            sampled: self.options.owns_everything() || (number < SAMPLE && !self.options.everywhere),
             random: Random::new(self.options.seed, 1_000 + u64::from(number)),
             key,
         };

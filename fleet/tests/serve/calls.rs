@@ -37,6 +37,8 @@ async fn what_a_native_function_cannot_take_is_refused_with_the_reason() {
     assert_eq!(broken.status(), 400);
     assert!(error(&broken).message.contains("line 2 column 5"), "{:?}", error(&broken));
     assert_eq!(error(&call("POST", b"").await).error, "bad-request");
+    let below = tcp(node.http, request("POST", "/function/summary/below", SAMPLES)).await;
+    assert_eq!(below.status(), 404, "{:?}", below.body());
     assert!(error(&call("POST", b"\"\xff\"").await).message.contains("byte 1 is not UTF-8"));
     let got = call("GET", b"").await;
     assert_eq!((got.status().as_u16(), got.headers()["allow"].as_bytes()), (405, &b"POST"[..]));

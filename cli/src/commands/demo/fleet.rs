@@ -418,8 +418,9 @@ impl Fleet {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // A group of its own: an interrupted demo ends its nodes itself, a kept one leaves them alone.
         command.as_std_mut().process_group(0);
-        let mut child = command.spawn().map_err(fail)?;
-        let stdout = child.stdout.take().ok_or_else(|| Failure::failed("The node has no output."))?;
+        let mut starting = Starting(Some(command.spawn().map_err(fail)?));
+        let stdout = starting.0.as_mut().and_then(|child| child.stdout.take());
+        let stdout = stdout.ok_or_else(|| Failure::failed("The node has no output."))?;
         let mut line = String::new();
         let mut reader = BufReader::new(stdout);
         let read = tokio::time::timeout(COMMAND, reader.read_line(&mut line)).await;
@@ -429,7 +430,6 @@ impl Fleet {
         };
         let text = |key: &str| addresses.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let Ok(http) = text("http").trim_start_matches("http://").parse() else {
-            let _ = child.start_kill();
             return Err(Failure::failed(format!(
                 "{label} did not start; its log is {}.",
                 data.join("node.log").display()
@@ -437,7 +437,19 @@ impl Fleet {
         };
         let mesh = addresses.get("mesh").cloned().and_then(|mesh| serde_json::from_value(mesh).ok());
         let mesh = mesh.unwrap_or_default();
-        Ok(Node { label, mesh, socket: PathBuf::from(text("socket")), data, http, child: Some(child) })
+        let child = starting.0.take();
+        Ok(Node { label, mesh, socket: PathBuf::from(text("socket")), data, http, child })
+    }
+}
+
+/// A node that has not said yet that it runs. It ends where that is waited for no more.
+struct Starting(Option<Child>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.start_kill();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod scale;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{DemoArgs, DemoCommand};
 use crate::exit::{Exit, Failure};
@@ -97,6 +98,25 @@ impl Script {
     }
 }
 
+/// Waits until somebody wants this to end: by Ctrl-C, by SIGTERM, or as the terminal went away.
+async fn interrupted() {
+    let [mut hangup, mut terminate] =
+        [SignalKind::hangup(), SignalKind::terminate()].map(|kind| signal(kind).ok());
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = came(&mut hangup) => {}
+        () = came(&mut terminate) => {}
+    }
+}
+
+/// Waits for a signal; one that cannot be listened to never comes.
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// `osiris demo`.
 pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
     if let Some(DemoCommand::Scale(args)) = &args.command {
@@ -106,7 +126,7 @@ pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
     let mut fleet = Fleet::new(args.dir.as_deref(), args.keep)?;
     let played = tokio::select! {
         played = play(&mut script, &mut fleet) => played,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed("The demo was interrupted.")),
+        () = interrupted() => Err(Failure::failed("The demo was interrupted.")),
     };
     let mut report = Report {
         held: played.is_ok(),

@@ -261,6 +261,7 @@ const TYPES: &[Type] = &[
             f("agreed", Number),
             f("unseen", Number),
             f("cut", Number),
+            f("void", Number),
         ],
     ),
     ("Drained", false, &[f("stopped", Number)]),
