@@ -207,6 +207,7 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
         }
         (_, _, unseen) if unseen > 0 => {
             out.note(&format!("{} recorded here, seen by 0 nodes", human::count(unseen, "block")));
+            out.note("next: check that other members run, `osiris nodes` lists them; what is large takes a longer --timeout");
             Exit::Unseen
         }
         _ if synced.void > 0 => return Err(replica::void(synced.void)),

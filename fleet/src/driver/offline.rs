@@ -1,6 +1,6 @@
 //! The folder without a running node: sign into the local replica, hand over later.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use osiris_mesh::{Artifact, Mesh, MeshEvent, MeshEvents};
 use osiris_protocol::PeerAddr;
@@ -24,6 +24,8 @@ const SETUP: Duration = Duration::from_millis(500);
 
 /// A frame with a digest is no larger.
 const DIGEST_BYTES_MAX: usize = 256;
+/// So many members are given the same bytes side by side: one of them may have fallen silent.
+const OFFERS_AT_ONCE_MAX: usize = 2;
 /// So many events are kept for the core while bytes are on their way.
 const EVENTS_KEPT_MAX: usize = 256;
 
@@ -510,20 +512,29 @@ impl Process {
             return Brought::All;
         }
         let (mut came, mut offers, mut refused) = (Vec::new(), JoinSet::new(), false);
+        let mut asked_next = VecDeque::new();
         let brought = loop {
+            while offers.len() < OFFERS_AT_ONCE_MAX
+                && let Some(peer) = asked_next.pop_front()
+            {
+                let (mesh, artifacts) = (mesh.clone(), Arc::clone(artifacts));
+                offers.spawn(async move { mesh.offer(peer, &artifacts).await });
+            }
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break if refused { Brought::Refused } else { Brought::Nothing },
                 event = events.recv() => match event {
                     Some(MeshEvent::PeerUp { peer }) => {
-                        let (mesh, artifacts) = (mesh.clone(), Arc::clone(artifacts));
-                        offers.spawn(async move { mesh.offer(peer, &artifacts).await });
+                        asked_next.push_back(peer);
                         came.push(MeshEvent::PeerUp { peer });
                         until = end;
                     }
                     // It may have to learn that it is no member any more.
                     Some(event @ MeshEvent::TurnedAway { .. }) => {
                         came.push(event);
-                        break Brought::Refused;
+                        refused = true;
+                        if offers.is_empty() {
+                            until = end.min(tokio::time::Instant::now() + SETUP);
+                        }
                     }
                     // A digest is said once in some seconds.
                     Some(MeshEvent::Frame { peer, bytes }) if bytes.len() <= DIGEST_BYTES_MAX && came.len() < EVENTS_KEPT_MAX => {
@@ -539,7 +550,7 @@ impl Process {
                     Err(why) => {
                         tracing::info!(why, "a member does not take what was deployed here beforehand");
                         refused = true;
-                        if offers.is_empty() {
+                        if offers.is_empty() && asked_next.is_empty() {
                             until = end.min(tokio::time::Instant::now() + SETUP);
                         }
                     }
