@@ -137,16 +137,18 @@ impl Services for NodeServices {
 
     /// Who may deploy may bring what it is about to deploy. A process that only makes contact takes nothing.
     fn offered(&self, peer: PeerId, hash: [u8; 32], size: u64) -> Offered {
+        let hash = ComponentHash(hash);
         let view = self.views.load();
         let member = view.members().get(&Author(peer.to_bytes())).filter(|member| member.active);
         let may = member.is_some_and(|member| member.roles.has(Role::Operator));
-        if !may || self.dispatcher.is_none() || !(1..=BLOB_BYTES_MAX).contains(&size) {
-            return Offered::Refused;
+        if may {
+            self.sweep.touch(hash);
         }
-        let hash = ComponentHash(hash);
-        self.sweep.touch(hash);
         if self.library.contains(hash) {
             return Offered::Held;
+        }
+        if !may || self.dispatcher.is_none() || !(1..=BLOB_BYTES_MAX).contains(&size) {
+            return Offered::Refused;
         }
         self.library.fetch_path(hash, size).map_or(Offered::Refused, Offered::Wanted)
     }
