@@ -66,6 +66,7 @@ pub(crate) struct NodeSettings {
 struct File {
     http: Option<String>,
     mesh: Option<String>,
+    #[serde(deserialize_with = "one_or_more")]
     advertise: Vec<SocketAddr>,
     token_file: Option<PathBuf>,
     output: Option<Format>,
@@ -152,9 +153,6 @@ impl Settings {
         };
         if let Some(text) = &file.http {
             parse_http(text).map_err(|e| bad_key(&path, "http", &e))?;
-        }
-        for address in &file.advertise {
-            reachable(*address).map_err(|e| bad_key(&path, "advertise", &e))?;
         }
         if let Some(label) = &file.label {
             crate::args::parse_label(label).map_err(|e| bad_key(&path, "label", &e))?;
@@ -301,6 +299,21 @@ pub(crate) fn parse_mesh(text: &str) -> Result<SocketAddr, String> {
     parse_address(text, Ipv4Addr::UNSPECIFIED)
 }
 
+/// Addresses as the flag takes them, parted by commas, or as a list.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "addresses are a text such as \"203.0.113.7:7421\", or a list of such")]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    let texts = match OneOrMore::deserialize(from)? {
+        OneOrMore::One(text) => text.split(',').map(|one| one.trim().to_owned()).collect(),
+        OneOrMore::More(texts) => texts,
+    };
+    texts.iter().map(|text| parse_advertise(text).map_err(serde::de::Error::custom)).collect()
+}
+
 /// `IP:PORT` at which others reach this node.
 pub(crate) fn parse_advertise(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse().map_err(|_| {
@@ -357,6 +370,16 @@ mod tests {
         assert_eq!(node.http, SocketAddr::from(([127, 0, 0, 1], 9000)));
         assert_eq!(node.advertise, [SocketAddr::from(([10, 0, 0, 2], 2))]);
         assert_eq!(node.token_file, Some(from_file.data.join("token")));
+
+        let text = settings("advertise = \"10.0.0.2:2, 10.0.0.3:3\"", &Global::default()).expect("settings");
+        assert_eq!(text.node(&NodeArgs::default()).expect("node").advertise.len(), 2);
+        for wrong in ["advertise = 7", "advertise = \"7421\"", "advertise = [\"0.0.0.0:1\"]"] {
+            let failure = settings(wrong, &Global::default()).expect_err("no address");
+            assert!(
+                failure.exit == crate::exit::Exit::Usage && failure.message.contains("203.0.113.7:7421"),
+                "{failure}"
+            );
+        }
 
         let flags = Global { output: Some(Format::Json), mesh: parse_mesh("7").ok(), data: None };
         let from_flags = settings(file, &flags).expect("settings");

@@ -197,14 +197,17 @@ fn folder(data: &Path, doctor: &mut Doctor) {
         ));
     }
     // What is no file is spoken of apart: its mode is not the key's.
-    if let Ok(key) = fs::symlink_metadata(data.join("device.key"))
-        && key.is_file()
-        && key.permissions().mode() & 0o077 != 0
+    for (name, whose) in [("device.key", "device's"), ("admin.key", "admin's"), ("recovery-key", "recovery")]
     {
-        doctor.problems.push(format!(
-            "Other users may read the device's key; close it with chmod 600 {}/device.key.",
-            data.display()
-        ));
+        if let Ok(key) = fs::symlink_metadata(data.join(name))
+            && key.is_file()
+            && key.permissions().mode() & 0o077 != 0
+        {
+            doctor.problems.push(format!(
+                "Other users may read the {whose} key; close it with chmod 600 {}/{name}.",
+                data.display()
+            ));
+        }
     }
     if let Ok(journal) = fs::metadata(data.join("journal")) {
         fact(doctor, "journal", human::bytes(journal.len()));
@@ -349,6 +352,11 @@ mod tests {
         let mut doctor = Doctor::default();
         folder(dir.path(), &mut doctor);
         assert!(doctor.problems[0].contains("mode 755"), "{:?}", doctor.problems);
+        fs::write(dir.path().join("admin.key"), "key").expect("written");
+        fs::set_permissions(dir.path().join("admin.key"), fs::Permissions::from_mode(0o640)).expect("opened");
+        folder(dir.path(), &mut doctor);
+        assert!(doctor.problems.iter().any(|problem| problem.contains("admin.key")), "{:?}", doctor.problems);
+        fs::remove_file(dir.path().join("admin.key")).expect("removed");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).expect("closed");
         let mut doctor = Doctor::default();
         folder(dir.path(), &mut doctor);
