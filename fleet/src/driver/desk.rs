@@ -272,7 +272,9 @@ impl Desk {
     /// it. Whether one holds it. Where none does in time, the block is written all the same, since this node stays.
     async fn bring(&self, artifacts: [ComponentHash; 2], within: Duration) -> bool {
         let artifacts = artifacts.map(|hash| Artifact { hash: hash.0, file: self.library.path(hash) });
-        tokio::time::timeout(within, offer_to_any(self.mesh.get(), &artifacts)).await.unwrap_or(false)
+        tokio::time::timeout(within, offer_to_any(self.mesh.get(), Arc::new(artifacts)))
+            .await
+            .unwrap_or(false)
     }
 
     pub(super) fn written(&self, reply: Reply) -> Result<api::Written> {

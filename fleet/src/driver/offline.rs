@@ -2,10 +2,10 @@
 
 use std::{collections::VecDeque, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use osiris_mesh::{Artifact, Mesh, MeshEvent, MeshEvents};
+use osiris_mesh::{Artifact, Mesh, MeshEvent, MeshEvents, PeerId};
 use osiris_protocol::PeerAddr;
 use osiris_runtime::ComponentHash;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{
     answer::ApiError,
@@ -437,7 +437,8 @@ impl Offline {
             // By now they may know this device for an operator, or have fetched the bytes.
             if cut == 0 && matches!(brought, Brought::Refused) {
                 let mesh = process.engine.mesh.clone();
-                let offering = tokio::time::timeout_at(end, offer_to_any(mesh.as_ref(), &artifacts));
+                let offering =
+                    tokio::time::timeout_at(end, offer_to_any(mesh.as_ref(), Arc::clone(&artifacts)));
                 let held = process.engine.run(&mut events, offering).await;
                 cut = if held == Ok(true) { 0 } else { artifacts.len() as u64 };
             }
@@ -471,19 +472,49 @@ enum Brought {
 }
 
 /// Whether one of the connected members holds all of it in the end, the nearest asked first.
-pub(super) async fn offer_to_any(mesh: Option<&Mesh>, artifacts: &[Artifact]) -> bool {
+pub(super) async fn offer_to_any(mesh: Option<&Mesh>, artifacts: Arc<[Artifact]>) -> bool {
     let Some(mesh) = mesh else { return false };
     let mut peers: Vec<_> = mesh.peers().into_iter().filter(|peer| peer.connected).collect();
     peers.sort_by_key(|peer| peer.rtt.unwrap_or(Duration::MAX));
-    for peer in peers {
-        match mesh.offer(peer.peer, artifacts).await {
-            Ok(()) => return true,
-            Err(why) => {
-                tracing::info!(peer = %peer.peer, why, "a member does not take what is deployed here")
-            }
+    let mut offers = Offers { waiting: peers.iter().map(|peer| peer.peer).collect(), ..Offers::default() };
+    loop {
+        offers.go_on(mesh, &artifacts);
+        let Some(offered) = offers.under_way.join_next().await else { return false };
+        if went_well(offered) {
+            return true;
         }
     }
-    false
+}
+
+/// Members to whom the same bytes are offered: [`OFFERS_AT_ONCE_MAX`] at a time.
+#[derive(Default)]
+struct Offers {
+    waiting: VecDeque<PeerId>,
+    under_way: JoinSet<std::result::Result<(), String>>,
+}
+
+impl Offers {
+    fn go_on(&mut self, mesh: &Mesh, artifacts: &Arc<[Artifact]>) {
+        while self.under_way.len() < OFFERS_AT_ONCE_MAX
+            && let Some(peer) = self.waiting.pop_front()
+        {
+            let (mesh, artifacts) = (mesh.clone(), Arc::clone(artifacts));
+            self.under_way.spawn(async move { mesh.offer(peer, &artifacts).await });
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_empty()
+    }
+}
+
+/// Whether a member holds it all; else the log says why not.
+fn went_well(offered: std::result::Result<std::result::Result<(), String>, JoinError>) -> bool {
+    let failure = offered.map_err(|error| error.to_string()).flatten().err();
+    if let Some(why) = &failure {
+        tracing::info!(why, "a member does not take what is deployed here");
+    }
+    failure.is_none()
 }
 
 impl Process {
@@ -511,20 +542,14 @@ impl Process {
         if artifacts.is_empty() || !has_others {
             return Brought::All;
         }
-        let (mut came, mut offers, mut refused) = (Vec::new(), JoinSet::new(), false);
-        let mut asked_next = VecDeque::new();
+        let (mut came, mut offers, mut refused) = (Vec::new(), Offers::default(), false);
         let brought = loop {
-            while offers.len() < OFFERS_AT_ONCE_MAX
-                && let Some(peer) = asked_next.pop_front()
-            {
-                let (mesh, artifacts) = (mesh.clone(), Arc::clone(artifacts));
-                offers.spawn(async move { mesh.offer(peer, &artifacts).await });
-            }
+            offers.go_on(&mesh, artifacts);
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break if refused { Brought::Refused } else { Brought::Nothing },
                 event = events.recv() => match event {
                     Some(MeshEvent::PeerUp { peer }) => {
-                        asked_next.push_back(peer);
+                        offers.waiting.push_back(peer);
                         came.push(MeshEvent::PeerUp { peer });
                         until = end;
                     }
@@ -532,7 +557,7 @@ impl Process {
                     Some(event @ MeshEvent::TurnedAway { .. }) => {
                         came.push(event);
                         refused = true;
-                        if offers.is_empty() {
+                        if offers.is_over() {
                             until = end.min(tokio::time::Instant::now() + SETUP);
                         }
                     }
@@ -545,16 +570,15 @@ impl Process {
                     Some(event) => came.push(event),
                     None => break Brought::Nothing,
                 },
-                Some(offered) = offers.join_next() => match offered.map_err(|error| error.to_string()).flatten() {
-                    Ok(()) => break Brought::All,
-                    Err(why) => {
-                        tracing::info!(why, "a member does not take what was deployed here beforehand");
-                        refused = true;
-                        if offers.is_empty() && asked_next.is_empty() {
-                            until = end.min(tokio::time::Instant::now() + SETUP);
-                        }
+                Some(offered) = offers.under_way.join_next() => {
+                    if went_well(offered) {
+                        break Brought::All;
                     }
-                },
+                    refused = true;
+                    if offers.is_over() {
+                        until = end.min(tokio::time::Instant::now() + SETUP);
+                    }
+                }
             }
         };
         if !matches!(brought, Brought::Nothing) {
