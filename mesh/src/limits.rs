@@ -83,9 +83,10 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Connections of one peer that are accepted. An honest one needs a link, one for calls, one for gossip, and
 /// [`FETCHES_PER_PEER_MAX`], and for a moment a second one of each.
 pub const CONNECTIONS_ACCEPTED_MAX: usize = 10;
-/// Connections that this node makes to one peer: a link, calls, gossip, a question about an ending, and fetches.
+/// Connections that this node makes to one peer: a link, calls, gossip, a question about an ending, and fetches and
+/// offers.
 pub const CONNECTIONS_DIALLED_MAX: usize = 4 + FETCHES_PER_PEER_MAX;
-/// Artifacts that are fetched from one peer at the same time; more wait.
+/// Artifacts that are fetched from one peer, or offered to it, at the same time; more wait.
 pub const FETCHES_PER_PEER_MAX: usize = 2;
 /// Artifacts served at the same time; more are told to come back.
 pub const BLOBS_SERVED_MAX: usize = 32;

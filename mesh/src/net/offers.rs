@@ -42,6 +42,8 @@ pub struct Artifact {
 
 /// Gives artifacts to a peer, and returns once it holds them all, durably.
 pub(super) async fn offer(shared: &Shared, peer: PeerId, artifacts: &[Artifact]) -> Result<(), String> {
+    let place = shared.budgets.fetches(peer).acquire_owned().await;
+    let _place = place.map_err(|error| error.to_string())?;
     let conn = blobs::connect(shared, peer, alpn::OFFER).await.map_err(|error| error.to_string())?;
     let given = give_all(&conn, artifacts).await;
     let given = given.map_err(|why| conn.close_reason().map_or(why, |reason| describe_close(&reason)));
