@@ -242,6 +242,10 @@ impl Backend {
             Self::Replica(mut replica) => {
                 let mut deployed = replica.offline.deploy(&component, manifest).await?;
                 let cut = replica.hand_on(&mut deployed.written).await?;
+                if !cut && deployed.written.seen_by > 0 {
+                    // Somebody had the bytes before anybody heard of the block.
+                    deployed.component_held_by = deployed.component_held_by.max(1);
+                }
                 Ok((deployed, cut))
             }
         }

@@ -100,6 +100,8 @@ fn a_demo_that_is_told_to_end_ends_its_nodes() {
     let home = Home::new();
     let left = Left(home.path().join("demo"));
     for signal in [Signal::TERM, Signal::HUP] {
+        // A folder that was there stays.
+        std::fs::create_dir(&left.0).expect("a folder");
         let mut command = home.command(&["demo", "--dir", &left.0.display().to_string()]);
         let mut demo =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
@@ -121,4 +123,21 @@ fn a_demo_that_is_told_to_end_ends_its_nodes() {
         }
         std::fs::remove_dir_all(&left.0).expect("removed");
     }
+    // One of its own does not.
+    let own = home.path().join("own");
+    std::fs::create_dir(&own).expect("a folder");
+    let count = || std::fs::read_dir(&own).expect("a folder").count();
+    let mut command = home.command(&["demo"]);
+    command.env("TMPDIR", &own).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = command.spawn().expect("the binary runs");
+    let until = Instant::now() + Duration::from_secs(60);
+    while count() == 0 && demo.try_wait().expect("a child").is_none() {
+        assert!(Instant::now() < until, "no folder was made");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(Pid::from_child(&demo), Signal::TERM).expect("a demo");
+    let said = Ran::of(&["demo"], demo.wait_with_output().expect("it ends"));
+    assert!(said.code == 1 && !said.err.contains("logs are in"), "{said:?}");
+    assert_eq!(count(), 0, "something was left");
 }

@@ -41,7 +41,11 @@ fn a_component_is_with_a_member_before_a_deploy_without_a_node_is_done() {
         let output = home.command(&deploy).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         match output.status.code() {
-            Some(0) => assert!(holds(&guest, component.len()), "{timeout}: done, and nobody has it: {said}"),
+            Some(0) => {
+                assert!(holds(&guest, component.len()), "{timeout}: done, and nobody has it: {said}");
+                let shown = String::from_utf8_lossy(&output.stdout);
+                assert!(shown.contains("on this device, and on 1 other node"), "{shown}");
+            }
             Some(5) => assert!(said.contains("next: "), "{said}"),
             other => panic!("{timeout}: {other:?} {said}"),
         }

@@ -343,8 +343,11 @@ impl Fleet {
         kept.collect()
     }
 
-    /// Adds where the nodes' logs are; they are kept when something failed.
+    /// Adds where the nodes' logs are; they are kept when something failed, and not where somebody had enough.
     pub(in crate::commands) fn explain(&mut self, failure: Failure) -> Failure {
+        if failure.message == INTERRUPTED {
+            return failure;
+        }
         self.made_root = false;
         failure.next(format!("the nodes' logs are in {}/node-*/node.log", self.root.display()))
     }
@@ -453,6 +456,11 @@ impl Drop for Starting {
     }
 }
 
+/// What a demo ends with that was told to end.
+pub(super) const INTERRUPTED: &str = "The demo was interrupted.";
+/// How long a killed node may take to be gone.
+const DYING: Duration = Duration::from_secs(2);
+
 fn gone() -> Failure {
     Failure::failed("A node that should run does not answer.")
 }
@@ -472,6 +480,17 @@ impl Drop for Fleet {
             if let Some(child) = &mut node.child {
                 let _ = child.start_kill();
             }
+        }
+        // What a node writes as it dies would keep its folder from being removed.
+        let until = Instant::now() + DYING;
+        while Instant::now() < until
+            && self
+                .nodes
+                .iter_mut()
+                .filter_map(|node| node.child.as_mut())
+                .any(|child| matches!(child.try_wait(), Ok(None)))
+        {
+            std::thread::sleep(Duration::from_millis(10));
         }
         if self.made_root && !self.keep {
             let _ = fs::remove_dir_all(&self.root);

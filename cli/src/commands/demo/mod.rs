@@ -126,7 +126,7 @@ pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
     let mut fleet = Fleet::new(args.dir.as_deref(), args.keep)?;
     let played = tokio::select! {
         played = play(&mut script, &mut fleet) => played,
-        () = interrupted() => Err(Failure::failed("The demo was interrupted.")),
+        () = interrupted() => Err(Failure::failed(fleet::INTERRUPTED)),
     };
     let mut report = Report {
         held: played.is_ok(),

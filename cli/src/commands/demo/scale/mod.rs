@@ -85,7 +85,7 @@ pub(super) async fn run(args: &DemoScaleArgs, out: Out) -> Result<Exit, Failure>
         Err(failure) => Err(failure),
         Ok(()) => tokio::select! {
             played = play(&mut script, &mut fleet, args.fault, &target, &terraform, &mut came, &mut watch) => played,
-            () = super::interrupted() => Err(Failure::failed("The demo was interrupted.")),
+            () = super::interrupted() => Err(Failure::failed(super::fleet::INTERRUPTED)),
         },
     };
     if let Some(watch) = &watch {
