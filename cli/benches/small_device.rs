@@ -5,14 +5,14 @@
 //! cargo bench --workspace --bench small_device -- 30        # of the fleet of 30 days alone
 //! ```
 //!
-//! `crdt-ledger/examples/thirty_days.rs` makes the histories of a fleet of 100 nodes: 13 days, which are the first
+//! `fleet/examples/thirty_days.rs` makes the histories of a fleet of 100 nodes: 13 days, which are the first
 //! with more than 50,000 blocks, and 30. The founding device's folder is measured in three states: with every block
 //! in full, with at most 50,000 in full, and with all dropped that sealed pages list. A `wasi:http` function is
 //! deployed into it by the ordinary command, and a first start compiles it, as on the device where it was deployed.
 //! Then the real process is started again and again, and killed: from exec to the first answered call with status
 //! 200, and the most memory it had (`VmHWM`), once at that moment and once after it had had time for the automerge
 //! document. Nobody else is there: the device starts offline. `OSIRIS_HISTORY=FOLDER` measures folders that
-//! `fleet/examples/simulated_days.rs` made instead.
+//! `thirty_days simulate FOLDER DAYS` made instead.
 
 use std::env;
 use std::error::Error;
@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     println!(
         "days  state  first start   call after, median of {STARTS} (range)   memory then   later, at most"
     );
-    // Folders that somebody made before, as `fleet/examples/simulated_days.rs` does.
+    // Folders that somebody made before.
     if let Some(made) = env::var_os("OSIRIS_HISTORY") {
         for state in ["all", "small", "least"] {
             let data = dir.path().join(state);

@@ -49,7 +49,7 @@ pub(crate) fn void(blocks: u64) -> Failure {
     Failure::new(
         Exit::Denied,
         format!(
-            "{blocks} written here without the fleet do not count: a role or an invitation had ended before."
+            "What was written here without the fleet does not count ({blocks}): a role or an invitation had ended."
         ),
     )
     .next("`osiris ledger log` says which and why; `osiris whoami` shows the roles that this device has now")
@@ -120,8 +120,8 @@ impl Replica {
             && !self.alone
             && let Some(synced) = self.try_contact().await?
         {
-            if synced.void > 0 {
-                return Err(void(synced.void));
+            if synced.void.contains(&written.block) {
+                return Err(void(1));
             }
             if synced.unseen == 0 {
                 written.seen_by = synced.agreed.max(1);

@@ -447,9 +447,9 @@ pub struct Synced {
     /// Components that members were still being given when the time was over, or that no member took. Always 0 of a
     /// node, which stays.
     pub cut: u64,
-    /// Own blocks that nobody had confirmed before, and that do not count by what was learnt. Always 0 of a node.
+    /// Own blocks that nobody had confirmed before, and that do not count by what was learnt. Always none of a node.
     #[serde(default)]
-    pub void: u64,
+    pub void: Vec<String>,
 }
 
 /// The node takes no more calls.

@@ -92,7 +92,7 @@ pub const FETCHES_PER_PEER_MAX: usize = 2;
 pub const BLOBS_SERVED_MAX: usize = 32;
 /// Artifacts taken from offers at the same time; more are told to come back.
 pub const OFFERS_TAKEN_MAX: usize = 2;
-/// Artifacts that one device offers over one connection.
+/// Artifacts that are offered over one connection; more take another.
 pub const OFFERS_AT_ONCE_MAX: usize = 64;
 /// How long taking one offered artifact may take.
 pub const OFFER_TIMEOUT: Duration = Duration::from_secs(300);

@@ -210,7 +210,7 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
             out.note("next: check that other members run, `osiris nodes` lists them; what is large takes a longer --timeout");
             Exit::Unseen
         }
-        _ if synced.void > 0 => return Err(replica::void(synced.void)),
+        _ if !synced.void.is_empty() => return Err(replica::void(synced.void.len() as u64)),
         _ if synced.cut > 0 => {
             let cut = human::count(synced.cut, "file");
             out.note(&format!(

@@ -165,15 +165,14 @@ impl Out {
     /// Refuses, before anything is done, to show something this once to a stdout that nobody reads. (The standard
     /// library opens the null device in the place of a closed one.)
     pub(crate) fn must_be_read(self, what: &str) -> Result<(), Failure> {
-        match leads_nowhere() {
-            Ok(false) => Ok(()),
-            // What cannot be told apart is found out when it is written.
-            Err(_) => Ok(()),
-            Ok(true) => Err(Failure::usage(format!(
-                "{what} is shown on stdout this once, and stdout is closed or the null device; nothing was done."
-            ))
-            .next("run it with stdout on a terminal, a pipe or a file that others cannot read")),
+        // What cannot be told is found out when it is written.
+        if !leads_nowhere().unwrap_or(false) {
+            return Ok(());
         }
+        Err(Failure::usage(format!(
+            "{what} is shown on stdout this once, and stdout is closed or the null device; nothing was done."
+        ))
+        .next("run it with stdout on a terminal, a pipe or a file that others cannot read"))
     }
 
     /// A message for people.

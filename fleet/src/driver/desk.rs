@@ -163,25 +163,32 @@ impl Desk {
     }
 
     pub(crate) async fn functions(&self) -> Result<Vec<api::FunctionRow>> {
-        let facts = self.facts().await?;
+        let lost = self.lost().await?;
         let view = self.view();
         let standing = view.functions().values().filter(|function| !function.removed);
-        Ok(standing.map(|function| self.function_row(function, &facts)).collect())
+        Ok(standing.map(|function| self.function_row(function, &lost)).collect())
     }
 
-    fn function_row(&self, function: &osiris_ledger::Function, facts: &Facts) -> api::FunctionRow {
+    async fn lost(&self) -> Result<BTreeSet<Author>> {
+        match self.ask(Request::Query(Query::Lost)).await? {
+            Reply::Lost(lost) => Ok(lost),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn function_row(&self, function: &osiris_ledger::Function, lost: &BTreeSet<Author>) -> api::FunctionRow {
         let live = function.live.as_ref();
         let load = live.and_then(|live| self.hosting.get()?.function(&live.id)).map(|ready| ready.figures());
         rows::function(
             function,
             &self.metrics,
             load.map_or((0, 0), |figures| (figures.backlog, figures.in_flight)),
-            &facts.lost,
+            lost,
         )
     }
 
     pub(crate) async fn function(&self, name: &str) -> Result<api::FunctionDetail> {
-        let facts = self.facts().await?;
+        let (facts, lost) = (self.facts().await?, self.lost().await?);
         let view = self.view();
         let function = view.function(name).ok_or_else(|| unknown_function(name))?;
         let newest = function.newest.as_ref().or(function.revisions.last());
@@ -190,7 +197,7 @@ impl Desk {
             Manifest::from_bytes(&bytes).ok()
         });
         Ok(api::FunctionDetail {
-            function: self.function_row(function, &facts),
+            function: self.function_row(function, &lost),
             manifest,
             problem: newest.and_then(|newest| facts.problems.get(&newest.id).cloned()),
             revisions: rows::revisions(&view, function),
@@ -392,7 +399,7 @@ impl Desk {
     pub(crate) async fn sync(&self, timeout_ms: u64) -> Result<api::Synced> {
         match self.ask(Request::Sync { timeout_ms }).await? {
             Reply::Synced { others, connected, agreed, unseen } => {
-                Ok(api::Synced { others, connected, agreed, unseen, cut: 0, void: 0 })
+                Ok(api::Synced { others, connected, agreed, unseen, cut: 0, void: Vec::new() })
             }
             other => Err(unexpected(&other)),
         }

@@ -443,7 +443,7 @@ impl Offline {
                 cut = if held == Ok(true) { 0 } else { artifacts.len() as u64 };
             }
         }
-        let void = process.engine.node.void_among(&written);
+        let void = process.engine.node.void_among(&written).map(|id| id.to_string()).collect();
         process.close().await?;
         let synced = synced?;
         Ok(api::Synced { cut, void, others: others(synced.others), ..synced })
@@ -696,25 +696,33 @@ mod tests {
         dir
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn bytes_are_with_a_member_before_it_hears_of_their_block() {
+    /// The folder of a founder whose node has ended, and one of a member.
+    async fn founder_and_member() -> (tempfile::TempDir, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
         let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
         init(dir.path(), options).expect("founded");
         let a = up(dir.path()).await;
         let second = joined(&a, "second").await;
-        let b = up(second.path()).await;
-        until("they agree", async || manage::<api::Status>(&a, "GET /v1/status", b"").await.unseen == 0)
-            .await;
         manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
-        let opened = async || Offline::open(dir.path()).await.ok();
-        let mut folder = opened().await;
+        (dir, second)
+    }
+
+    /// The folder, once no node has it.
+    async fn opened(dir: &tempfile::TempDir) -> Offline {
+        let mut folder = None;
         until("the folder is free", async || {
-            folder = if folder.is_none() { opened().await } else { folder.take() };
+            folder = Offline::open(dir.path()).await.ok();
             folder.is_some()
         })
         .await;
-        let mut folder = folder.expect("opened");
+        folder.expect("opened")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bytes_are_with_a_member_before_it_hears_of_their_block() {
+        let (dir, second) = founder_and_member().await;
+        let b = up(second.path()).await;
+        let mut folder = opened(&dir).await;
         let manifest = Manifest { version: Some("1.2.3".to_owned()), ..Manifest::named("summary") };
         folder.deploy(osiris_examples::SUMMARY, manifest).await.expect("deployed here");
         let mut process = folder.process;
@@ -746,17 +754,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn that_no_member_can_keep_the_bytes_is_said_until_one_can() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
-        init(dir.path(), options).expect("founded");
-        let a = up(dir.path()).await;
-        let second = joined(&a, "second").await;
+        let (dir, second) = founder_and_member().await;
         let b = up(second.path()).await;
-        until("they agree", async || manage::<api::Status>(&a, "GET /v1/status", b"").await.connected == 1)
-            .await;
-        manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
-        until("the folder is free", async || Offline::open(dir.path()).await.is_ok()).await;
-        let mut folder = Offline::open(dir.path()).await.expect("opened");
+        let mut folder = opened(&dir).await;
         folder.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await.expect("deployed here");
         // Its disk takes nothing.
         let library = second.path().join("library");
@@ -766,13 +766,11 @@ mod tests {
         let wait = Duration::from_secs(3);
         let synced = folder.contact(wait, wait, Some(local())).await.expect("met");
         assert_eq!((synced.agreed, synced.unseen, synced.cut), (1, 0, 2), "{synced:?}");
-        let again = Offline::open(dir.path()).await.expect("opened");
-        let synced = again.contact(wait, wait, Some(local())).await.expect("met");
+        let synced = opened(&dir).await.contact(wait, wait, Some(local())).await.expect("met");
         assert_eq!(synced.cut, 2, "also when its block is known: {synced:?}");
         std::fs::remove_file(&library).expect("removed");
         std::fs::rename(&aside, &library).expect("moved back");
-        let again = Offline::open(dir.path()).await.expect("opened");
-        let synced = again.contact(PATIENCE, PATIENCE, Some(local())).await.expect("met");
+        let synced = opened(&dir).await.contact(PATIENCE, PATIENCE, Some(local())).await.expect("met");
         assert_eq!((synced.unseen, synced.cut), (0, 0), "{synced:?}");
         until("it serves", async || replicas(&b).await > 0 && call(&b).await.starts_with("HTTP/1.1 200"))
             .await;
@@ -780,15 +778,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn where_nobody_is_met_blocks_stay_with_their_bytes() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
-        init(dir.path(), options).expect("founded");
-        let a = up(dir.path()).await;
-        let second = joined(&a, "second").await;
-        manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
-        until("the folder is free", async || Offline::open(dir.path()).await.is_ok()).await;
-        drop(second);
-        let mut folder = Offline::open(dir.path()).await.expect("opened");
+        let (dir, _second) = founder_and_member().await;
+        let mut folder = opened(&dir).await;
         folder.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await.expect("deployed here");
         let wait = Duration::from_millis(300);
         let synced = folder.contact(wait, wait, Some(local())).await.expect("tried");

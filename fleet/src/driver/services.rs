@@ -135,8 +135,12 @@ impl Services for NodeServices {
         self.library.contains(hash).then(|| self.library.path(hash))
     }
 
-    /// Who may deploy may bring what it is about to deploy. A process that only makes contact takes nothing.
+    /// Who may deploy may bring what it is about to deploy. A process that only makes contact is gone in a moment: it
+    /// takes nothing, and nobody is to rely on what it has.
     fn offered(&self, peer: PeerId, hash: [u8; 32], size: u64) -> Offered {
+        if self.dispatcher.is_none() {
+            return Offered::Refused;
+        }
         let hash = ComponentHash(hash);
         let view = self.views.load();
         let member = view.members().get(&Author(peer.to_bytes())).filter(|member| member.active);
@@ -147,7 +151,7 @@ impl Services for NodeServices {
         if self.library.contains(hash) {
             return Offered::Held;
         }
-        if !may || self.dispatcher.is_none() || !(1..=BLOB_BYTES_MAX).contains(&size) {
+        if !may || !(1..=BLOB_BYTES_MAX).contains(&size) {
             return Offered::Refused;
         }
         self.library.fetch_path(hash, size).map_or(Offered::Refused, Offered::Wanted)

@@ -45,11 +45,10 @@ impl Node {
         self.unseen.iter().copied().collect()
     }
 
-    /// How many of these blocks do not count.
-    #[must_use]
-    pub fn void_among(&self, blocks: &[BlockId]) -> u64 {
+    /// Those of these blocks that do not count.
+    pub fn void_among(&self, blocks: &[BlockId]) -> impl Iterator<Item = BlockId> {
         let held = blocks.iter().filter_map(|id| self.ledger.held(id));
-        held.filter(|block| self.ledger.why_void(*block).is_some()).count() as u64
+        held.filter(|block| self.ledger.why_void(*block).is_some()).map(|block| block.id())
     }
 
     /// The last own blocks that another member confirmed, one for each end of a chain, in ascending order.

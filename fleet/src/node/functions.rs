@@ -414,7 +414,7 @@ fn wanted_revisions(function: &Function) -> impl Iterator<Item = &Arc<Revision>>
 
 #[cfg(test)]
 mod tests {
-    use osiris_ledger::{Session, World, Writer, op::Deployed};
+    use osiris_ledger::{Ledger, Session, World, Writer, op::Deployed};
 
     use super::*;
     use crate::node::{
@@ -422,11 +422,8 @@ mod tests {
         sample::{founded, key},
     };
 
-    #[test]
-    fn what_was_removed_is_fetched_again_and_not_counted_on() {
-        let (mut earlier, mut ledger) = founded(Now::default());
-        let (component, manifest) = (BlobHash([1; 32]), BlobHash([2; 32]));
-        let deployed = Deployed {
+    fn deploys(component: BlobHash, manifest: BlobHash) -> Deployed {
+        Deployed {
             name: "f".to_owned(),
             component,
             size: 1,
@@ -434,8 +431,11 @@ mod tests {
             manifest,
             manifest_size: 1,
             replaces: Vec::new(),
-        };
-        earlier.append(&mut ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed");
+        }
+    }
+
+    /// The founder's node, in a session of its own.
+    fn served_by(ledger: Ledger) -> Node {
         let config = Config {
             serves: true,
             seed: 1,
@@ -443,7 +443,16 @@ mod tests {
             idle_work: false,
             pages: crate::node::PageRules::default(),
         };
-        let mut node = Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])));
+        Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])))
+    }
+
+    #[test]
+    fn what_was_removed_is_fetched_again_and_not_counted_on() {
+        let (mut earlier, mut ledger) = founded(Now::default());
+        let (component, manifest) = (BlobHash([1; 32]), BlobHash([2; 32]));
+        let deployed = deploys(component, manifest);
+        earlier.append(&mut ledger, Now::default(), Payload::Deployed(deployed)).expect("allowed");
+        let mut node = served_by(ledger);
         let mut handle = |input| {
             node.handle(Now::default(), input);
             std::iter::from_fn(|| node.poll_effect()).collect::<Vec<_>>()
@@ -470,29 +479,14 @@ mod tests {
     fn a_copy_of_the_folder_that_runs_elsewhere_is_answered_at_a_trickle() {
         let at = |s: u64| Now { mono: Mono(s * 1_000), ..Now::default() };
         let (mut earlier, ledger) = founded(Now::default());
-        let config = Config {
-            serves: true,
-            seed: 1,
-            confirmed: Vec::new(),
-            idle_work: false,
-            pages: crate::node::PageRules::default(),
-        };
-        let mut node = Node::new(Now::default(), &config, ledger, Writer::new(key(1), Session([2; 16])));
+        let mut node = served_by(ledger);
         let give = |node: &mut Node, now, input| {
             while node.poll_effect().is_some() {}
             node.handle(now, input);
         };
         give(&mut node, at(0), Input::Start);
         let (component, manifest) = (BlobHash([1; 32]), BlobHash([2; 32]));
-        let deployed = Deployed {
-            name: "f".to_owned(),
-            component,
-            size: 1,
-            world: World::Http,
-            manifest,
-            manifest_size: 1,
-            replaces: Vec::new(),
-        };
+        let deployed = deploys(component, manifest);
         let deployed =
             earlier.append(&mut node.ledger, at(0), Payload::Deployed(deployed)).expect("allowed").id();
         for held in [manifest, component] {

@@ -376,6 +376,8 @@ pub struct Logged {
 pub enum Query {
     /// [`Facts`].
     Facts,
+    /// Members that are taken for gone, as their connection was lost and did not come back.
+    Lost,
     /// The newest blocks that fit, newest first.
     Log(Box<LogQuery>),
     /// Every block, in order.
@@ -427,8 +429,6 @@ pub struct Facts {
     pub unseen: u64,
     /// Members connected.
     pub connected: u64,
-    /// Members that are taken for gone, as their connection was lost and did not come back.
-    pub lost: BTreeSet<Author>,
     /// Invalid blocks and broken messages, by the member whose fault they are and the reason's name.
     pub rejected: BTreeMap<Author, BTreeMap<&'static str, u64>>,
     /// How often blocks were left with their author because it writes faster than its quota.
@@ -456,6 +456,8 @@ pub struct Facts {
 /// A request's answer.
 #[derive(Debug)]
 pub enum Reply {
+    /// To [`Query::Lost`].
+    Lost(BTreeSet<Author>),
     /// The block is durable here; so many of the other members confirmed it.
     Written {
         /// The block.

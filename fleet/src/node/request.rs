@@ -422,8 +422,6 @@ impl Node {
                 });
                 let rejected = reasons.filter(|(_, reasons)| !reasons.is_empty()).collect();
                 let held_back = by_member(&|member| self.sync.held_back(member));
-                let lost = self.gone_since.keys().map(|peer| Author(peer.to_bytes()));
-                let lost = lost.filter(|member| !self.is_alive(now, member)).collect();
                 Reply::Facts(Box::new(Facts {
                     rejected,
                     held_back,
@@ -433,7 +431,6 @@ impl Node {
                     retain: self.pages.retain(),
                     unseen: self.unseen.len() as u64,
                     connected: self.sync.peers().count() as u64,
-                    lost,
                     problems: self.problems(),
                     draining: self.draining,
                     returned: self.returned,
@@ -444,6 +441,10 @@ impl Node {
                     heads: self.ledger.heads(),
                     document_heads: self.idle.heads(now, &mut self.ledger),
                 }))
+            }
+            Query::Lost => {
+                let lost = self.gone_since.keys().map(|peer| Author(peer.to_bytes()));
+                Reply::Lost(lost.filter(|member| !self.is_alive(now, member)).collect())
             }
             Query::Log(query) => Reply::Log(self.log(&query)),
             Query::Counters => Reply::Counters(self.counters(now)),

@@ -224,7 +224,7 @@ impl<'a> World<'a> {
             twin: None,
             was_cloned: false,
             clock_changed: false,
-            sampled: self.options.owns_everything() || (number < SAMPLE && !self.options.everywhere),
+            sampled: self.options.owns_everything() || number < SAMPLE,
             random: Random::new(self.options.seed, 1_000 + u64::from(number)),
             key,
         };

@@ -182,8 +182,7 @@ impl Mesh {
         blobs::fetch(&self.shared, peer, hash, to, max_bytes).await
     }
 
-    /// Gives artifacts to a peer, at most [`OFFERS_AT_ONCE_MAX`](crate::limits::OFFERS_AT_ONCE_MAX), and returns once it
-    /// holds them all, durably.
+    /// Gives artifacts to a peer, and returns once it holds them all, durably.
     ///
     /// # Errors
     /// A sentence's part, for the log: it takes nothing from this node, or could not be reached.

@@ -44,15 +44,18 @@ pub struct Artifact {
 pub(super) async fn offer(shared: &Shared, peer: PeerId, artifacts: &[Artifact]) -> Result<(), String> {
     let place = shared.budgets.fetches(peer).acquire_owned().await;
     let _place = place.map_err(|error| error.to_string())?;
-    let conn = blobs::connect(shared, peer, alpn::OFFER).await.map_err(|error| error.to_string())?;
-    let given = give_all(&conn, artifacts).await;
-    let given = given.map_err(|why| conn.close_reason().map_or(why, |reason| describe_close(&reason)));
-    conn.close(VarInt::from_u32(code::DONE), b"done");
-    given
+    for artifacts in artifacts.chunks(OFFERS_AT_ONCE_MAX) {
+        let conn = blobs::connect(shared, peer, alpn::OFFER).await.map_err(|error| error.to_string())?;
+        let given = give_all(&conn, artifacts).await;
+        let given = given.map_err(|why| conn.close_reason().map_or(why, |reason| describe_close(&reason)));
+        conn.close(VarInt::from_u32(code::DONE), b"done");
+        given?;
+    }
+    Ok(())
 }
 
 async fn give_all(conn: &Connection, artifacts: &[Artifact]) -> Result<(), String> {
-    for artifact in artifacts.iter().take(OFFERS_AT_ONCE_MAX) {
+    for artifact in artifacts {
         give(conn, artifact).await?;
     }
     Ok(())

@@ -29,9 +29,14 @@ async fn a_member_has_all_that_was_offered_and_takes_it_once() {
         let held = std::fs::read(held.expect("kept")).expect("readable");
         assert_eq!(*blake3::hash(&held).as_bytes(), artifact.hash);
     }
+    // More than one connection takes.
+    let many: Vec<_> = (0..150_u8).map(|n| artifact(dir.path(), &format!("many-{n}"), &[n; 9])).collect();
+    a.mesh.offer(id(2), &many).await.expect("taken");
+    let files = b.services.files.lock().expect("not poisoned").clone();
+    assert!(many.iter().all(|artifact| files.contains_key(&artifact.hash)));
     *b.services.taking.lock().expect("not poisoned") = None;
     a.mesh.offer(id(2), &artifacts).await.expect("it has them");
-    assert_eq!(std::fs::read_dir(kept.path()).expect("a directory").count(), 2);
+    assert_eq!(std::fs::read_dir(kept.path()).expect("a directory").count(), 152);
 }
 
 #[tokio::test]

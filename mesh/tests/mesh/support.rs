@@ -130,7 +130,7 @@ impl Services for TestServices {
     }
 
     fn keep(&self, hash: [u8; 32], file: PathBuf) -> BoxFuture<'static, bool> {
-        let kept = file.with_file_name(format!("{:02x}", hash[0]));
+        let kept = file.with_file_name(blake3::Hash::from_bytes(hash).to_string());
         std::fs::rename(&file, &kept).expect("a writable directory");
         self.files.lock().expect("not poisoned").insert(hash, kept);
         Box::pin(std::future::ready(true))

@@ -343,11 +343,8 @@ impl Fleet {
         kept.collect()
     }
 
-    /// Adds where the nodes' logs are; they are kept when something failed, and not where somebody had enough.
+    /// Adds where the nodes' logs are; they are kept when something failed.
     pub(in crate::commands) fn explain(&mut self, failure: Failure) -> Failure {
-        if failure.message == INTERRUPTED {
-            return failure;
-        }
         self.made_root = false;
         failure.next(format!("the nodes' logs are in {}/node-*/node.log", self.root.display()))
     }
@@ -456,8 +453,6 @@ impl Drop for Starting {
     }
 }
 
-/// What a demo ends with that was told to end.
-pub(super) const INTERRUPTED: &str = "The demo was interrupted.";
 /// How long a killed node may take to be gone.
 const DYING: Duration = Duration::from_secs(2);
 

@@ -124,9 +124,9 @@ pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
     }
     let mut script = Script::new();
     let mut fleet = Fleet::new(args.dir.as_deref(), args.keep)?;
-    let played = tokio::select! {
-        played = play(&mut script, &mut fleet) => played,
-        () = interrupted() => Err(Failure::failed(fleet::INTERRUPTED)),
+    let (played, told_to_end) = tokio::select! {
+        played = play(&mut script, &mut fleet) => (played, false),
+        () = interrupted() => (Err(Failure::failed("The demo was interrupted.")), true),
     };
     let mut report = Report {
         held: played.is_ok(),
@@ -144,6 +144,8 @@ pub(crate) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, Failure> {
     print(&report, out)?;
     match played {
         Ok(()) => Ok(Exit::Done),
+        // Nobody looks for a fault in it.
+        Err(failure) if told_to_end => Err(failure),
         Err(failure) => Err(fleet.explain(failure)),
     }
 }

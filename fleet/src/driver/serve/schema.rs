@@ -261,7 +261,7 @@ const TYPES: &[Type] = &[
             f("agreed", Number),
             f("unseen", Number),
             f("cut", Number),
-            f("void", Number),
+            f("void", Texts),
         ],
     ),
     ("Drained", false, &[f("stopped", Number)]),

@@ -81,11 +81,11 @@ pub(super) async fn run(args: &DemoScaleArgs, out: Out) -> Result<Exit, Failure>
         }
     };
     let (mut came, mut watch) = (Came::default(), None);
-    let played = match prepare(&mut fleet, &target, &root, &terraform) {
-        Err(failure) => Err(failure),
+    let (played, told_to_end) = match prepare(&mut fleet, &target, &root, &terraform) {
+        Err(failure) => (Err(failure), false),
         Ok(()) => tokio::select! {
-            played = play(&mut script, &mut fleet, args.fault, &target, &terraform, &mut came, &mut watch) => played,
-            () = super::interrupted() => Err(Failure::failed(super::fleet::INTERRUPTED)),
+            played = play(&mut script, &mut fleet, args.fault, &target, &terraform, &mut came, &mut watch) => (played, false),
+            () = super::interrupted() => (Err(Failure::failed("The demo was interrupted.")), true),
         },
     };
     if let Some(watch) = &watch {
@@ -102,6 +102,7 @@ pub(super) async fn run(args: &DemoScaleArgs, out: Out) -> Result<Exit, Failure>
     report.print(&svg, out)?;
     match played {
         Ok(()) => Ok(Exit::Done),
+        Err(failure) if told_to_end => Err(failure),
         Err(failure) => Err(fleet.explain(failure)),
     }
 }

@@ -5,11 +5,14 @@
 //! target/release/examples/thirty_days make FOLDER
 //! target/release/examples/thirty_days load FOLDER all
 //! target/release/examples/thirty_days load FOLDER small
+//! target/release/examples/thirty_days simulate FOLDER 1
 //! ```
 //!
 //! `make` writes the same bytes each time: three data folders of the founding device, `all` with every block,
 //! `small` with at most 50,000 of them and the sealed pages of the rest, and `least` with all dropped that is sealed;
-//! `make FOLDER DAYS BLOCKS` makes other sizes. `load` reads one of them in a process of its own, until the view says
+//! `make FOLDER DAYS BLOCKS` makes other sizes. `simulate` makes the same folders of days that the simulator lived through
+//! ([`history`]): the first takes half a minute, and each more than the one before it; thirty were given up after 24
+//! minutes. `load` reads one of them in a process of its own, until the view says
 //! who serves what, and prints how long that took and the most memory that the process had. The real node is
 //! measured by `cargo bench --workspace --bench small_device`.
 
@@ -19,8 +22,9 @@
     reason = "a program of its own, which measures a load from files"
 )]
 
-use std::{env, error::Error, fs, path::Path, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, env, error::Error, fs, path::Path, sync::Arc, time::Instant};
 
+use osiris_fleet::sim::{History, history};
 use osiris_ledger::{
     Author, BlobHash, Block, BlockId, Founding, Ledger, Now, Page, Payload, Roles, Session, SigningKey,
     World, Writer, join_proof,
@@ -47,8 +51,9 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["make", folder] => make(Path::new(folder), DAYS, FULL_MAX),
         ["make", folder, days, full_max] => make(Path::new(folder), days.parse()?, full_max.parse()?),
+        ["simulate", folder, days] => simulate(Path::new(folder), days.parse()?),
         ["load", folder, which @ ("all" | "small" | "least")] => load(&Path::new(folder).join(which)),
-        _ => Err("usage: thirty_days make FOLDER [DAYS BLOCKS] | load FOLDER all|small|least".into()),
+        _ => Err("usage: thirty_days make FOLDER [DAYS BLOCKS] | simulate FOLDER DAYS | load FOLDER all|small|least".into()),
     }
 }
 
@@ -154,9 +159,35 @@ fn make(folder: &Path, days: u64, full_max: u64) -> Result<()> {
         }
         fleet.seal()?;
     }
+    let Fleet { ledger, pages, .. } = fleet;
+    write(folder, key(1, FOUNDER).to_bytes(), ledger, &pages, full_max)
+}
+
+fn simulate(folder: &Path, days: u64) -> Result<()> {
+    let start = Instant::now();
+    let History { fleet, founder, blocks, pages, events } = history(1, NODES.into(), days)?;
+    eprintln!("simulated in {} s: {events} events, at most {}", start.elapsed().as_secs(), peak());
+    let mut ledger = Ledger::new(fleet);
+    for block in &blocks {
+        ledger.replay(block.entry())?;
+    }
+    let sealed: BTreeSet<_> =
+        ledger.publish().pages().iter().filter(|page| page.sealed).map(|page| page.page).collect();
+    let pages = pages.into_iter().filter(|(name, _)| sealed.contains(name));
+    let pages: Vec<_> = pages.map(|(_, page)| page).collect();
+    write(folder, founder, ledger, &pages, FULL_MAX)
+}
+
+/// Writes the three folders.
+fn write(
+    folder: &Path,
+    founder: [u8; 32],
+    mut ledger: Ledger,
+    pages: &[Arc<Page>],
+    full_max: u64,
+) -> Result<()> {
     fs::create_dir_all(folder)?;
-    let Fleet { mut ledger, pages, .. } = fleet;
-    write_folder(&ledger, &pages, 0, &folder.join("all"))?;
+    write_folder(founder, &ledger, pages, 0, &folder.join("all"))?;
     let all = (ledger.publish().hash(), ledger.digest());
     let mut dropped = 0;
     for (name, most) in [("small", full_max), ("least", 0)] {
@@ -165,20 +196,26 @@ fn make(folder: &Path, days: u64, full_max: u64) -> Result<()> {
             dropped += 1;
         }
         assert_eq!((ledger.publish().hash(), ledger.digest()), all, "pruning changes nothing");
-        write_folder(&ledger, &pages, dropped, &folder.join(name))?;
+        write_folder(founder, &ledger, pages, dropped, &folder.join(name))?;
     }
     Ok(())
 }
 
 /// The founding device's data folder: its key, its journal, and the bytes of every page. By the first of those,
 /// `dropped`, blocks are here.
-fn write_folder(ledger: &Ledger, pages: &[Arc<Page>], dropped: usize, to: &Path) -> Result<()> {
+fn write_folder(
+    founder: [u8; 32],
+    ledger: &Ledger,
+    pages: &[Arc<Page>],
+    dropped: usize,
+    to: &Path,
+) -> Result<()> {
     let library = to.join("library");
     fs::create_dir_all(&library)?;
     for page in pages {
         fs::write(library.join(format!("{}.blob", page.hash())), page.encode())?;
     }
-    fs::write(to.join("device.key"), format!("{}\n", BlobHash(key(1, FOUNDER).to_bytes())))?;
+    fs::write(to.join("device.key"), format!("{}\n", BlobHash(founder)))?;
     let header = Header { fleet: ledger.fleet(), generation: 1 };
     let blocks = ledger.in_order();
     let entries = blocks.iter().map(|block| (Kind::Block, AsRef::<Block>::as_ref(block).entry()));
