@@ -117,6 +117,13 @@ impl Ledger {
                 gaps.push(Gap { chain: entry.chain.clone(), ladder: Vec::new() });
                 continue;
             };
+            // Nearly all chains end where the peer's do.
+            if let [only] = entry.tips.as_slice()
+                && chain.tips_len() == 1
+                && find(chain, only) == chain.head()
+            {
+                continue;
+            }
             let (known, unknown): (Vec<_>, Vec<_>) = entry
                 .tips
                 .iter()

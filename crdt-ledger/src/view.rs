@@ -287,6 +287,10 @@ pub struct Function {
     /// All revisions in ledger order.
     #[serde(serialize_with = "through_arcs")]
     pub revisions: Vec<Arc<Revision>>,
+    /// Those of them that a member has ready, in the same order: few, however many there were. It follows from
+    /// the rest, so the hash leaves it out.
+    #[serde(skip)]
+    pub served: Vec<Arc<Revision>>,
     /// The blocks that a new deploy or removal replaces.
     pub heads: Vec<BlockId>,
 }
@@ -726,13 +730,11 @@ fn of_revisions(
     heads: Vec<BlockId>,
 ) -> Function {
     let last_removal = register.removals.last();
-    let standing = || {
-        let stands = |revision: &&Arc<Revision>| last_removal.is_none_or(|removal| revision.order > *removal);
-        revisions.iter().rev().filter(stands)
-    };
-    let live = standing().find(|revision| !revision.serving.is_empty()).map(Arc::clone);
-    let newest = standing().next().map(Arc::clone);
-    Function { name, removed: newest.is_none(), live, newest, revisions, heads }
+    let stands = |revision: &&Arc<Revision>| last_removal.is_none_or(|removal| revision.order > *removal);
+    let served: Vec<_> = revisions.iter().filter(|revision| !revision.serving.is_empty()).cloned().collect();
+    let live = served.last().filter(stands).cloned();
+    let newest = revisions.last().filter(stands).cloned();
+    Function { name, removed: newest.is_none(), live, newest, revisions, served, heads }
 }
 
 fn revision(block: &Block, op: &Deployed, number: u64, concurrent: bool, serving: Vec<Serving>) -> Revision {

@@ -1091,8 +1091,8 @@ pub struct ScaleRow {
     pub decides: bool,
     /// What is measured.
     pub inputs: ScaleInputs,
-    /// What would be done now: `concurrency`, `replica-here`, `replica-on-peer`, `claim-machine`, `retire-replica`,
-    /// `drain-machine`, or `none`.
+    /// What would be done now: `concurrency`, `replica-here`, `replica-on-peer`, `claim-ahead`, `claim-machine`,
+    /// `retire-replica`, `drain-machine`, or `none`.
     pub act: String,
     /// Replicas after that, or now.
     pub to: u32,

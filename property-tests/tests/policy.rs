@@ -9,6 +9,8 @@ use osiris_property_tests::law;
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000;
+/// How long a claim waits in a small fleet.
+const AHEAD: Duration = Duration::from_secs(13);
 
 fn target() -> impl Strategy<Value = Target> {
     (0..4_u32, 0..12_u32, 0..8_u32, 1..90_u64).prop_map(|(min, more, backlog, idle)| Target {
@@ -56,6 +58,7 @@ fn inputs() -> impl Strategy<Value = Inputs> {
                 machines: Machines {
                     may_claim,
                     wished: None,
+                    ahead: may_claim.then_some(AHEAD),
                     spare,
                     spares: spare.map_or(0, |slot| slot - 2),
                 },
@@ -88,7 +91,7 @@ fn history() -> impl Strategy<Value = Vec<(u64, Inputs)>> {
 
 #[test]
 fn the_same_history_gives_the_same_decisions_and_none_leaves_the_bounds() {
-    let acts = std::cell::RefCell::new([0_u32; 6]);
+    let acts = std::cell::RefCell::new([0_u32; 7]);
     law("bounds", 200, history(), |rows| {
         let first = decided(&rows);
         prop_assert_eq!(&first, &decided(&rows));
@@ -102,6 +105,7 @@ fn the_same_history_gives_the_same_decisions_and_none_leaves_the_bounds() {
                 Act::ClaimMachine => 3,
                 Act::RetireReplica(_) => 4,
                 Act::DrainMachine(_) => 5,
+                Act::ClaimAhead => 6,
             }] += 1;
             match act {
                 Act::ReplicaHere(to) | Act::ReplicaOnPeer(to) => {
@@ -113,7 +117,7 @@ fn the_same_history_gives_the_same_decisions_and_none_leaves_the_bounds() {
                 Act::Concurrency(to) => {
                     prop_assert!(to > inputs.here.concurrency && to <= inputs.here.concurrency_max);
                 }
-                Act::ClaimMachine => {
+                Act::ClaimMachine | Act::ClaimAhead => {
                     prop_assert!(inputs.machines.may_claim && inputs.here.backlog > 0);
                     prop_assert!(count >= candidates || inputs.free == 0);
                 }
@@ -354,6 +358,50 @@ fn a_machine_is_claimed_without_waiting_for_replicas_of_members_that_are_gone() 
 }
 
 #[test]
+fn a_slot_is_claimed_so_far_ahead_that_its_wait_ends_with_that_of_the_policy() {
+    let terms = Terms::default();
+    let target = Target { min: 1, max: 6, backlog: 1, idle: Duration::from_secs(30) };
+    let acts = |ahead: Option<Duration>, waits: &dyn Fn(u64) -> u64| {
+        let (mut state, mut ahead) = (State::default(), ahead);
+        let act = |now: u64| {
+            let here = Here { serves: true, backlog: waits(now), ..Here::default() };
+            let machines = Machines { may_claim: true, ahead, ..Machines::default() };
+            let inputs = Inputs {
+                target,
+                count: 1,
+                ready: 1,
+                candidates: 1,
+                free: 0,
+                others: 0,
+                fleet_max: None,
+                backlog: waits(now),
+                running: 1,
+                ended: now,
+                per_replica: 1,
+                rank: 0,
+                here,
+                machines,
+            };
+            let act = policy(Mono(now * SECOND), &terms, &inputs, &mut state).act;
+            if act == Some(Act::ClaimAhead) {
+                ahead = None;
+            }
+            act.map(|act| (now, act))
+        };
+        (0..40).filter_map(act).take(2).collect::<Vec<_>>()
+    };
+    let lasting = |_| 20;
+    assert_eq!(acts(Some(AHEAD), &lasting), [(17, Act::ClaimAhead), (30, Act::ClaimMachine)]);
+    // One that waits longer than the policy is claimed at once.
+    let longer = 2 * terms.machine_window;
+    assert_eq!(acts(Some(longer), &lasting), [(0, Act::ClaimAhead), (30, Act::ClaimMachine)]);
+    // What does not last is no reason for a machine, and what was claimed ahead a while ago is not claimed again.
+    let short = |now| if now < 25 { 20 } else { 0 };
+    assert_eq!(acts(Some(AHEAD), &short), [(17, Act::ClaimAhead)]);
+    assert_eq!(acts(None, &short), []);
+}
+
+#[test]
 fn what_nobody_missed_goes_at_once_and_what_was_used_stays() {
     let target = Target { min: 1, max: 40, backlog: 4, idle: Duration::from_secs(60) };
     let mut fleet = Fluid {
@@ -393,7 +441,7 @@ fn machines_that_were_spare_together_go_together() {
             left.push(6);
         }
         let spares = u32::try_from(left.len()).expect("few");
-        let machines = Machines { may_claim: false, wished: None, spare: left.first().copied(), spares };
+        let machines = Machines { spare: left.first().copied(), spares, ..Machines::default() };
         let inputs = Inputs {
             target,
             count: 1,

@@ -187,6 +187,7 @@ fn outcome(act: &str, to: u32) -> String {
     match act {
         "none" => "nothing".to_owned(),
         "concurrency" => "more calls side by side here".to_owned(),
+        "claim-ahead" => "a claim ahead of one more machine".to_owned(),
         "claim-machine" => "one more machine".to_owned(),
         "drain-machine" => "one machine less".to_owned(),
         "replica-here" => format!("{to}, one more of them here"),

@@ -78,7 +78,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
 fn served_by(view: &View, device: &Author) -> Vec<String> {
     let serves = |revision: &Revision| revision.is_served_by(device);
     let all = view.functions().values().flat_map(|function| {
-        let served = function.revisions.iter().filter(|revision| serves(revision));
+        let served = function.served.iter().filter(|revision| serves(revision));
         served.map(|revision| format!("{}@{}", function.name, revision.number))
     });
     all.collect()
@@ -87,9 +87,8 @@ fn served_by(view: &View, device: &Author) -> Vec<String> {
 /// Members other than this device that have a revision of this component and this manifest ready, and so hold both. Who
 /// has the component alone, by another revision, cannot serve this one.
 pub(crate) fn holders(view: &View, component: BlobHash, manifest: BlobHash, me: &Author) -> u64 {
-    let revisions = view.functions().values().flat_map(|function| &function.revisions);
-    let with_it =
-        revisions.filter(|revision| (revision.component, revision.manifest) == (component, manifest));
+    let served = view.functions().values().flat_map(|function| &function.served);
+    let with_it = served.filter(|revision| (revision.component, revision.manifest) == (component, manifest));
     let devices = with_it.flat_map(|revision| &revision.serving).map(|serving| serving.device);
     devices.filter(|device| device != me).collect::<BTreeSet<_>>().len() as u64
 }

@@ -93,9 +93,8 @@ pub(crate) fn unused_in(view: &View, library: &Library) -> Vec<(ComponentHash, u
 fn kept(view: &View) -> BTreeSet<BlobHash> {
     let revisions = view.functions().values().flat_map(|function| {
         let last = if function.removed { 0 } else { REVISIONS_KEPT };
-        let served = function.revisions.iter().filter(|revision| !revision.serving.is_empty());
         let current = function.live.iter().chain(&function.newest);
-        function.revisions.iter().rev().take(last).chain(served).chain(current)
+        function.revisions.iter().rev().take(last).chain(&function.served).chain(current)
     });
     let pages = view.pages().iter().map(|page| page.page);
     revisions.flat_map(|revision| [revision.component, revision.manifest]).chain(pages).collect()

@@ -158,14 +158,10 @@ impl Functions {
 
 impl Node {
     /// Revisions that the ledger says are served here.
-    pub(super) fn served_here(&self) -> impl Iterator<Item = BlockId> + use<> {
-        let me = self.me;
-        let view = Arc::clone(&self.view);
-        let functions: Vec<_> = view.functions().values().cloned().collect();
-        functions.into_iter().flat_map(move |function| {
-            let served = function.revisions.iter().filter(|rev| rev.is_served_by(&me));
-            served.map(|revision| revision.id).collect::<Vec<_>>()
-        })
+    pub(super) fn served_here(&self) -> impl Iterator<Item = BlockId> {
+        let served = self.view.functions().values().flat_map(|function| &function.served);
+        let here = served.filter(|revision| revision.is_served_by(&self.me));
+        here.map(|revision| revision.id)
     }
 
     /// Revisions that should be ready here and are not: why.

@@ -61,6 +61,8 @@ struct Own {
     wants: Want,
     /// The functions that a machine made by it is for; none: for any.
     functions: Vec<String>,
+    /// Whether the machine is not wanted yet: the claim waits beside the policy, which sees whether the need lasts.
+    ahead: bool,
     /// The intent that was written by it.
     intent: Option<BlockId>,
 }
@@ -88,6 +90,8 @@ pub struct LeaseCounts {
     pub lost: u64,
     /// Claims that ended because this process stood still, was suspended, or was too slow.
     pub missed: u64,
+    /// Claims made ahead of a need that then did not last.
+    pub unneeded: u64,
     /// Wishes that came to nothing because no majority of the voters was connected.
     pub no_majority: u64,
 }
@@ -255,18 +259,25 @@ impl Node {
                 false => Next::Release(Loss::Void),
             };
             match next {
-                Next::Wait => {
-                    if let Some(own) = self.leases.own.get_mut(&slot) {
-                        own.mine.looked = now.mono;
-                    }
+                Next::Wait => self.looked_after(now, slot),
+                Next::Activate if own.ahead && !own.functions.iter().any(|name| self.scale.presses(name)) => {
+                    self.lose(now, slot, Loss::Unneeded);
                 }
-                Next::Activate => self.activate(now, slot),
+                Next::Activate if !own.ahead => self.activate(now, slot),
+                Next::Activate => self.looked_after(now, slot),
+                Next::Release(Loss::Late) if own.ahead => self.lose(now, slot, Loss::Unneeded),
                 Next::Release(loss) => self.lose(now, slot, loss),
             }
         }
         self.release_orphans(now);
         let claims = self.leases.claims();
         self.telemetry.renew(claims);
+    }
+
+    fn looked_after(&mut self, now: Now, slot: u32) {
+        if let Some(own) = self.leases.own.get_mut(&slot) {
+            own.mine.looked = now.mono;
+        }
     }
 
     /// The machine was suspended: whatever was held is lost, whatever the monotonic clock says.
@@ -315,6 +326,7 @@ impl Node {
         match loss {
             Loss::Outdrawn | Loss::Overtaken | Loss::Void => counts.lost += 1,
             Loss::Late | Loss::StoodStill | Loss::Suspended | Loss::Lapsed => counts.missed += 1,
+            Loss::Unneeded => counts.unneeded += 1,
         }
         if own.mine.phase == Phase::Claiming {
             self.leases.delays.measured(own.measure.so_far(now.mono));

@@ -67,6 +67,8 @@ pub(super) struct Scale {
     behind: bool,
     /// When a machine was wished for last.
     wished: Option<Mono>,
+    /// When a slot was last claimed ahead of a wish.
+    ahead: Option<Mono>,
 }
 
 /// A function that is scaled, as the ledger and its manifest say.
@@ -93,6 +95,11 @@ impl Scale {
     pub(super) fn wanted(&mut self, name: &str) {
         self.called.insert(name.to_owned());
         self.looked = None;
+    }
+
+    /// Whether a function needs more than it has, as of the last look.
+    pub(super) fn presses(&self, name: &str) -> bool {
+        self.states.get(name).is_some_and(State::is_pressed)
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -277,14 +284,18 @@ impl Node {
         let ends = self.machines_to_end(now, &scaled.function.name);
         let spare: Vec<_> =
             ends.filter(|(_, machine)| machine.device.is_some_and(empty)).map(|(slot, _)| slot).collect();
-        let may_claim = waits_here && self.is_spawner(&Self::peer(&self.me)) && {
+        let (mut may_claim, mut ahead) = (false, None);
+        if waits_here && self.is_spawner(&Self::peer(&self.me)) {
             let facts = self.lease_facts(now);
             let there: usize = slots.map(|slot| slot.machines.len()).sum();
             let most = self.view.spawning().machines.min(facts.machines_here);
-            facts.own.is_empty() && there < most as usize
-        };
+            // A claim that was made ahead is this function's as soon as it needs it.
+            may_claim = facts.own.values().all(|own| own.ahead) && there < most as usize;
+            let cool = self.scale.ahead.is_none_or(|at| now.mono.since(at) >= self.scale.terms.machine_cool);
+            ahead = (cool && facts.own.is_empty()).then_some(facts.settle);
+        }
         let spares = u32::try_from(spare.len()).unwrap_or(u32::MAX);
-        Machines { may_claim, wished: self.scale.wished, spare: spare.first().copied(), spares }
+        Machines { may_claim, wished: self.scale.wished, ahead, spare: spare.first().copied(), spares }
     }
 
     /// Machines that were made for a function alone, each with its slot, that this node takes away where nobody wants
@@ -333,9 +344,13 @@ impl Node {
                 let scaled = op::Scaled { name: name.to_owned(), replicas };
                 self.append(now, Payload::Scaled(scaled)).map(drop).map_err(|refusal| refusal.message)
             }
+            Act::ClaimAhead => {
+                self.scale.ahead = Some(now.mono);
+                self.want_machine_for(now, name, true)
+            }
             Act::ClaimMachine => {
                 self.scale.wished = Some(now.mono);
-                self.want_machine_for(now, name)
+                self.want_machine_for(now, name, false)
             }
             Act::DrainMachine(slot) => {
                 let intent = {

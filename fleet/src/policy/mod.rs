@@ -60,6 +60,9 @@ pub struct Machines {
     pub may_claim: bool,
     /// When it last wished for one.
     pub wished: Option<Mono>,
+    /// How long a claim of this member waits before it may win, where it may claim one ahead of its need; none: it did
+    /// so a short while ago.
+    pub ahead: Option<Duration>,
     /// The slot of a machine that was made for this function, holds no replica of it, and can be taken away by this
     /// member.
     pub spare: Option<u32>,
@@ -109,6 +112,9 @@ pub enum Act {
     ReplicaHere(u32),
     /// So many replicas, the new ones on peers.
     ReplicaOnPeer(u32),
+    /// A slot is claimed for a machine that will be needed if this goes on. Nothing is spent for it before
+    /// [`Act::ClaimMachine`] says so.
+    ClaimAhead,
     /// One more machine.
     ClaimMachine,
     /// So many replicas, fewer than now.
@@ -123,7 +129,7 @@ impl Act {
     pub fn count(self) -> Option<u32> {
         match self {
             Self::ReplicaHere(count) | Self::ReplicaOnPeer(count) | Self::RetireReplica(count) => Some(count),
-            Self::Concurrency(_) | Self::ClaimMachine | Self::DrainMachine(_) => None,
+            Self::Concurrency(_) | Self::ClaimAhead | Self::ClaimMachine | Self::DrainMachine(_) => None,
         }
     }
 
@@ -134,6 +140,7 @@ impl Act {
             Self::Concurrency(_) => "concurrency",
             Self::ReplicaHere(_) => "replica-here",
             Self::ReplicaOnPeer(_) => "replica-on-peer",
+            Self::ClaimAhead => "claim-ahead",
             Self::ClaimMachine => "claim-machine",
             Self::RetireReplica(_) => "retire-replica",
             Self::DrainMachine(_) => "drain-machine",
@@ -295,6 +302,19 @@ fn grow(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, rule: Rule, tu
     let pressed = state.pressed(now);
     // That it lasts was seen before the machine was wished for; what stands ready for it is used at once.
     let stands_ready = inputs.machines.spare.is_some();
+    // One that cannot start keeps the others from being added only for so long; one without a member to be on, as
+    // members are gone, is not waited for.
+    let starting =
+        inputs.ready < inputs.count.min(inputs.candidates) && state.since_change(now) < terms.start_max;
+    let room = room(inputs);
+    let exhausted = matches!(room, Err(Rule::NoRoom)) || (room.is_ok() && inputs.free == 0);
+    let due = terms.machine_window.saturating_add(turn);
+    let claims = exhausted && !starting && may_claim(now, terms, inputs);
+    // The wait of a claim and that of the policy pass at the same time.
+    let claims_ahead = inputs.machines.ahead.is_some_and(|wait| pressed.saturating_add(wait) >= due);
+    if claims && claims_ahead && !stands_ready && pressed < due {
+        return Decision::act(Act::ClaimAhead, Rule::NoRoom);
+    }
     if !stands_ready && pressed < terms.window.saturating_add(turn) {
         return Decision::hold(Rule::Window);
     }
@@ -302,14 +322,10 @@ fn grow(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, rule: Rule, tu
     if !stands_ready && state.since_change(now) < terms.cool_up.saturating_add(turn) {
         return Decision::hold(Rule::CoolDown);
     }
-    // One that cannot start keeps the others from being added only for so long; one without a member to be on, as
-    // members are gone, is not waited for.
-    if inputs.ready < inputs.count.min(inputs.candidates) && state.since_change(now) < terms.start_max {
+    if starting {
         return Decision::hold(Rule::Starting);
     }
-    let room = room(inputs);
-    let exhausted = matches!(room, Err(Rule::NoRoom)) || (room.is_ok() && inputs.free == 0);
-    if exhausted && may_claim(now, terms, inputs) && pressed >= terms.machine_window.saturating_add(turn) {
+    if claims && pressed >= due {
         return Decision::act(Act::ClaimMachine, Rule::NoRoom);
     }
     match room {

@@ -109,6 +109,12 @@ impl State {
         self.waiting.map_or(Duration::ZERO, |begun| now.since(begun))
     }
 
+    /// Whether it needs more now.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.is_some()
+    }
+
     pub(super) fn pressure(&self) -> Option<Rule> {
         self.pressed.map(|(_, rule)| rule)
     }

@@ -165,7 +165,7 @@ impl World<'_> {
         let Some(running) = device.running.as_ref() else { return false };
         let function = running.node.view().function(name);
         function.is_some_and(|function| {
-            function.revisions.iter().any(|revision| revision.is_served_by(&device.author))
+            function.served.iter().any(|revision| revision.is_served_by(&device.author))
         })
     }
 

@@ -129,6 +129,8 @@ pub enum Loss {
     Suspended,
     /// The lease was not renewed in time.
     Lapsed,
+    /// It was made ahead, and what it was for did not come about.
+    Unneeded,
     /// The claim does not count, or another process of this device gave it up.
     Void,
 }
@@ -144,6 +146,7 @@ impl Loss {
             Self::StoodStill => "this process stood still",
             Self::Suspended => "this machine was suspended",
             Self::Lapsed => "the lease was not renewed in time",
+            Self::Unneeded => "the machine is not needed after all",
             Self::Void => "the claim does not count any more",
         }
     }

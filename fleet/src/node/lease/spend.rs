@@ -49,6 +49,8 @@ pub struct OwnLease {
     pub round: u64,
     /// Whether it was activated.
     pub phase: Phase,
+    /// Whether its machine is not wanted yet.
+    pub ahead: bool,
     /// Since when this node has it.
     pub age: Duration,
     /// Whether a machine may be made by it now, else why not.
@@ -64,6 +66,7 @@ impl Node {
                 claim: own.claim,
                 round: own.mine.round,
                 phase: own.mine.phase,
+                ahead: own.ahead,
                 age: now.mono.since(own.mine.at),
                 spend: self.may_spend(*slot, own),
             };

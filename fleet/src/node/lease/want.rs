@@ -26,14 +26,20 @@ impl Node {
     /// Claims a slot, where that may come to something. What became of it is seen in
     /// [`super::super::Query::Leases`].
     pub(in super::super) fn want(&mut self, now: Now, want: Want) {
-        if let Err(why) = self.claim(now, want, &[]) {
+        if let Err(why) = self.claim(now, want, &[], false) {
             self.leases.says = Some(why);
         }
     }
 
-    /// Claims a slot for a machine that serves one function, and is taken away when that needs it no more.
-    pub(in super::super) fn want_machine_for(&mut self, now: Now, function: &str) -> Result<(), String> {
-        let claimed = self.claim(now, Want::Machine, &[function.to_owned()]);
+    /// Claims a slot for a machine that serves one function, and is taken away when that needs it no more. A claim made
+    /// `ahead` is given up once it could win, unless the machine is wanted by then.
+    pub(in super::super) fn want_machine_for(
+        &mut self,
+        now: Now,
+        function: &str,
+        ahead: bool,
+    ) -> Result<(), String> {
+        let claimed = self.claim(now, Want::Machine, &[function.to_owned()], ahead);
         if let Err(why) = &claimed {
             self.leases.says = Some(why.clone());
         }
@@ -43,7 +49,7 @@ impl Node {
     /// The same for somebody who waits for an answer.
     pub(in super::super) fn ask_for(&mut self, now: Now, want: Want) -> Result<(), Refusal> {
         let denied = !matches!(want, Want::Gone(_)) && !self.may_spawn();
-        self.claim(now, want, &[]).map_err(|why| match denied {
+        self.claim(now, want, &[], false).map_err(|why| match denied {
             true => {
                 let next = "Ask an admin to run `osiris role grant MEMBER spawner`.";
                 Refusal::new(codes::DENIED, why, next)
@@ -52,9 +58,17 @@ impl Node {
         })
     }
 
-    fn claim(&mut self, now: Now, want: Want, functions: &[String]) -> Result<(), String> {
+    fn claim(&mut self, now: Now, want: Want, functions: &[String], ahead: bool) -> Result<(), String> {
         if let Want::Gone(intent) = want {
             return self.dismiss(intent);
+        }
+        self.may_spawn_here()?;
+        if want == Want::Machine
+            && let Some(own) = self.leases.own.values_mut().find(|own| own.ahead)
+        {
+            own.ahead = ahead;
+            own.functions = functions.to_vec();
+            return Ok(());
         }
         self.may_claim()?;
         self.has_voters()?;
@@ -107,6 +121,7 @@ impl Node {
             takes_over,
             wants: want,
             functions: functions.to_vec(),
+            ahead,
             intent: None,
         };
         self.leases.own.insert(number, own);
@@ -121,8 +136,8 @@ impl Node {
         me.is_some_and(|member| member.roles.has(Role::Spawner))
     }
 
-    /// Whether a claim could come to anything.
-    fn may_claim(&self) -> Result<(), String> {
+    /// Whether this node may make machines at all.
+    fn may_spawn_here(&self) -> Result<(), String> {
         if !self.may_spawn() {
             return Err("This device holds no grant with the role spawner.".to_owned());
         }
@@ -134,6 +149,11 @@ impl Node {
                 "No machines are allowed: by the fleet's policy, or by this node's configuration.".to_owned()
             );
         }
+        Ok(())
+    }
+
+    /// Whether one more claim could come to anything.
+    fn may_claim(&self) -> Result<(), String> {
         if self.leases.own.values().any(|own| own.mine.phase == Phase::Claiming) {
             return Err("This node waits for another claim of its own.".to_owned());
         }

@@ -193,6 +193,54 @@ fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
 }
 
 #[test]
+fn the_wait_of_a_claim_passes_while_the_policy_sees_whether_the_need_lasts() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(20);
+    let facts = |alone: &Alone| alone.node.lease_facts(at(alone.ms));
+    assert_eq!(facts(&alone).own.values().map(|own| own.ahead).collect::<Vec<_>>(), [true]);
+    assert!(alone.errands.is_empty());
+    // The window is 30 s and the claim's wait 13 s; looks are a second apart.
+    alone.run(13);
+    assert!(alone.errands.len() == 1 && alone.machine().is_some());
+    assert_eq!((facts(&alone).counts.claimed, facts(&alone).counts.won), (1, 1));
+}
+
+#[test]
+fn a_claim_ahead_of_a_need_that_does_not_last_is_given_up_and_costs_nothing() {
+    let mut alone = Alone::new();
+    let facts = |alone: &Alone| alone.node.lease_facts(at(alone.ms));
+    alone.load = (8, 2);
+    alone.run(22);
+    alone.load = (0, 2);
+    alone.run(6);
+    assert_eq!(facts(&alone).own.len(), 1, "it may be needed yet");
+    alone.run(6);
+    assert!(facts(&alone).own.is_empty() && alone.errands.is_empty() && alone.machine().is_none());
+    assert_eq!((facts(&alone).counts.unneeded, facts(&alone).counts.won), (1, 0));
+    // Soon after it nothing is claimed ahead; what lasts brings a machine all the same.
+    alone.load = (8, 2);
+    alone.run(28);
+    assert_eq!(facts(&alone).counts.claimed, 1);
+    alone.run(18);
+    assert!(alone.errands.len() == 1 && alone.machine().is_some());
+    assert_eq!(facts(&alone).counts.claimed, 2);
+}
+
+#[test]
+fn what_was_claimed_ahead_is_for_whoever_wishes_first() {
+    let mut alone = Alone::new();
+    alone.load = (8, 2);
+    alone.run(20);
+    alone.give(Input::Want(Want::Machine));
+    alone.load = (0, 0);
+    alone.run(15);
+    let made = alone.errands.pop().expect("an errand");
+    assert!(alone.errands.is_empty() && made.machine.functions.is_empty(), "{made:?}");
+    assert_eq!(alone.node.lease_facts(at(alone.ms)).counts.claimed, 1);
+}
+
+#[test]
 fn a_member_that_is_to_serve_and_was_never_connected_is_looked_for_and_then_taken_for_gone() {
     let mut alone = Alone::new();
     alone.load = (8, 2);

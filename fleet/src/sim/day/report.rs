@@ -179,7 +179,7 @@ impl World<'_> {
         let mut said = format!("; it is for {:?}", machine.map(|machine| &machine.functions));
         for function in view.functions().values() {
             let count = view.scaling().replicas(&function.name).map(|(_, count)| count);
-            for revision in function.revisions.iter().filter(|revision| revision.is_served_by(&device)) {
+            for revision in function.served.iter().filter(|revision| revision.is_served_by(&device)) {
                 let serving = revision.serving.len();
                 said.push_str(&format!("; it serves {}, as one of {serving}, of {count:?}", function.name));
             }

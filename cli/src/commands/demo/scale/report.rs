@@ -30,13 +30,18 @@ struct Phase {
     seconds: f64,
 }
 
-/// From the claim to the end of Terraform, beside the same without a fleet.
+/// What the fleet took, beside the same without a fleet.
 #[derive(Debug, Serialize)]
 struct Beside {
-    fleet_s: f64,
+    /// From the mark until the machine serves.
+    mark_s: f64,
+    /// From the claim to the end of Terraform.
+    claim_s: f64,
     bare_s: f64,
     settle_s: f64,
-    over_s: f64,
+    /// What both are more than the settle window and a run by hand.
+    mark_over_s: f64,
+    claim_over_s: f64,
     met: bool,
 }
 
@@ -142,11 +147,16 @@ impl<'a> Report<'a> {
             words.push_str(&text);
             words.push('\n');
         };
-        if let Some(Beside { fleet_s, bare_s, settle_s, over_s, met }) = &self.beside {
+        if let Some(beside) = &self.beside {
+            let Beside { mark_s, claim_s, bare_s, settle_s, mark_over_s, claim_over_s, met } = beside;
             let met = if *met { "met" } else { "missed" };
+            say(format!("by hand {bare_s:.1} s; the settle window is {settle_s:.1} s"));
             say(format!(
-                "from the claim to the end of Terraform {fleet_s:.1} s; by hand {bare_s:.1} s; the settle window is {settle_s:.1} s; over both {over_s:.1} s (aim: at most {} s, {met})",
+                "from the mark until it serves {mark_s:.1} s, over both {mark_over_s:.1} s (aim: at most {} s, {met})",
                 AIM.as_secs()
+            ));
+            say(format!(
+                "from the claim to the end of Terraform {claim_s:.1} s, over both {claim_over_s:.1} s"
             ));
         }
         if let [winner, losers @ ..] = self.at_once {
@@ -191,8 +201,10 @@ fn phases(events: &BTreeMap<Event, f64>) -> Vec<Phase> {
 }
 
 fn beside(seen: &Seen, bare: Duration) -> Option<Beside> {
-    let fleet_s = seen.at(Event::Made)? - seen.at(Event::Claim)?;
+    let mark_s = seen.at(Event::Serving)? - seen.at(Event::Mark)?;
+    let claim_s = seen.at(Event::Made)? - seen.at(Event::Claim)?;
     let (bare_s, settle_s) = (bare.as_secs_f64(), seen.settle_ms as f64 / 1e3);
-    let over_s = fleet_s - bare_s - settle_s;
-    Some(Beside { fleet_s, bare_s, settle_s, over_s, met: over_s <= AIM.as_secs_f64() })
+    let [mark_over_s, claim_over_s] = [mark_s, claim_s].map(|took| took - bare_s - settle_s);
+    let met = mark_over_s <= AIM.as_secs_f64();
+    Some(Beside { mark_s, claim_s, bare_s, settle_s, mark_over_s, claim_over_s, met })
 }
