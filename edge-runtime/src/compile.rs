@@ -25,7 +25,7 @@ use crate::{files, limits, load};
 const TRAILER_MAGIC: &[u8; 16] = b"osiris-cwasm-v1\n";
 const TRAILER_BYTES: u64 = 32 + TRAILER_MAGIC.len() as u64;
 const ENDING: &str = "cwasm";
-/// Niceness of compiling threads.
+/// Niceness of compiling threads, once calls run here that they would take the processors from.
 const COMPILE_NICE: i32 = 10;
 
 /// Why a component could not be compiled or loaded.
@@ -172,12 +172,20 @@ struct Counts {
     damaged: AtomicU64,
 }
 
+/// Threads to compile on.
+fn compiling(width: usize) -> rayon::ThreadPoolBuilder {
+    rayon::ThreadPoolBuilder::new().num_threads(width).thread_name(|i| format!("osiris-compile-{i}"))
+}
+
 /// The node's compiler.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     engine: Engine,
     cache: Cache,
     counts: Counts,
+    /// How many threads compile.
+    width: usize,
+    /// Those that give way to calls.
     threads: rayon::ThreadPool,
     /// One compilation at a time: a Python component takes 390 MB.
     turn: Arc<Semaphore>,
@@ -195,15 +203,23 @@ pub(crate) enum SetupError {
 impl Compiler {
     pub(crate) fn open(engine: Engine, cache_dir: PathBuf, threads: usize) -> Result<Self, SetupError> {
         let cache = Cache::open(cache_dir, &engine)?;
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|i| format!("osiris-compile-{i}"))
+        let width = threads.max(1);
+        let threads = compiling(width)
             .start_handler(|_| {
                 // On Linux this is the thread's own niceness. Without it compiling is merely impolite.
                 let _ = rustix::process::setpriority_process(None, COMPILE_NICE);
             })
             .build()?;
-        Ok(Self { engine, cache, counts: Counts::default(), threads, turn: Arc::new(Semaphore::new(1)) })
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Self { engine, cache, counts: Counts::default(), width, threads, turn })
+    }
+
+    /// Runs what compiles. The first component of a process is what its calls wait for, and there are no others that it
+    /// could hold up: on a machine that was made because all others are busy, that is seconds.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let ready = self.counts.compiled.load(Ordering::Relaxed) + self.counts.loaded.load(Ordering::Relaxed);
+        let first = (ready == 0).then(|| compiling(self.width).build().ok()).flatten();
+        first.as_ref().unwrap_or(&self.threads).install(work)
     }
 
     pub(crate) fn figures(&self) -> CompileFigures {
@@ -288,8 +304,7 @@ impl Compiler {
         }
         inspect(&bytes)?;
         let component = self
-            .threads
-            .install(|| Component::from_binary(&self.engine, &bytes))
+            .run(|| Component::from_binary(&self.engine, &bytes))
             .map_err(|e| CompileError::Compiler { message: format!("{e:#}") })?;
         self.counts.compiled.fetch_add(1, Ordering::Relaxed);
         let stored = component.serialize().map_err(|e| format!("{e:#}"));
@@ -307,5 +322,25 @@ impl Compiler {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn niceness() -> i32 {
+        rustix::process::getpriority_process(None).expect("one's own")
+    }
+
+    #[test]
+    fn the_first_component_is_compiled_at_once_and_others_give_way_to_calls() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let compiler = Compiler::open(Engine::default(), folder.path().join("cache"), 1).expect("it opens");
+        let usual = niceness();
+        assert_eq!(compiler.run(niceness), usual);
+        compiler.counts.compiled.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(compiler.run(niceness), usual.max(COMPILE_NICE));
+        assert_eq!(niceness(), usual, "the caller's own stays");
     }
 }

@@ -45,6 +45,17 @@ pub(super) async fn run(
     Err(Failure::failed(format!("In {ATTEMPTS} attempts never two members claimed at once: {claimed:?}.")))
 }
 
+/// Whether no node knows of a machine.
+async fn nobody_sees_one(fleet: &Fleet) -> Result<bool, Failure> {
+    for place in 0..fleet.nodes().len() {
+        let leases: Leases = fleet.client(place).await?.get("/v1/leases").await?;
+        if leases.slots.iter().any(|slot| !slot.machines.is_empty()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// One slot, from two wishes to a machine that went again; when its claim had won.
 async fn once(fleet: &Fleet, target: &Target, claimed: &mut Vec<String>) -> Result<Duration, Failure> {
     let [first, second] = SPAWNERS;
@@ -81,7 +92,8 @@ async fn once(fleet: &Fleet, target: &Target, claimed: &mut Vec<String>) -> Resu
                     retired = true;
                 }
             }
-            None if retired && target.left().await?.is_empty() => break,
+            // Others may hear a moment later that it is gone; what is watched next is not to see it.
+            None if retired && target.left().await?.is_empty() && nobody_sees_one(fleet).await? => break,
             None => {}
         }
         if began.elapsed() >= PATIENCE {

@@ -189,7 +189,8 @@ fn phases(events: &BTreeMap<Event, f64>) -> Vec<Phase> {
         ("intent, and Terraform is begun", Event::Won, Event::Terraform),
         ("Terraform: init", Event::Terraform, Event::Apply),
         ("Terraform: apply, which is join and start", Event::Apply, Event::Made),
-        ("one replica more is decided and ready", Event::Made, Event::Serving),
+        ("one replica more is decided", Event::NodeUp, Event::Decided),
+        ("it is ready on the machine", Event::Decided, Event::Serving),
         ("the machine has nothing to do", Event::LoadEnded, Event::Going),
         ("it drains, leaves, and is destroyed", Event::Going, Event::Destroyed),
     ];

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use osiris_fleet::api::{FunctionDetail, Leases, NodeRow, Status};
+use osiris_fleet::api::{FunctionDetail, Leases, NodeRow, Scale, Status};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
+use super::super::fleet::NODES;
 use super::FUNCTION;
 use super::target::{Machine, Target};
 use crate::client::Client;
@@ -36,6 +37,7 @@ pub(super) enum Event {
     Joined,
     NodeUp,
     Made,
+    Decided,
     Serving,
     Killed,
     Below,
@@ -57,6 +59,7 @@ impl Event {
             Self::Joined => "the machine has joined",
             Self::NodeUp => "its node runs",
             Self::Made => "Terraform has ended",
+            Self::Decided => "one replica more is decided",
             Self::Serving => "it serves",
             Self::Killed => "the maker is killed",
             Self::Below => "the backlog is below the mark",
@@ -184,6 +187,8 @@ struct Looked {
     statuses: Vec<Status>,
     leases: Leases,
     function: Option<FunctionDetail>,
+    /// Replicas that it is to have.
+    count: u32,
     members: Vec<NodeRow>,
     running: Vec<Machine>,
     terraform: Option<Terraform>,
@@ -219,9 +224,12 @@ async fn look(root: &Path, sockets: &[PathBuf], target: &Target) -> Option<Looke
         made.doing = doing.remove(&made.intent).unwrap_or_default();
     }
     let function = client.get(&format!("/v1/functions/{FUNCTION}")).await.ok();
+    let scale = client.get::<Scale>("/v1/scale").await.ok();
+    let count = scale.iter().flat_map(|scale| &scale.functions).find(|row| row.name == FUNCTION);
+    let count = count.map_or(0, |row| row.inputs.replicas);
     let members = client.get("/v1/nodes").await.ok()?;
     let terraform = terraform_runs(&root.join("node-"));
-    Some(Looked { statuses, leases, function, members, running, terraform })
+    Some(Looked { statuses, leases, function, count, members, running, terraform })
 }
 
 /// What Terraform is at.
@@ -279,6 +287,9 @@ fn judge(seen: &mut Seen, looked: &Looked, at: f64, mark: u64) {
             seen.note(Event::Won, at);
             seen.winners.extend(slot.by.first().map(|by| (slot.round, by.clone())));
         }
+    }
+    if looked.count as usize > NODES {
+        seen.note(Event::Decided, at);
     }
     let intents: Vec<_> = looked.leases.slots.iter().flat_map(|slot| &slot.machines).collect();
     if looked.terraform.is_some() {
