@@ -434,10 +434,14 @@ impl Backend {
         }
     }
 
-    pub(crate) async fn scale(&mut self) -> Result<Scale, Failure> {
+    /// `trial` are bounds that each function is taken to have; none: those that it has.
+    pub(crate) async fn scale(&mut self, trial: Option<(u32, u32)>) -> Result<Scale, Failure> {
         match self {
-            Self::Node(client) => client.get("/v1/scale").await,
-            Self::Replica(replica) => Ok(replica.offline.scale().await?),
+            Self::Node(client) => {
+                let (min, max) = trial.unwrap_or_default();
+                client.get(&format!("/v1/scale?min={min}&max={max}")).await
+            }
+            Self::Replica(replica) => Ok(replica.offline.scale(trial).await?),
         }
     }
 

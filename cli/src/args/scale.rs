@@ -31,8 +31,8 @@ pub(crate) struct BoundsArgs {
     /// Leave the bounds to the manifest again
     #[arg(long, conflicts_with_all = ["min", "max", "dry_run"])]
     pub(crate) reset: bool,
-    /// Only say what would be decided now
-    #[arg(long, conflicts_with_all = ["min", "max"])]
+    /// Only say what would be decided now, by --min and --max where they are given
+    #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,

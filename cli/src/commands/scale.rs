@@ -11,6 +11,12 @@ use crate::output::table::{self, Cell, Tone};
 use crate::output::{Format, Out, human};
 
 pub(crate) async fn run(args: &ScaleArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
+    if let (Some(min), Some(max)) = (args.bounds.min, args.bounds.max)
+        && min > max
+    {
+        return Err(Failure::usage(format!("At least {min} replicas cannot be at most {max}."))
+            .next("give a --min that is no more than --max"));
+    }
     match &args.command {
         Some(ScaleCommand::Explain { name }) => explain(name.as_deref(), settings, out).await,
         None if args.bounds.dry_run => dry_run(&args.bounds, settings, out).await,
@@ -22,12 +28,6 @@ async fn bound(args: &BoundsArgs, settings: &Settings, out: Out) -> Result<Exit,
     if args.max.is_none() && !args.reset {
         return Err(Failure::usage("Nothing is said about the replicas.")
             .next("give --max N, with --min N for the least; --reset; or --dry-run"));
-    }
-    if let (Some(min), Some(max)) = (args.min, args.max)
-        && min > max
-    {
-        return Err(Failure::usage(format!("At least {min} replicas cannot be at most {max}."))
-            .next("give a --min that is no more than --max"));
     }
     let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();
@@ -52,10 +52,14 @@ fn says(name: Option<&str>, min: Option<u32>, max: Option<u32>) -> String {
 }
 
 /// What the node knows of one function, or of all.
-async fn known(name: Option<&str>, settings: &Settings) -> Result<(Scale, bool), Failure> {
+async fn known(
+    name: Option<&str>,
+    trial: Option<(u32, u32)>,
+    settings: &Settings,
+) -> Result<(Scale, bool), Failure> {
     let mut backend = Backend::open_to_read(settings).await?;
     let offline = backend.is_offline();
-    let mut scale = backend.scale().await?;
+    let mut scale = backend.scale(trial).await?;
     if let Some(name) = name {
         scale.functions.retain(|row| row.name == name);
         scale.decisions.retain(|decision| decision.name == name);
@@ -72,11 +76,16 @@ async fn known(name: Option<&str>, settings: &Settings) -> Result<(Scale, bool),
 }
 
 async fn dry_run(args: &BoundsArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let (scale, offline) = known(args.name.as_deref(), settings).await?;
+    let trial = args.max.map(|max| (args.min.unwrap_or(1), max));
+    let (scale, offline) = known(args.name.as_deref(), trial, settings).await?;
     let Some(row) = scale.functions.first() else { return Ok(Exit::Done) };
     let inputs = &row.inputs;
-    let bounds =
-        format!("{} to {}{}", inputs.min, inputs.max, if row.bounded { ", by an operator" } else { "" });
+    let whose = match (trial, row.bounded) {
+        (Some(_), _) => ", which nobody gave it yet",
+        (None, true) => ", by an operator",
+        (None, false) => "",
+    };
+    let bounds = format!("{} to {}{whose}", inputs.min, inputs.max);
     let facts = vec![
         ("function", Cell::new(&row.name)),
         ("bounds", Cell::new(bounds)),
@@ -101,7 +110,7 @@ fn note(row: &ScaleRow, offline: bool, out: Out) {
 }
 
 async fn explain(name: Option<&str>, settings: &Settings, out: Out) -> Result<Exit, Failure> {
-    let (scale, offline) = known(name, settings).await?;
+    let (scale, offline) = known(name, None, settings).await?;
     if out.format != Format::Table {
         out.document(&scale)?;
         return Ok(Exit::Done);

@@ -198,8 +198,8 @@ impl Manage for Management {
         Box::pin(self.desk.name_voters(name))
     }
 
-    fn scale(&self) -> Answer<'_, api::Scale> {
-        Box::pin(self.desk.scale())
+    fn scale(&self, trial: Option<(u32, u32)>) -> Answer<'_, api::Scale> {
+        Box::pin(self.desk.scale(trial))
     }
 
     fn bound(&self, bounds: api::ScaleBounds) -> Answer<'_, api::Written> {

@@ -331,8 +331,8 @@ impl Offline {
     ///
     /// # Errors
     /// As [`Offline::status`].
-    pub async fn scale(&mut self) -> Result<api::Scale> {
-        self.at_desk(|desk| async move { desk.scale().await }).await
+    pub async fn scale(&mut self, trial: Option<(u32, u32)>) -> Result<api::Scale> {
+        self.at_desk(move |desk| async move { desk.scale(trial).await }).await
     }
 
     /// Says how many replicas a function may have.

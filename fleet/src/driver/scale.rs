@@ -21,8 +21,13 @@ use crate::{
 type Result<T> = std::result::Result<T, ApiError>;
 
 impl Desk {
-    pub(crate) async fn scale(&self) -> Result<api::Scale> {
-        match self.ask(Request::Query(Query::Scale)).await? {
+    /// `trial` are bounds that each function by itself is taken to have; none: those that it has.
+    pub(crate) async fn scale(&self, trial: Option<(u32, u32)>) -> Result<api::Scale> {
+        if let Some((min, max)) = trial.filter(|(min, max)| min > max) {
+            let message = format!("At least {min} replicas cannot be at most {max}.");
+            return Err(ApiError::bad_request(message));
+        }
+        match self.ask(Request::Query(Query::Scale(trial))).await? {
             Reply::Scale(facts) => Ok(api::Scale {
                 cpu_percent: facts.machine.map(|load| load.cpu),
                 memory_percent: facts.machine.map(|load| load.memory),

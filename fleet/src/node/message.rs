@@ -390,8 +390,8 @@ pub enum Query {
     Grants,
     /// [`LeaseFacts`].
     Leases,
-    /// [`ScaleFacts`].
-    Scale,
+    /// [`ScaleFacts`], as they are, or as if each function by itself had these bounds, the least and the most.
+    Scale(Option<(u32, u32)>),
 }
 
 /// What the core holds in memory that peers can make grow.

@@ -453,7 +453,7 @@ impl Node {
                 Reply::Missing(ids.into_iter().filter(|id| !self.ledger.contains_all(&[*id])).collect())
             }
             Query::Leases => Reply::Leases(Box::new(self.lease_facts(now))),
-            Query::Scale => Reply::Scale(Box::new(self.scale_facts(now))),
+            Query::Scale(trial) => Reply::Scale(Box::new(self.scale_facts(now, trial))),
             Query::Blocks => Reply::Blocks(
                 self.ledger.in_order().into_iter().map(|block| self.with_verdict(block)).collect(),
                 self.ledger.pages().cloned().collect(),

@@ -114,11 +114,12 @@ impl Node {
         self.scale.terms = terms;
     }
 
-    /// Between how many replicas a function is to be, and by what; none: it is not scaled.
-    fn target(&self, name: &str, manifest: &Manifest) -> Option<Target> {
+    /// Between how many replicas a function is to be, and by what; none: it is not scaled. `trial` are bounds, the
+    /// least and the most, that nobody gave it yet.
+    fn target(&self, name: &str, manifest: &Manifest, trial: Option<(u32, u32)>) -> Option<Target> {
         let keys = manifest.scale.as_ref();
-        let said = self.view.scaling().bounds(name).map(|range| (range.min, range.max));
-        let (min, max) = said.or(keys.map(|keys| (keys.min, keys.max)))?;
+        let said = || self.view.scaling().bounds(name).map(|range| (range.min, range.max));
+        let (min, max) = trial.or_else(said).or(keys.map(|keys| (keys.min, keys.max)))?;
         let backlog = keys.and_then(|keys| keys.backlog).unwrap_or(SCALE_BACKLOG);
         let idle = keys.and_then(|keys| keys.idle_s).unwrap_or(SCALE_IDLE_S);
         Some(Target { min, max, backlog, idle: Duration::from_secs(idle) })
@@ -126,12 +127,15 @@ impl Node {
 
     /// Replicas that a function is to have; none: every member that may serve it.
     pub(super) fn wanted_count(&self, function: &Function, manifest: &Manifest) -> Option<u32> {
-        let Some(target) = self.target(&function.name, manifest) else {
-            return match manifest.replicas {
-                Replicas::All => None,
-                Replicas::Count(count) => Some(count),
-            };
-        };
+        match (self.target(&function.name, manifest, None), manifest.replicas) {
+            (Some(target), _) => Some(self.count_within(function, manifest, &target)),
+            (None, Replicas::All) => None,
+            (None, Replicas::Count(count)) => Some(count),
+        }
+    }
+
+    /// Replicas of a function that is scaled.
+    fn count_within(&self, function: &Function, manifest: &Manifest, target: &Target) -> u32 {
         let start = match manifest.replicas {
             Replicas::All => target.min.max(1),
             Replicas::Count(count) => count,
@@ -142,7 +146,7 @@ impl Node {
             Some((order, 0)) if function.newest.as_ref().is_some_and(|newest| newest.order > order) => start,
             Some((_, count)) => count,
         };
-        Some(count.clamp(target.min, target.max))
+        count.clamp(target.min, target.max)
     }
 
     /// The first `most` of the members that may serve a revision and are alive, the one that serves it first in front.
@@ -169,15 +173,15 @@ impl Node {
         spread
     }
 
-    /// Functions that are scaled and whose newest manifest is known here, by name.
-    fn scaled(&mut self, now: Now) -> Vec<Scaled> {
+    /// Functions that are scaled and whose newest manifest is known here, by name. With bounds on trial those are all.
+    fn scaled(&mut self, now: Now, trial: Option<(u32, u32)>) -> Vec<Scaled> {
         let view = Arc::clone(&self.view);
         let mut scaled = Vec::new();
         for function in view.functions().values() {
             let Some(newest) = &function.newest else { continue };
             let Some(manifest) = self.functions.manifest(&newest.manifest) else { continue };
-            let Some(target) = self.target(&function.name, manifest) else { continue };
-            let count = self.wanted_count(function, manifest).unwrap_or(target.min);
+            let Some(target) = self.target(&function.name, manifest, trial) else { continue };
+            let count = self.count_within(function, manifest, &target);
             let place = manifest.place.clone();
             let candidates = self.candidates(now, &function.name, newest, &place, usize::MAX);
             let (function, newest) = (Arc::clone(function), Arc::clone(newest));
@@ -198,7 +202,7 @@ impl Node {
         }
         (self.scale.looked, self.scale.moving, self.scale.behind) = (Some(now.mono), false, false);
         self.end_machines_without_functions(now);
-        let scaled = self.scaled(now);
+        let scaled = self.scaled(now, None);
         let names: BTreeSet<_> = scaled.iter().map(|scaled| scaled.function.name.as_str()).collect();
         self.scale.states.retain(|name, _| names.contains(name.as_str()));
         if scaled.is_empty() {

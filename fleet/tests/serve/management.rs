@@ -63,7 +63,8 @@ async fn every_route_reaches_its_method() {
         ("POST", "/v1/leases/limit", r#"{"machines":3,"timeout_ms":5}"#, "limit leases 3 false"),
         ("GET", "/v1/voters", "", "voters"),
         ("POST", "/v1/voters", r#"{"devices":["ab"],"timeout_ms":5}"#, "name voters [\"ab\"]"),
-        ("GET", "/v1/scale", "", "scale"),
+        ("GET", "/v1/scale", "", "scale None"),
+        ("GET", "/v1/scale?min=1&max=4", "", "scale Some((1, 4))"),
         ("POST", "/v1/scale", r#"{"name":"a","max":3,"timeout_ms":5}"#, "bound Some(\"a\") None Some(3)"),
         (
             "POST",

@@ -236,8 +236,8 @@ impl Manage for Desk {
     fn name_voters(&self, name: NameVoters) -> Answer<'_, Written> {
         self.answer(format!("name voters {:?}", name.devices), Written::default())
     }
-    fn scale(&self) -> Answer<'_, Scale> {
-        self.answer("scale", Scale::default())
+    fn scale(&self, trial: Option<(u32, u32)>) -> Answer<'_, Scale> {
+        self.answer(format!("scale {trial:?}"), Scale::default())
     }
     fn bound(&self, bounds: ScaleBounds) -> Answer<'_, Written> {
         let ScaleBounds { name, min, max, .. } = bounds;

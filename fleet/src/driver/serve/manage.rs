@@ -99,8 +99,8 @@ pub trait Manage: Send + std::marker::Sync + 'static {
     fn voters(&self) -> Answer<'_, Voters>;
     /// `POST /v1/voters`.
     fn name_voters(&self, name: NameVoters) -> Answer<'_, Written>;
-    /// `GET /v1/scale`.
-    fn scale(&self) -> Answer<'_, Scale>;
+    /// `GET /v1/scale`; as if each function by itself had these bounds, at least and at most, where some are given.
+    fn scale(&self, trial: Option<(u32, u32)>) -> Answer<'_, Scale>;
     /// `POST /v1/scale`.
     fn bound(&self, bounds: ScaleBounds) -> Answer<'_, Written>;
     /// `POST /v1/members/labels`.

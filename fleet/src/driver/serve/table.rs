@@ -1,6 +1,8 @@
 //! Every route of the two interfaces, once: requests are matched against this table and the OpenAPI
 //! document is made of it.
 
+use osiris_ledger::limits::REPLICAS_MAX;
+
 use crate::api::codes;
 use crate::driver::limits::{CONFIRM_TIMEOUT, CONFIRM_TIMEOUT_MAX, LOG_LINES, LOG_LINES_MAX};
 
@@ -151,6 +153,18 @@ const LOGS: &[Key] = &[
         value: Value::Number { default: LOG_LINES as u64, max: LOG_LINES_MAX as u64 },
     },
     Key { name: "follow", says: "Also those that follow, until the caller goes away.", value: Value::Flag },
+];
+const TRIAL: &[Key] = &[
+    Key {
+        name: "min",
+        says: "As if each function by itself had at least so many replicas; with `max`.",
+        value: Value::Number { default: 0, max: REPLICAS_MAX as u64 },
+    },
+    Key {
+        name: "max",
+        says: "As if each function by itself had at most so many; 0: the bounds that there are.",
+        value: Value::Number { default: 0, max: REPLICAS_MAX as u64 },
+    },
 ];
 const KIND: &[Key] =
     &[Key { name: "kind", says: "What the bytes are.", value: Value::Word(&["component", "manifest"]) }];
@@ -340,7 +354,10 @@ pub(super) const TABLE: &[Row] = &[
             WRITE,
         ),
     ),
-    row(Op::Scale, "GET", "/v1/scale", "Replicas of scaled functions, and why.", Json("Scale"), READ),
+    query(
+        TRIAL,
+        row(Op::Scale, "GET", "/v1/scale", "Replicas of scaled functions, and why.", Json("Scale"), READ),
+    ),
     takes(
         Json("ScaleBounds"),
         row(

@@ -80,7 +80,12 @@ pub(super) async fn answer(
         Op::LeaseLimit => json(&manage.limit_leases(parse("LeaseLimit", &body)?).await?),
         Op::Voters => json(&manage.voters().await?),
         Op::NameVoters => json(&manage.name_voters(parse("NameVoters", &body)?).await?),
-        Op::Scale => json(&manage.scale().await?),
+        Op::Scale => {
+            let bound = |at| u32::try_from(query.number(at)).unwrap_or(u32::MAX);
+            // No function has at most none, so that stands for what was not given.
+            let trial = (bound(1) > 0).then(|| (bound(0), bound(1)));
+            json(&manage.scale(trial).await?)
+        }
         Op::ScaleBounds => json(&manage.bound(parse("ScaleBounds", &body)?).await?),
         Op::MemberBudget => json(&manage.budget(parse("MemberBudget", &body)?).await?),
         Op::MemberLabels => json(&manage.label(parse("MemberLabels", &body)?).await?),

@@ -55,16 +55,18 @@ pub struct ScaleFacts {
 }
 
 impl Node {
-    /// Scaling as this node knows it. Nothing is changed by asking.
-    pub fn scale_facts(&mut self, now: Now) -> ScaleFacts {
-        let scaled = self.scaled(now);
+    /// Scaling as this node knows it. Nothing is changed by asking. With bounds on `trial`, the least and the most, of
+    /// each function by itself as if it had these.
+    pub fn scale_facts(&mut self, now: Now, trial: Option<(u32, u32)>) -> ScaleFacts {
+        let known = self.scaled(now, None);
+        let scaled = if trial.is_some() { self.scaled(now, trial) } else { known.clone() };
         let totals = self.telemetry.totals(now);
         let mut functions = Vec::new();
         for one in &scaled {
             let name = one.function.name.clone();
             let rank = one.candidates.iter().position(|member| *member == self.me);
             let decides = self.decides_as(now, one, rank).is_some() && self.looks_after_functions();
-            let inputs = self.inputs(now, one, &scaled, &totals, rank.unwrap_or(one.candidates.len()));
+            let inputs = self.inputs(now, one, &known, &totals, rank.unwrap_or(one.candidates.len()));
             let mut state = self.scale.states.get(&name).cloned().unwrap_or_default();
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             let bounded = self.view.scaling().bounds(&name).is_some();

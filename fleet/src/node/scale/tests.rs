@@ -119,8 +119,12 @@ impl Pair {
     }
 
     fn facts(&mut self, node: usize) -> ScaleFacts {
+        self.facts_with(node, None)
+    }
+
+    fn facts_with(&mut self, node: usize, trial: Option<(u32, u32)>) -> ScaleFacts {
         let now = at(self.now);
-        self.nodes[node].handle(now, Input::Request(7, Request::Query(Query::Scale)));
+        self.nodes[node].handle(now, Input::Request(7, Request::Query(Query::Scale(trial))));
         let mut facts = None;
         while let Some(effect) = self.nodes[node].poll_effect() {
             if let Effect::Reply(7, Ok(Reply::Scale(said))) = effect {
@@ -174,6 +178,22 @@ fn replicas_follow_the_load_and_one_member_writes_each_change() {
     let decided: usize = (0..2).map(|node| pair.facts(node).decided.len()).sum();
     assert_eq!(decided, 2, "and it can say why");
     assert_eq!(pair.facts(0).functions[0].inputs.target.max, 2);
+}
+
+#[test]
+fn bounds_on_trial_show_what_they_would_do_and_change_nothing() {
+    let mut pair = Pair::new(manifest(1, 2));
+    pair.load(3, 1);
+    pair.run(40);
+    let blocks = pair.nodes[0].ledger().len();
+    let mut row = |trial: Option<(u32, u32)>| {
+        let row = pair.facts_with(0, trial).functions.remove(0);
+        (row.inputs.target.min, row.inputs.target.max, row.inputs.count)
+    };
+    assert_eq!(row(Some((1, 1))), (1, 1, 1), "one replica too many would go at once");
+    assert_eq!(row(Some((3, 9))), (3, 9, 3));
+    assert_eq!(row(None), (1, 2, 2));
+    assert_eq!((pair.nodes[0].ledger().len(), pair.serving()), (blocks, 2));
 }
 
 #[test]
