@@ -66,6 +66,7 @@ fn bounds_and_labels_are_written_and_shown() {
         assert!(code.is_some_and(|code| code > 0), "{wrong:?}: {code:?}");
     }
     assert_eq!(code(&home, &["scale", "none", "--dry-run"]), Some(3));
+    assert_eq!(code(&home, &["scale", "hello", "--dry-run"]), Some(1), "it exists, and no node runs");
 }
 
 #[test]

@@ -1092,7 +1092,7 @@ pub struct ScaleRow {
     /// What is measured.
     pub inputs: ScaleInputs,
     /// What would be done now: `concurrency`, `replica-here`, `replica-on-peer`, `claim-ahead`, `claim-machine`,
-    /// `retire-replica`, `drain-machine`, or `none`.
+    /// `retire-replica`, `drain-machine`, `none`, or with bounds on trial `bounds`, where these alone change it.
     pub act: String,
     /// Replicas after that, or now.
     pub to: u32,

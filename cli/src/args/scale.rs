@@ -22,7 +22,7 @@ pub(crate) struct BoundsArgs {
     /// All scaled functions together, with --max or --reset
     #[arg(long, conflicts_with_all = ["name", "min", "dry_run"])]
     pub(crate) all: bool,
-    /// Replicas, at least; 0: none while nobody calls it
+    /// Replicas, at least; 0: none while nobody calls it. Default with --max: 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000), requires = "max")]
     pub(crate) min: Option<u32>,
     /// Replicas, at most

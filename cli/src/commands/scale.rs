@@ -63,9 +63,13 @@ async fn known(
     if let Some(name) = name {
         scale.functions.retain(|row| row.name == name);
         scale.decisions.retain(|decision| decision.name == name);
+        if scale.functions.is_empty() && !backend.functions().await?.iter().any(|row| row.name == name) {
+            let message = format!("There is no function `{name}`.");
+            return Err(Failure::new(Exit::NotFound, message).next("osiris ls lists the functions"));
+        }
         if scale.functions.is_empty() && offline {
             let message = format!("No node runs here, so nothing is known of the replicas of `{name}`.");
-            return Err(Failure::new(Exit::NotFound, message).next("osiris up starts one"));
+            return Err(Failure::failed(message).next("osiris up starts one"));
         }
         if scale.functions.is_empty() {
             return Err(Failure::new(Exit::NotFound, format!("No function `{name}` is scaled."))

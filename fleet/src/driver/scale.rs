@@ -94,7 +94,13 @@ fn terms(terms: &Terms) -> api::ScaleTerms {
 }
 
 fn function(now: &FunctionScale) -> api::ScaleRow {
-    let (act, to) = outcome(&now.inputs, now.decision);
+    let (mut act, mut to) = outcome(&now.inputs, now.decision);
+    let (mut rule, mut says) = (now.decision.rule.name().to_owned(), now.decision.rule.says().to_owned());
+    if now.inputs.count != now.count {
+        // What bounds ask for comes before what is decided within them.
+        (act, to, rule) = ("bounds".to_owned(), now.inputs.count, "bounds".to_owned());
+        says = format!("it has {} replica(s), which is not within these bounds", now.count);
+    }
     api::ScaleRow {
         name: now.name.clone(),
         bounded: now.bounded,
@@ -102,8 +108,8 @@ fn function(now: &FunctionScale) -> api::ScaleRow {
         inputs: inputs(&now.inputs, &now.times, None),
         act,
         to,
-        rule: now.decision.rule.name().to_owned(),
-        says: now.decision.rule.says().to_owned(),
+        rule,
+        says,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Decided {
 pub struct FunctionScale {
     /// The function.
     pub name: String,
+    /// Replicas that it is to have as the ledger stands; with bounds on trial these may ask for another number.
+    pub count: u32,
     /// What is measured.
     pub inputs: Inputs,
     /// For how long it has lasted.
@@ -64,6 +66,9 @@ impl Node {
         let mut functions = Vec::new();
         for one in &scaled {
             let name = one.function.name.clone();
+            let manifest = self.functions.manifest(&one.newest.manifest);
+            let count = manifest.and_then(|manifest| self.wanted_count(&one.function, manifest));
+            let count = count.unwrap_or_else(|| u32::try_from(one.candidates.len()).unwrap_or(u32::MAX));
             let rank = one.candidates.iter().position(|member| *member == self.me);
             let decides = self.decides_as(now, one, rank).is_some() && self.looks_after_functions();
             let inputs = self.inputs(now, one, &known, &totals, rank.unwrap_or(one.candidates.len()));
@@ -71,7 +76,7 @@ impl Node {
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             let bounded = self.view.scaling().bounds(&name).is_some();
             let times = state.times(now.mono);
-            functions.push(FunctionScale { name, inputs, times, decision, decides, bounded });
+            functions.push(FunctionScale { name, count, inputs, times, decision, decides, bounded });
         }
         let decided = self.scale.decisions.iter().rev();
         let decided = decided.map(|decided| (now.mono.since(decided.at), decided.clone())).collect();

@@ -188,11 +188,11 @@ fn bounds_on_trial_show_what_they_would_do_and_change_nothing() {
     let blocks = pair.nodes[0].ledger().len();
     let mut row = |trial: Option<(u32, u32)>| {
         let row = pair.facts_with(0, trial).functions.remove(0);
-        (row.inputs.target.min, row.inputs.target.max, row.inputs.count)
+        (row.inputs.target.min, row.inputs.target.max, row.inputs.count, row.count)
     };
-    assert_eq!(row(Some((1, 1))), (1, 1, 1), "one replica too many would go at once");
-    assert_eq!(row(Some((3, 9))), (3, 9, 3));
-    assert_eq!(row(None), (1, 2, 2));
+    assert_eq!(row(Some((1, 1))), (1, 1, 1, 2), "one replica too many would go at once");
+    assert_eq!(row(Some((3, 9))), (3, 9, 3, 2));
+    assert_eq!(row(None), (1, 2, 2, 2));
     assert_eq!((pair.nodes[0].ledger().len(), pair.serving()), (blocks, 2));
 }
 
