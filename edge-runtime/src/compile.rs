@@ -183,8 +183,6 @@ pub(crate) struct Compiler {
     engine: Engine,
     cache: Cache,
     counts: Counts,
-    /// How many threads compile.
-    width: usize,
     /// Those that give way to calls.
     threads: rayon::ThreadPool,
     /// One compilation at a time: a Python component takes 390 MB.
@@ -203,22 +201,22 @@ pub(crate) enum SetupError {
 impl Compiler {
     pub(crate) fn open(engine: Engine, cache_dir: PathBuf, threads: usize) -> Result<Self, SetupError> {
         let cache = Cache::open(cache_dir, &engine)?;
-        let width = threads.max(1);
-        let threads = compiling(width)
+        let threads = compiling(threads.max(1))
             .start_handler(|_| {
                 // On Linux this is the thread's own niceness. Without it compiling is merely impolite.
                 let _ = rustix::process::setpriority_process(None, COMPILE_NICE);
             })
             .build()?;
         let turn = Arc::new(Semaphore::new(1));
-        Ok(Self { engine, cache, counts: Counts::default(), width, threads, turn })
+        Ok(Self { engine, cache, counts: Counts::default(), threads, turn })
     }
 
     /// Runs what compiles. The first component of a process is what its calls wait for, and there are no others that it
     /// could hold up: on a machine that was made because all others are busy, that is seconds.
     fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let ready = self.counts.compiled.load(Ordering::Relaxed) + self.counts.loaded.load(Ordering::Relaxed);
-        let first = (ready == 0).then(|| compiling(self.width).build().ok()).flatten();
+        let first =
+            (ready == 0).then(|| compiling(self.threads.current_num_threads()).build().ok()).flatten();
         first.as_ref().unwrap_or(&self.threads).install(work)
     }
 

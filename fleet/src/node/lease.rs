@@ -260,11 +260,11 @@ impl Node {
             };
             match next {
                 Next::Wait => self.looked_after(now, slot),
-                Next::Activate if own.ahead && !own.functions.iter().any(|name| self.scale.presses(name)) => {
-                    self.lose(now, slot, Loss::Unneeded);
-                }
                 Next::Activate if !own.ahead => self.activate(now, slot),
-                Next::Activate => self.looked_after(now, slot),
+                Next::Activate if own.functions.iter().any(|name| self.scale.presses(name)) => {
+                    self.looked_after(now, slot);
+                }
+                Next::Activate => self.lose(now, slot, Loss::Unneeded),
                 Next::Release(Loss::Late) if own.ahead => self.lose(now, slot, Loss::Unneeded),
                 Next::Release(loss) => self.lose(now, slot, loss),
             }

@@ -96,6 +96,7 @@ async fn what_is_not_understood_is_refused() {
         ("GET", "/v1/functions/chart/logs?lines=-1", "", "a whole number from 0"),
         ("GET", "/v1/functions/chart/logs?lines=1&lines=2", "", "twice"),
         ("GET", "/v1/functions/a/logs?follow=yes", "", "`true` or `false`"),
+        ("GET", "/v1/scale?min=3", "", "without `max`"),
         ("POST", "/v1/blobs?kind=other", "x", "component or manifest"),
         ("POST", "/v1/sync", r#"{"timeout_ms":1,"force":true}"#, "unknown field `force`"),
         ("POST", "/v1/sync", r#"{"timeout_ms":"1"}"#, "line 1 column"),

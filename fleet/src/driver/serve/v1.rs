@@ -83,7 +83,13 @@ pub(super) async fn answer(
         Op::Scale => {
             let bound = |at| u32::try_from(query.number(at)).unwrap_or(u32::MAX);
             // No function has at most none, so that stands for what was not given.
-            let trial = (bound(1) > 0).then(|| (bound(0), bound(1)));
+            let trial = match (bound(0), bound(1)) {
+                (0, 0) => None,
+                (_, 0) => {
+                    return Err(ApiError::bad_request("`min` is given without `max`; give both."));
+                }
+                both => Some(both),
+            };
             json(&manage.scale(trial).await?)
         }
         Op::ScaleBounds => json(&manage.bound(parse("ScaleBounds", &body)?).await?),

@@ -61,10 +61,10 @@ impl Node {
     /// each function by itself as if it had these.
     pub fn scale_facts(&mut self, now: Now, trial: Option<(u32, u32)>) -> ScaleFacts {
         let known = self.scaled(now, None);
-        let scaled = if trial.is_some() { self.scaled(now, trial) } else { known.clone() };
+        let tried = trial.is_some().then(|| self.scaled(now, trial));
         let totals = self.telemetry.totals(now);
         let mut functions = Vec::new();
-        for one in &scaled {
+        for one in tried.as_ref().unwrap_or(&known) {
             let name = one.function.name.clone();
             let manifest = self.functions.manifest(&one.newest.manifest);
             let count = manifest.and_then(|manifest| self.wanted_count(&one.function, manifest));
