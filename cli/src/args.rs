@@ -160,8 +160,13 @@ advertise, token-file, retain, machines, label, log, log-format, output; and the
     /// Stop the node of this device and wait until it is gone
     #[command(after_help = "Examples:\n  osiris down\n  osiris down --timeout 1m")]
     Down(DownArgs),
-    /// Take no more calls on this node and wait for those that run
-    #[command(after_help = "Examples:\n  osiris drain && osiris down")]
+    /// Have other nodes take over what this one serves, and wait for the calls that run
+    #[command(after_help = "\
+Examples:
+  osiris drain && osiris down
+
+Nothing is placed on the node until `osiris up` starts it again. It serves on for at most 30 s while
+others get ready; what no other node may serve ends at once, and is named.")]
     Drain(DrainArgs),
     /// Leave the fleet for good
     #[command(after_help = "Examples:\n  osiris leave --yes")]
@@ -374,7 +379,7 @@ pub(crate) struct DownArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
-    /// How long to wait for running calls
+    /// How long to wait until others serve what this node does, and for running calls
     #[arg(long, env = "OSIRIS_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = human::parse_span)]
     pub(crate) timeout: Duration,
 }

@@ -382,7 +382,8 @@ impl Ledger {
             | Payload::Bounded(_)
             | Payload::Scaled(_)
             | Payload::Labelled(_)
-            | Payload::Budgeted(_) => true,
+            | Payload::Budgeted(_)
+            | Payload::Draining(_) => true,
             Payload::Claimed(_)
             | Payload::Activated(_)
             | Payload::Intent(_)

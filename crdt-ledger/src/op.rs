@@ -14,7 +14,7 @@ use crate::{
 };
 pub use budget::Budgeted;
 pub use lease::{Activated, Claimed, Intent, Released, Retired, Spawning};
-pub use scale::{Bounded, Labelled, Range, Scaled, is_place_label};
+pub use scale::{Bounded, Draining, Labelled, Range, Scaled, is_place_label};
 
 /// Declares a struct whose CBOR form is the array of its fields, in their order.
 macro_rules! array_struct {
@@ -99,6 +99,8 @@ pub enum Payload {
     Labelled(Labelled),
     /// How many blocks a device may write: what it writes beyond comes to others slowly.
     Budgeted(Budgeted),
+    /// The author's device is to be relieved of all that it serves, or no longer.
+    Draining(Draining),
 }
 
 array_struct! {
@@ -367,13 +369,14 @@ impl Payload {
             | Self::Serving(_)
             | Self::Stopped(_)
             | Self::Scaled(_)
+            | Self::Draining(_)
             | Self::Released(_) => Role::Node,
             Self::Claimed(_) | Self::Activated(_) | Self::Intent(_) | Self::Retired(_) => Role::Spawner,
         }
     }
 
     /// The names of all operations.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "founded",
         "invited",
         "user",
@@ -397,6 +400,7 @@ impl Payload {
         "scaled",
         "labelled",
         "budgeted",
+        "draining",
     ];
 
     /// The operation's name, as in the block.
@@ -426,6 +430,7 @@ impl Payload {
             Self::Scaled(_) => "scaled",
             Self::Labelled(_) => "labelled",
             Self::Budgeted(_) => "budgeted",
+            Self::Draining(_) => "draining",
         }
     }
 
@@ -469,7 +474,8 @@ impl Payload {
             | Self::Bounded(_)
             | Self::Scaled(_)
             | Self::Labelled(_)
-            | Self::Budgeted(_) => (none, none),
+            | Self::Budgeted(_)
+            | Self::Draining(_) => (none, none),
             Self::Withdrawn(op) => (one(&op.invitation), op.stands.as_slice()),
             Self::Admitted(op) => (one(&op.invitation), none),
             Self::Revoked(op) => (op.grants.as_slice(), op.pins.as_slice()),
@@ -524,7 +530,11 @@ impl Payload {
                 ensure(op.roles.is_well_formed(), "the roles are none or unknown")?;
                 ensure(is_label(&op.name), "the user's name is empty, too long or not printable")
             }
-            Self::Stopped(_) | Self::Activated(_) | Self::Released(_) | Self::Retired(_) => Ok(()),
+            Self::Stopped(_)
+            | Self::Activated(_)
+            | Self::Released(_)
+            | Self::Retired(_)
+            | Self::Draining(_) => Ok(()),
             Self::Claimed(op) => op.check_fields(),
             Self::Intent(op) => op.check_fields(),
             Self::Spawning(op) => op.check_fields(),

@@ -1,4 +1,4 @@
-//! How many replicas functions have, and which labels devices bear: registers, each of which the last block in
+//! How many replicas functions have, which labels devices bear, and which of these drain: registers, each of which the last block in
 //! ledger order that counts decides.
 //!
 //! Who serves a function follows from its count (`docs/scaling.md`). The count is absolute, never a step, so two
@@ -20,6 +20,7 @@ pub struct Scaling {
     bounds: Registers<Option<String>, Option<Range>>,
     replicas: Registers<String, u32>,
     labels: Registers<Author, Arc<[String]>>,
+    draining: Registers<Author, bool>,
 }
 
 /// Each key with the last word on it.
@@ -41,6 +42,7 @@ impl Scaling {
             Payload::Labelled(op) => {
                 set(&mut self.labels, op.device, order, op.labels.iter().cloned().collect());
             }
+            Payload::Draining(op) => set(&mut self.draining, block.author(), order, op.draining),
             _ => {}
         }
     }
@@ -68,6 +70,12 @@ impl Scaling {
     pub fn labels(&self, device: &Author) -> &[String] {
         self.labels.get(device).map_or(&[], |(_, labels)| labels)
     }
+
+    /// Whether a device said that others are to take over what it serves, and has not taken that back.
+    #[must_use]
+    pub fn is_draining(&self, device: &Author) -> bool {
+        self.draining.get(device).is_some_and(|(_, draining)| *draining)
+    }
 }
 
 impl Serialize for Scaling {
@@ -76,6 +84,8 @@ impl Serialize for Scaling {
             registers.iter().map(|(key, (_, value))| (key, value)).collect()
         }
         let labels: Vec<_> = self.labels.iter().map(|(device, (_, labels))| (device, &**labels)).collect();
-        (said(&self.bounds), said(&self.replicas), labels).serialize(serializer)
+        let draining = self.draining.iter().filter(|(_, (_, draining))| *draining);
+        let draining: Vec<_> = draining.map(|(device, _)| device).collect();
+        (said(&self.bounds), said(&self.replicas), labels, draining).serialize(serializer)
     }
 }

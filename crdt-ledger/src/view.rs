@@ -52,7 +52,7 @@ pub(crate) struct Touched {
     revisions: BTreeMap<BlockId, BTreeSet<Author>>,
     /// Whether an invitation or user was made known.
     offers: bool,
-    /// Whether bounds, counts of replicas or labels changed.
+    /// Whether bounds, counts of replicas, labels or who drains changed.
     scaling: bool,
 }
 
@@ -92,7 +92,7 @@ impl Registers {
             }
             Payload::Voters(op) => self.seals.name(block.order(), &op.devices),
             Payload::Sealed(op) => self.seals.seal(op, block.author()),
-            Payload::Bounded(_) | Payload::Scaled(_) | Payload::Labelled(_) => {
+            Payload::Bounded(_) | Payload::Scaled(_) | Payload::Labelled(_) | Payload::Draining(_) => {
                 self.scaling.apply(block);
                 self.touched.scaling = true;
             }
@@ -511,7 +511,7 @@ impl View {
         self.spawning
     }
 
-    /// Bounds and counts of replicas, and labels of devices.
+    /// Bounds and counts of replicas, labels of devices, and which of these drain.
     #[must_use]
     pub fn scaling(&self) -> &Scaling {
         &self.scaling

@@ -75,6 +75,28 @@ fn what_a_revoked_member_counted_does_not_count() {
 }
 
 #[test]
+fn a_device_says_of_itself_alone_whether_it_drains() {
+    let (mut ledger, mut founder) = found(0);
+    let grant = enrol(&mut ledger, &mut founder, 0, NODE, &[Role::Node]);
+    let mut node = Writer::new(key(NODE), session(NODE));
+    let draining = |draining| Payload::Draining(op::Draining { draining });
+    let drains = |ledger: &mut Ledger| {
+        let view = ledger.publish();
+        ([NODE, FOUNDER].map(|device| view.scaling().is_draining(&author(device))), view.hash())
+    };
+    let (none, before) = drains(&mut ledger);
+    append(&mut ledger, &mut node, draining(true));
+    let (said, during) = drains(&mut ledger);
+    assert_eq!((none, said), ([false, false], [true, false]));
+    assert_ne!(before, during, "members agree on it");
+    append(&mut ledger, &mut node, draining(false));
+    assert_eq!(drains(&mut ledger).0, [false, false]);
+    append(&mut ledger, &mut node, draining(true));
+    append(&mut ledger, &mut founder, revoked(&[grant], &[]));
+    assert_eq!(drains(&mut ledger).0, [false, false], "it does not count");
+}
+
+#[test]
 fn who_may_write_them_is_checked_at_the_door() {
     let fixture = Fixture::new();
     let answer = |device, payload| fixture.answer(device, &fixture.draft(device, payload)).err();

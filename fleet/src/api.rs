@@ -22,7 +22,7 @@
 //! | `GET /v1/users/{id}/ticket` | → [`TicketReply`] (join ticket for the user's key) |
 //! | `GET /v1/ticket` | → [`TicketReply`] (dial ticket) |
 //! | `POST /v1/sync` | [`Sync`] → [`Synced`] |
-//! | `POST /v1/drain` | → [`Drained`] once no invocation runs here |
+//! | `POST /v1/drain` | → [`Drained`] once others took over and no invocation runs here |
 //! | `POST /v1/leave` | → [`Written`] |
 //! | `POST /v1/shutdown` | → `{}`; the node drains and ends |
 //! | `POST /v1/ledger/log` | [`Log`] → [`BlockRow`]s, newest first |
@@ -184,6 +184,9 @@ pub struct NodeRow {
     pub addresses: Vec<String>,
     /// Revisions it has ready, as `name@number`.
     pub serving: Vec<String>,
+    /// It said that others are to take over what it serves, and nothing is placed on it.
+    #[serde(default)]
+    pub draining: bool,
     /// Invalid blocks and broken messages of it since this node started.
     pub rejected: u64,
     /// How many of them were refused for which reason: a name of `docs/attacks.md`.
@@ -457,6 +460,9 @@ pub struct Synced {
 pub struct Drained {
     /// Revisions that are no longer served here.
     pub stopped: u64,
+    /// Functions that nobody serves now: nobody else may, or those that may did not get ready in time.
+    #[serde(default)]
+    pub left: Vec<String>,
 }
 
 /// Names of the ledger's operations, for [`Log::op`].

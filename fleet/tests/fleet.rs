@@ -178,6 +178,64 @@ async fn a_member_finds_a_fleet_that_has_moved_by_a_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_hands_over_and_no_call_fails() {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let ticket = a.invite(1).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async {
+        a.status().await.connected == 1 && b.status().await.connected == 1
+    })
+    .await;
+    a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::Count(1))).await;
+    let serving = async |node: &support::Node| {
+        let detail: api::FunctionDetail = node.get("/v1/functions/summary").await;
+        detail.revisions.into_iter().flat_map(|revision| revision.serving).collect::<Vec<_>>()
+    };
+    until("both know who serves it", || async {
+        !serving(&a).await.is_empty() && serving(&a).await == serving(&b).await
+    })
+    .await;
+    let (first, other) = if serving(&a).await == ["second"] { (&b, &a) } else { (&a, &b) };
+
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let calls = async {
+        let mut answered = 0;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            for node in [first, other] {
+                let answer = node.http("POST", "/function/summary", SAMPLES).await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                answered += 1;
+            }
+        }
+        answered
+    };
+    let drains = async {
+        let drained: api::Drained = first.tell("/v1/drain").await;
+        assert_eq!((drained.stopped, drained.left), (1, Vec::new()));
+        // Calls that this leaves without a replica would fail from here on.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (answered, ()) = tokio::join!(calls, drains);
+    assert!(answered > 2, "{answered} calls");
+    let rows: Vec<api::NodeRow> = other.get("/v1/nodes").await;
+    let draining: Vec<_> = rows.iter().map(|row| (row.state == "this", row.draining)).collect();
+    assert_eq!(draining, [(true, false), (false, true)]);
+    // What is deployed now goes past it.
+    other.deploy(osiris_examples::SUMMARY, manifest("later", Replicas::Count(1))).await;
+    until("it is served", || async {
+        other.http("POST", "/function/later", SAMPLES).await.headers.contains_key("x-osiris-relayed")
+    })
+    .await;
+    let rows: Vec<api::NodeRow> = other.get("/v1/nodes").await;
+    assert!(rows.iter().all(|row| row.draining == row.serving.is_empty()), "{rows:?}");
+    a.down().await;
+    b.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn drained_and_left_nodes_serve_no_more() {
     let founder = Folder::founded();
     let a = founder.up().await;

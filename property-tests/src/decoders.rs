@@ -150,6 +150,7 @@ fn people(writer: &mut Writer, ledger: &mut Ledger) {
     write(writer, ledger, Payload::Recovered(recovered));
     write(writer, ledger, Payload::Labelled(op::Labelled { device, labels: vec!["zone=a".to_owned()] }));
     write(writer, ledger, Payload::Budgeted(op::Budgeted { device, blocks: 100_000 }));
+    write(writer, ledger, Payload::Draining(op::Draining { draining: true }));
 }
 
 /// What is deployed, who serves it, and who seals that.

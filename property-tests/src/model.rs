@@ -464,9 +464,10 @@ impl History {
             }
             Action::Label { device, labels } => {
                 let device = author(device % DEVICES);
-                match choice.is_multiple_of(3) {
-                    true => Payload::Budgeted(op::Budgeted { device, blocks: u64::from(labels) + 1 }),
-                    false => {
+                match choice % 6 {
+                    0 | 3 => Payload::Budgeted(op::Budgeted { device, blocks: u64::from(labels) + 1 }),
+                    1 => Payload::Draining(op::Draining { draining: labels & 1 == 1 }),
+                    _ => {
                         let zones = (0..3).filter(|n| labels >> n & 1 == 1);
                         let labels = zones.map(|n| format!("zone={n}")).collect();
                         Payload::Labelled(op::Labelled { device, labels })

@@ -114,6 +114,10 @@ fn history() -> (Ledger, Arc<Page>) {
         let budgeted = Payload::Budgeted(op::Budgeted { device: author(NODE), blocks });
         append(&mut ledger, &mut founder, budgeted);
     }
+    for draining in [true, false] {
+        append(&mut ledger, &mut node, Payload::Draining(op::Draining { draining }));
+    }
+    append(&mut ledger, &mut founder, Payload::Draining(op::Draining { draining: true }));
     // One machine was made and is gone, another one may be there.
     append(&mut ledger, &mut founder, Payload::Spawning(op::Spawning { machines: 2, minority: false }));
     let mut after = None;
@@ -208,6 +212,9 @@ fn view(ledger: &mut Ledger) -> Value {
         let claims: Vec<_> = slot.claims.iter().map(|claim| claim.id.to_string()).collect();
         json!({ "number": slot.number, "round": slot.round, "claims": claims, "machines": machines })
     };
+    let members = view.members().keys();
+    let draining: Vec<_> =
+        members.filter(|device| view.scaling().is_draining(device)).map(ToString::to_string).collect();
     json!({
         "hash": hex(&view.hash()),
         "slots": view.slots().values().map(slot).collect::<Vec<_>>(),
@@ -216,6 +223,7 @@ fn view(ledger: &mut Ledger) -> Value {
         "bounds_of_all": view.scaling().fleet_max(),
         "replicas": view.scaling().replicas("hello").map(|(_, replicas)| replicas),
         "labels": view.scaling().labels(&author(NODE)),
+        "draining": draining,
         "budget": view.budget(&author(NODE)),
         "members": view.members().values().map(member).collect::<Vec<_>>(),
         "functions": view.functions().values().map(function).collect::<Vec<_>>(),
@@ -460,7 +468,7 @@ fn the_vectors_are_what_this_build_writes_and_reads() {
         .collect();
     let blocks = blocks(&ledger);
     let names: std::collections::BTreeSet<_> = blocks.iter().map(|row| row["op"].to_string()).collect();
-    assert_eq!(names.len(), 23, "each operation has a block: {names:?}");
+    assert_eq!(names.len(), 24, "each operation has a block: {names:?}");
     let verdicts: Vec<_> = blocks.iter().map(|row| row["effective"] == json!(true)).collect();
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
     for void in ["not-given", "revoked", "forked"] {

@@ -330,6 +330,7 @@ fn trouble(row: &NodeRow) -> Cell {
         reasons => format!("{} ({})", human::count(row.rejected, "invalid message"), reasons.join(", ")),
     };
     let warned = [
+        (row.draining && row.state != "revoked").then(|| "draining".to_owned()),
         (row.rejected > 0).then_some(invalid),
         (row.blocks > row.budget).then(|| "over its budget".to_owned()),
         (row.held_back > 0).then(|| "floods".to_owned()),

@@ -231,7 +231,7 @@ pub(crate) async fn sync(wait: Wait, settings: &Settings, out: Out) -> Result<Ex
 /// `osiris drain`.
 pub(crate) async fn drain(args: &DrainArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     let client = backend::node(settings).await?;
-    let progress = Progress::spinner("waiting for running calls");
+    let progress = Progress::spinner("waiting until others serve, and for running calls");
     let drained: Drained = client
         .post("/v1/drain", &NOTHING, Patience::exactly(args.timeout).records("osiris status"))
         .await
@@ -246,6 +246,12 @@ pub(crate) async fn drain(args: &DrainArgs, settings: &Settings, out: Out) -> Re
     drop(progress);
     let stopped = human::count(drained.stopped, "function");
     out.line(&drained, &format!("drained: {stopped} no longer served here"))?;
+    if !drained.left.is_empty() {
+        out.warn(&format!(
+            "Nobody else serves {} now: `osiris describe NAME` says why.",
+            human::list(&drained.left)
+        ));
+    }
     Ok(Exit::Done)
 }
 

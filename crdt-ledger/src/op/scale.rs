@@ -44,6 +44,14 @@ array_struct! {
     }
 }
 
+array_struct! {
+    /// See [`crate::Payload::Draining`].
+    pub struct Draining {
+        /// Whether others are to take over what the author's device serves, and none of it is to be placed there.
+        draining: bool,
+    }
+}
+
 impl Range {
     fn check_fields(&self) -> Result<(), &'static str> {
         if self.max == 0 || self.max > limits::REPLICAS_MAX {

@@ -13,7 +13,7 @@ ROLE_OF = {
     "invited": 4, "user": 4, "withdrawn": 4, "revoked": 4, "deployed": 2, "removed": 2,
     "admitted": 1, "recovered": 1, "serving": 1, "stopped": 1, "voters": 4, "sealed": 64,
     "claimed": 32, "activated": 32, "intent": 32, "released": 1, "retired": 32, "spawning": 4,
-    "bounded": 2, "scaled": 1, "labelled": 4, "budgeted": 4,
+    "bounded": 2, "scaled": 1, "labelled": 4, "budgeted": 4, "draining": 1,
 }
 # Genesis and recoveries hold every role.
 ALL_ROLES = 127
@@ -71,6 +71,7 @@ TYPES = {
     "scaled": [text, u32],
     "labelled": [key, array_of(text)],
     "budgeted": [key, u64],
+    "draining": [flag],
 }
 
 

@@ -224,4 +224,7 @@ class View:
     def scaling(self):
         bounds = sorted(self.last("bounded").items(), key=lambda row: (row[0] is not None, row[0] or ""))
         replicas, labels = self.last("scaled"), self.last("labelled")
-        return [[list(row) for row in rows] for rows in (bounds, sorted(replicas.items()), sorted(labels.items()))]
+        said = {block["author"]: block["says"][0] for block in self.of("draining")}
+        draining = sorted(device for device, drains in said.items() if drains)
+        rows = [[list(row) for row in rows] for rows in (bounds, sorted(replicas.items()), sorted(labels.items()))]
+        return [*rows, draining]

@@ -406,13 +406,21 @@ impl Desk {
     }
 
     pub(crate) async fn drain(&self) -> Result<api::Drained> {
-        let reply = self.ask(Request::Drain).await?;
+        // Who balances load over several nodes sends this one no more from now on; what comes all the same is served.
+        let before = self.state.get();
         self.state.set(State::Draining);
+        let reply = match self.ask(Request::Drain).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.state.set(before);
+                return Err(error);
+            }
+        };
         if let Some(hosting) = self.hosting.get() {
             hosting.drain(super::limits::DRAIN_TIMEOUT).await;
         }
         match reply {
-            Reply::Drained(stopped) => Ok(api::Drained { stopped }),
+            Reply::Drained { stopped, left } => Ok(api::Drained { stopped, left }),
             other => Err(unexpected(&other)),
         }
     }

@@ -59,6 +59,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                     .map(|peer| peer.addrs.iter().map(ToString::to_string).collect())
                     .unwrap_or_default(),
                 serving: served_by(view, &member.device),
+                draining: view.scaling().is_draining(&member.device),
                 rejected: reasons(&member.device).map(|(_, count)| count).sum(),
                 reasons: reasons(&member.device).map(|(name, count)| ((*name).to_owned(), *count)).collect(),
                 held_back: facts.held_back.get(&member.device).copied().unwrap_or(0),
@@ -382,5 +383,7 @@ fn says(view: &View, payload: &Payload) -> String {
             format!("labels {} with {labels}", label(view, &op.device))
         }
         Payload::Budgeted(op) => format!("allows {} {} block(s)", label(view, &op.device), op.blocks),
+        Payload::Draining(op) if op.draining => "drains: others are to take over what it serves".to_owned(),
+        Payload::Draining(_) => "drains no more: functions may be placed on it".to_owned(),
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use osiris_ledger::{Author, BlobHash, BlockId, Function, Mono, Now, Payload, Revision, op};
 use osiris_mesh::PeerId;
 
-use super::{Effect, Node, candidates::Candidates};
+use super::{Drain, Effect, Node, candidates::Candidates};
 use crate::manifest::Manifest;
 
 /// First and longest pause before a failed fetch is tried again.
@@ -182,7 +182,9 @@ impl Node {
         }
         self.functions.last_look = Some(now.mono);
         let (mut wanted, mut warm) = (BTreeSet::new(), BTreeSet::new());
-        if !self.draining && self.view.is_member(&self.me) {
+        self.serve_again(now);
+        let relieved = self.draining.as_ref().is_some_and(Drain::is_over);
+        if !relieved && self.view.is_member(&self.me) {
             let view = Arc::clone(&self.view);
             for function in view.functions().values() {
                 let stands_ready = self.was_made_for(&function.name);
@@ -213,6 +215,9 @@ impl Node {
         };
         let Some(count) = count else {
             self.functions.candidates.follow(&self.view);
+            if self.view.scaling().is_draining(&self.me) {
+                return self.is_last_to_serve(now, &function.name, revision, &place);
+            }
             let fits = place.fits(self.view.scaling().labels(&self.me));
             return fits && self.functions.candidates.contains(&self.me);
         };
@@ -220,6 +225,9 @@ impl Node {
         let is_placed = placed.contains(&self.me);
         let is_awaited = |member: &&Author| **member != self.me && !revision.is_served_by(member);
         let awaited: Vec<_> = placed.iter().filter(is_awaited).copied().collect();
+        if placed.is_empty() && count > 0 && self.view.scaling().is_draining(&self.me) {
+            return self.is_last_to_serve(now, &function.name, revision, &place);
+        }
         if awaited.is_empty() {
             return is_placed;
         }
@@ -349,8 +357,7 @@ impl Node {
                 .any(|held| held.id == *revision && self.functions.manifests.contains_key(&held.manifest))
         };
         let served: Vec<_> = self.served_here().filter(|id| !wanted.contains(id)).collect();
-        let gone: Vec<_> =
-            served.into_iter().filter(|id| self.draining || known(id) || !self.is_current(id)).collect();
+        let gone: Vec<_> = served.into_iter().filter(|id| known(id) || !self.is_current(id)).collect();
         for revision in gone {
             self.announce(now, Payload::Stopped(op::Stopped { revision }));
         }
@@ -375,8 +382,8 @@ impl Node {
     }
 
     /// Writes a fact about this node. Where it may not (any more), the fact does not matter either.
-    fn announce(&mut self, now: Now, payload: Payload) {
-        if !self.draining && self.has_twin() {
+    pub(super) fn announce(&mut self, now: Now, payload: Payload) {
+        if self.draining.is_none() && self.has_twin() {
             // Each of the two takes back what the other says of the same device, for as long as both run.
             if let Some(at) =
                 self.functions.twin_answered.map(|at| at.plus(TWIN_PAUSE)).filter(|at| *at > now.mono)

@@ -193,7 +193,7 @@ pub enum Request {
         /// Wait so long for another member.
         timeout_ms: u64,
     },
-    /// Serve no more.
+    /// Serve no more, once others do.
     Drain,
     /// Agree with every connected member.
     Sync {
@@ -482,8 +482,13 @@ pub enum Reply {
         /// Unconfirmed own blocks.
         unseen: u64,
     },
-    /// So many revisions are no longer served here.
-    Drained(u64),
+    /// Nothing is served here any more.
+    Drained {
+        /// Revisions that were.
+        stopped: u64,
+        /// Functions that nobody serves now.
+        left: Vec<String>,
+    },
     /// [`Query::Facts`].
     Facts(Box<Facts>),
     /// [`Query::Log`].

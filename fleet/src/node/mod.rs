@@ -11,6 +11,7 @@ mod apart;
 mod candidates;
 mod confirmed;
 mod counters;
+mod drain;
 mod ending;
 mod failure;
 mod functions;
@@ -49,6 +50,8 @@ pub use apart::{APART_MAX, APART_PATIENCE};
 pub use candidates::Orders;
 use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
+use drain::Drain;
+pub use drain::HAND_OVER_WITHIN;
 pub use ending::{ASK_AGAIN_AFTER, Ended};
 use functions::Functions;
 use idle::Idle;
@@ -113,7 +116,7 @@ pub struct Node {
     lost_changed: bool,
     /// When a member that turned this device away was last asked why.
     asked_ending: Option<Mono>,
-    draining: bool,
+    draining: Option<Drain>,
     read_only: Option<String>,
     twin: Twin,
     telemetry: Telemetry,
@@ -162,7 +165,7 @@ impl Node {
             gone_since,
             lost_changed: true,
             asked_ending: None,
-            draining: false,
+            draining: None,
             read_only: None,
             twin: Twin::new(now),
             telemetry,
@@ -334,6 +337,7 @@ impl Node {
         self.tick(now);
         self.look_at_scale(now);
         self.reconcile(now);
+        self.look_at_drain(now);
         self.answer_waiting(now);
         self.look_at_apart(now);
         self.look_at_pages(now);
@@ -362,7 +366,9 @@ impl Node {
             let last_look = self.functions.last_look();
             let take_over = take_over.filter(|at| last_look.is_none_or(|last| *at > last)).min();
             let scale = self.scale.deadline();
-            earliest = [earliest, take_over, self.functions.deadline(), scale].into_iter().flatten().min();
+            let drain = self.draining.as_ref().and_then(Drain::deadline);
+            let due = [earliest, take_over, self.functions.deadline(), scale, drain];
+            earliest = due.into_iter().flatten().min();
         }
         earliest
     }

@@ -212,7 +212,7 @@ mod tests {
         let mut outbox = Outbox::default();
         write(&mut outbox);
         outbox.push(hint(1));
-        outbox.push(Effect::Reply(7, Ok(super::super::Reply::Drained(0))));
+        outbox.push(Effect::Reply(7, Ok(super::super::Reply::Drained { stopped: 0, left: Vec::new() })));
         let left = outbox.fail("the disk is full");
         assert!(matches!(left.as_slice(), [Effect::Reply(7, Err(_))]), "{left:?}");
         assert!(outbox.push(hint(2)).is_none(), "decided before the core knew");

@@ -93,7 +93,7 @@ impl Node {
             }
             Request::Ending { device, question } => self.tell_ending(device, &question).map(Some),
             Request::Leave { timeout_ms } => self.leave(now, token, timeout_ms),
-            Request::Drain => self.drain(now).map(|count| Some(Reply::Drained(count))),
+            Request::Drain => self.drain(now, token),
             Request::Sync { timeout_ms } => self.make_contact(now, token, timeout_ms),
             Request::Recovery => {
                 self.recovery().map(|(key, generation)| Some(Reply::Recovery { key, generation }))
@@ -397,16 +397,6 @@ impl Node {
         Ok(None)
     }
 
-    fn drain(&mut self, now: Now) -> Result<u64, Refusal> {
-        self.draining = true;
-        self.release_all(now);
-        let served: Vec<_> = self.served_here().collect();
-        for revision in &served {
-            self.append(now, Payload::Stopped(op::Stopped { revision: *revision }))?;
-        }
-        Ok(served.len() as u64)
-    }
-
     fn query(&mut self, now: Now, query: Query) -> Reply {
         match query {
             Query::Facts => {
@@ -432,7 +422,7 @@ impl Node {
                     unseen: self.unseen.len() as u64,
                     connected: self.sync.peers().count() as u64,
                     problems: self.problems(),
-                    draining: self.draining,
+                    draining: self.draining.is_some(),
                     returned: self.returned,
                     read_only: self.read_only.clone(),
                     forged: self.idle.problem(),

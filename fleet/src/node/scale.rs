@@ -9,7 +9,7 @@ mod facts;
 #[cfg(test)]
 mod machines;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -162,8 +162,7 @@ impl Node {
         known.follow(&self.view);
         let ordered = known.ordered(name, &revision.id);
         let view = &self.view;
-        let may_serve =
-            |member: &Author| place.fits(view.scaling().labels(member)) && self.is_alive(now, member);
+        let may_serve = |member: &Author| self.may_be_placed_on(place, member) && self.is_alive(now, member);
         if place.spread.is_none() {
             return placement::placed(&ordered, most, may_serve);
         }
@@ -192,7 +191,7 @@ impl Node {
 
     /// Looks at every scaled function, and does what the policy says. At most once in [`SCALE_LOOK`].
     pub(super) fn look_at_scale(&mut self, now: Now) {
-        if !self.looks_after_functions() || self.draining || !self.view.is_member(&self.me) {
+        if !self.looks_after_functions() || self.draining.is_some() || !self.view.is_member(&self.me) {
             (self.scale.moving, self.scale.behind) = (false, false);
             return;
         }

@@ -198,7 +198,7 @@ pub(super) fn allows(roles: Roles, wish: &Wish) -> bool {
     match wish {
         Wish::Deploy(_) | Wish::Remove(_) => roles.has(Role::Operator),
         Wish::Invite { .. } | Wish::Withdraw | Wish::Revoke => roles.has(Role::Admin),
-        Wish::Leave => true,
+        Wish::Leave | Wish::Drain => true,
     }
 }
 

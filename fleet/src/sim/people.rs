@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use osiris_ledger::{BlockId, InvitationState, Session, SigningKey, Writer};
+use osiris_ledger::{BlockId, InvitationState, Role, Session, SigningKey, Writer};
 use osiris_protocol::join::RefusalCode;
 
-use crate::node::{Input, Refusal, Reply, Request, Token};
+use crate::node::{HAND_OVER_WITHIN, Input, Refusal, Reply, Request, Token};
 
 use super::{
     payload,
@@ -60,6 +60,10 @@ impl World<'_> {
                 }
             }
             Wish::Leave if self.canonical(node) > 0 => self.ask(node, Asked::Leave, payload::leave()),
+            Wish::Drain => {
+                let since = self.now;
+                self.ask(node, Asked::Drain { since }, Request::Drain);
+            }
             Wish::Leave | Wish::Revoke => {}
         }
     }
@@ -101,6 +105,9 @@ impl World<'_> {
         if let (Asked::Ending { device }, Ok(Reply::Ending(frame))) = (&asked, &reply) {
             return self.tell_ending(node, *device, frame.clone());
         }
+        if let Ok(Reply::Drained { stopped, left }) = &reply {
+            return self.drained(node, *stopped, left);
+        }
         let Ok(Reply::Written { block, .. }) = reply else { return };
         let id = block.id();
         self.promise(node, id, "acknowledged");
@@ -115,7 +122,49 @@ impl World<'_> {
                 self.end(node);
                 self.devices[node as usize].standing = Standing::Gone;
             }
-            Asked::Remove | Asked::Withdraw | Asked::Drain | Asked::Admit { .. } | Asked::Ending { .. } => {}
+            Asked::Remove
+            | Asked::Withdraw
+            | Asked::Drain { .. }
+            | Asked::Admit { .. }
+            | Asked::Ending { .. } => {}
+        }
+    }
+
+    /// A node is relieved of what it served, and started again after a while.
+    fn drained(&mut self, node: NodeId, stopped: u64, left: &[String]) {
+        self.branches.add("handed over", u64::from(stopped > 0 && left.is_empty()));
+        if self.day.is_none() {
+            self.stop(node);
+            let away = self.random.between(100, 20_000);
+            self.queue.at(self.now + away, What::Start(node));
+        }
+    }
+
+    /// What a node stops that drains is served by another, unless nobody may, or nobody did in time.
+    pub(super) fn look_at_handover(&mut self, node: NodeId, revision: BlockId) {
+        let Some(running) = self.running(node) else { return };
+        let since = running.asked.values().filter_map(|asked| match asked {
+            Asked::Drain { since } => Some(*since),
+            _ => None,
+        });
+        let Some(waited) = since.min().map(|since| self.now - since) else { return };
+        let view = running.node.view();
+        let mut newest = view.functions().values().filter_map(|function| function.newest.as_ref());
+        let Some(newest) = newest.find(|newest| newest.id == revision) else { return };
+        // How many replicas a function has that is scaled, and whether it has any, changes all the time.
+        if self.manifests.get(&newest.manifest).is_none_or(|manifest| manifest.scale.is_some()) {
+            return;
+        }
+        let me = running.node.device();
+        let may_serve = |member: &osiris_ledger::Member| {
+            let is_able = member.active && member.roles.has(Role::Node) && member.device != me;
+            is_able && !view.scaling().is_draining(&member.device)
+        };
+        let in_time = u128::from(waited) < HAND_OVER_WITHIN.as_millis();
+        if in_time && newest.serving.is_empty() && view.members().values().any(may_serve) {
+            let what =
+                format_args!("node {node} drained {} {waited} ms and left it to nobody", revision.short());
+            self.check.violated(self.now, what);
         }
     }
 

@@ -83,6 +83,9 @@ impl World<'_> {
             if let Some(revision) = payload::serves(block.payload()) {
                 self.note_takeover(node, revision);
             }
+            if let osiris_ledger::Payload::Stopped(op) = block.payload() {
+                self.look_at_handover(node, op.revision);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::options::{OWN_EVERYTHING_MAX, Options, SAMPLE};
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// Branches that few runs reach. A campaign fails if one of them was never reached.
-pub const RARE: [&str; 28] = [
+pub const RARE: [&str; 29] = [
     "fork proven",
     "early evicted",
     "recovery truncated",
@@ -18,6 +18,7 @@ pub const RARE: [&str; 28] = [
     "void blocks",
     "surplus admission",
     "takeover",
+    "handed over",
     "told of its end",
     "durable records missing",
     "disk failed",

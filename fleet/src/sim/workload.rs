@@ -16,7 +16,10 @@ pub(super) enum Asked {
     Remove,
     Withdraw,
     Leave,
-    Drain,
+    /// Since when.
+    Drain {
+        since: u64,
+    },
     /// The ticket's key, its uses, and how many strangers get it.
     Invite {
         key: Box<SigningKey>,
@@ -54,6 +57,8 @@ pub(super) enum Wish {
     },
     Withdraw,
     Leave,
+    /// Before its machine is looked after: it is started again.
+    Drain,
     Revoke,
 }
 
@@ -105,8 +110,9 @@ impl People {
                 let strangers = u64::from(uses) + u64::from(self.random.chance(500));
                 Wish::Invite { uses, strangers }
             }
-            86..91 => Wish::Withdraw,
-            91..95 => Wish::Leave,
+            86..90 => Wish::Withdraw,
+            90..93 => Wish::Leave,
+            93..96 => Wish::Drain,
             _ => Wish::Revoke,
         }
     }
@@ -120,7 +126,7 @@ impl Asked {
             Self::Remove => "remove",
             Self::Withdraw => "withdraw",
             Self::Leave => "leave",
-            Self::Drain => "drain",
+            Self::Drain { .. } => "drain",
             Self::Invite { .. } => "invite",
             Self::Admit { .. } => "admit",
             Self::Ending { .. } => "ending",

@@ -280,6 +280,13 @@ pub(crate) const ALL: &[Mutation] = &[
         test: Test("osiris-fleet", "simulation", "who_stood_still_acts_on_no_lease_that_it_lost_meanwhile"),
     },
     Mutation {
+        name: "serving until others do",
+        file: "fleet/src/node/drain.rs",
+        find: "            if !served.is_empty() && now.mono < until {\n",
+        replace: "            if !served.is_empty() && now.mono > until {\n",
+        test: Test("osiris-fleet", "fleet", "a_drained_node_hands_over_and_no_call_fails"),
+    },
+    Mutation {
         name: "the head file",
         file: "fleet/src/store.rs",
         find: "        let named = head.and_then(journal::read_head_file);\n",

@@ -85,6 +85,7 @@ const TYPES: &[Type] = &[
             Field("rtt_us", Number, Null),
             f("addresses", Texts),
             f("serving", Texts),
+            f("draining", Flag),
             f("rejected", Number),
             f("reasons", NumberMap),
             f("held_back", Number),
@@ -264,7 +265,7 @@ const TYPES: &[Type] = &[
             f("void", Texts),
         ],
     ),
-    ("Drained", false, &[f("stopped", Number)]),
+    ("Drained", false, &[f("stopped", Number), f("left", Texts)]),
     (
         "Log",
         true,

@@ -285,7 +285,7 @@ pub(super) const TABLE: &[Row] = &[
         Op::Drain,
         "POST",
         "/v1/drain",
-        "Takes no more calls; answers when none runs.",
+        "Has other nodes take over what this one serves; answers when nothing runs here.",
         Json("Drained"),
         READ,
     ),

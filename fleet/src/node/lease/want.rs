@@ -141,7 +141,7 @@ impl Node {
         if !self.may_spawn() {
             return Err("This device holds no grant with the role spawner.".to_owned());
         }
-        if self.draining {
+        if self.draining.is_some() {
             return Err("This node is draining.".to_owned());
         }
         if self.machines_max() == 0 {

@@ -58,18 +58,23 @@ fn manifest(min: u32, max: u32) -> Manifest {
 }
 
 /// Both nodes with the function's bytes, connected, and each as its driver would have it.
-struct Pair {
-    nodes: [Node; 2],
-    now: u64,
+pub(in crate::node) struct Pair {
+    pub(in crate::node) nodes: [Node; 2],
+    pub(in crate::node) now: u64,
     manifest: Manifest,
     figures: [Figures; 2],
+    /// What was answered last under each token.
+    pub(in crate::node) answers: BTreeMap<Token, Result<Reply, Refusal>>,
+    /// Whether a node's function can be compiled.
+    pub(in crate::node) compiles: [bool; 2],
 }
 
 impl Pair {
-    fn new(manifest: Manifest) -> Self {
+    pub(in crate::node) fn new(manifest: Manifest) -> Self {
         let ledger = ledger();
         let nodes = [server(at(0), &ledger, 1, 2), server(at(0), &ledger, 2, 3)];
-        let mut pair = Self { nodes, now: 0, manifest, figures: [Figures::default(); 2] };
+        let (figures, answers) = ([Figures::default(); 2], BTreeMap::new());
+        let mut pair = Self { nodes, now: 0, manifest, figures, answers, compiles: [true; 2] };
         let first = [2, 1].map(|device| {
             let peer = Input::PeerUp(PeerId::from_bytes(author(device).0));
             vec![Input::Start, Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT), peer]
@@ -79,14 +84,14 @@ impl Pair {
     }
 
     /// Inputs, and what the drivers answer to what follows.
-    fn inputs(&mut self, inputs: [Vec<Input>; 2]) {
-        let mut left = play_serving(at(self.now), &mut self.nodes, inputs, &self.manifest);
+    pub(in crate::node) fn inputs(&mut self, inputs: [Vec<Input>; 2]) {
+        let mut left = inputs;
         while left.iter().any(|inputs| !inputs.is_empty()) {
-            left = play_serving(at(self.now), &mut self.nodes, left, &self.manifest);
+            left = self.play_serving(left);
         }
     }
 
-    fn run(&mut self, seconds: u64) {
+    pub(in crate::node) fn run(&mut self, seconds: u64) {
         for _ in 0..2 * seconds {
             self.now += 500;
             let observed = self
@@ -103,7 +108,7 @@ impl Pair {
         }
     }
 
-    fn serving(&self) -> usize {
+    pub(in crate::node) fn serving(&self) -> usize {
         let view = self.nodes[0].view();
         view.function("f").expect("deployed").revisions[0].serving.len()
     }
@@ -133,31 +138,35 @@ impl Pair {
         }
         facts.expect("an answer")
     }
-}
 
-/// [`play`], in which both read the manifest and compile at once.
-fn play_serving(
-    now: Now,
-    nodes: &mut [Node; 2],
-    mut inputs: [Vec<Input>; 2],
-    manifest: &Manifest,
-) -> [Vec<Input>; 2] {
-    let peers = nodes.each_ref().map(|node| PeerId::from_bytes(node.device().0));
-    let mut next = [Vec::new(), Vec::new()];
-    for at in 0..2 {
-        for input in std::mem::take(&mut inputs[at]) {
-            nodes[at].handle(now, input);
-            while let Some(effect) = nodes[at].poll_effect() {
-                match effect {
-                    Effect::Send(_, frame) => next[1 - at].push(Input::Frame(peers[at], frame)),
-                    Effect::ReadManifest(hash) => next[at].push(Input::Manifest(hash, Ok(manifest.clone()))),
-                    Effect::Prepare { revision, .. } => next[at].push(Input::Prepared(revision, 2)),
-                    _ => {}
+    /// [`play`], in which both read the manifest and compile at once.
+    fn play_serving(&mut self, mut inputs: [Vec<Input>; 2]) -> [Vec<Input>; 2] {
+        let now = at(self.now);
+        let peers = self.nodes.each_ref().map(|node| PeerId::from_bytes(node.device().0));
+        let mut next = [Vec::new(), Vec::new()];
+        for at in 0..2 {
+            for input in std::mem::take(&mut inputs[at]) {
+                self.nodes[at].handle(now, input);
+                while let Some(effect) = self.nodes[at].poll_effect() {
+                    match effect {
+                        Effect::Send(_, frame) => next[1 - at].push(Input::Frame(peers[at], frame)),
+                        Effect::ReadManifest(hash) => {
+                            next[at].push(Input::Manifest(hash, Ok(self.manifest.clone())));
+                        }
+                        Effect::Prepare { revision, .. } if self.compiles[at] => {
+                            next[at].push(Input::Prepared(revision, 2));
+                        }
+                        Effect::Prepare { revision, .. } => {
+                            next[at].push(Input::PrepareFailed(revision, "no room".to_owned()));
+                        }
+                        Effect::Reply(token, answer) => drop(self.answers.insert(token, answer)),
+                        _ => {}
+                    }
                 }
             }
         }
+        next
     }
-    next
 }
 
 #[test]

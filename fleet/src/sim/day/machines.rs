@@ -189,7 +189,8 @@ impl World<'_> {
             device.filter(|device| matches!(self.devices[*device as usize].standing, Standing::Member));
         match member {
             Some(device) => {
-                self.ask(device, Asked::Drain, crate::node::Request::Drain);
+                let since = self.now;
+                self.ask(device, Asked::Drain { since }, crate::node::Request::Drain);
                 self.queue.at(self.now + DRAIN_MS, What::Machine(intent, Stage::Leaves { by }));
             }
             None => self.queue.at(self.now + DESTROY_MS, What::Machine(intent, Stage::Ended { by })),
