@@ -17,7 +17,7 @@ use osiris_fleet::policy::Terms;
 
 use crate::args::{Global, LogFormat, NodeArgs, RetainWord};
 use crate::backend::driver::ProvisionOptions;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::output::Format;
 
 /// Where function calls are taken unless told otherwise.
@@ -277,7 +277,9 @@ pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, F
         // Where the data folder is no folder, whoever opens it says so better.
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
         Err(error) => {
-            return Err(Failure::unread("file", path, &error));
+            let failure = Failure::unread("file", path, &error);
+            let is_text = error.kind() != std::io::ErrorKind::InvalidData;
+            return Err(if is_text { failure } else { Failure { exit: Exit::Usage, ..failure } });
         }
     };
     toml::from_str(&text).map(Some).map_err(|error| {

@@ -32,8 +32,13 @@ pub(crate) fn resolve(args: &DeployArgs, folder: &Path) -> Result<(PathBuf, Mani
     let (project, base) = match (&args.manifest, &args.file) {
         (Some(path), _) => {
             let path = folder.join(path);
-            let project = read_toml::<Project>(&path)?
-                .ok_or_else(|| Failure::unread("manifest", &path, &std::io::ErrorKind::NotFound.into()))?;
+            let project = read_toml::<Project>(&path)?.ok_or_else(|| {
+                Failure::unread(
+                    "manifest",
+                    &path,
+                    &std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file"),
+                )
+            })?;
             (project, path.parent().unwrap_or(folder).to_owned())
         }
         // A component and a name say all there is to say, wherever the command runs.

@@ -148,7 +148,10 @@ impl Replica {
     /// Calls a function on the nearest member.
     pub(crate) async fn call(&self, request: CallRequest) -> Result<Answer, Failure> {
         let (device, peers) = self.offline.dialing()?;
-        let client = osiris_client::Client::connect(device, &peers).await.map_err(uncalled)?;
+        let client = osiris_client::Client::connect(device, &peers).await.map_err(|error| match error {
+            ClientError::NotTaken { attempts } => unreached(&attempts),
+            other => uncalled(other),
+        })?;
         let reply = client.request(request).await;
         client.close().await;
         let reply = reply.map_err(uncalled)?;
@@ -171,6 +174,14 @@ pub(crate) fn no_member(status: &Status) -> Failure {
 pub(crate) async fn ended(settings: &Settings, patience: Patience) -> Option<Failure> {
     let replica = Replica::open(settings, Some(patience), Use::Meet).await.ok()?;
     replica.try_contact().await.err()
+}
+
+/// Nobody could be reached. The network's own words on each try say nothing that helps.
+fn unreached(attempts: &[osiris_client::Attempt]) -> Failure {
+    let tried = human::count(attempts.len() as u64, "other member");
+    Failure::timed_out(format!("No node runs here, and none of the {tried} that this device knows answers."))
+        .next("start the node of this folder with `osiris up`, or check that one of them runs and can be reached")
+        .for_lack_of_node()
 }
 
 fn uncalled(error: ClientError) -> Failure {

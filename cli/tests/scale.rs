@@ -38,8 +38,12 @@ fn bounds_and_labels_are_written_and_shown() {
     std::fs::write(home.path().join("f.wasm"), osiris_examples::SUMMARY).expect("written");
     done(&home, &["deploy", "f.wasm", "--name", "hello"]);
 
+    assert!(done(&home, &["describe", "hello"]).0.contains("replicas     all"));
     let (out, _) = done(&home, &["scale", "hello", "--min", "0", "--max", "3"]);
     assert!(out.contains("hello has 0 to 3 replicas from now on"), "{out}");
+    let (out, _) = done(&home, &["describe", "hello"]);
+    assert!(out.contains("replicas     0 to 3, by its calls (`osiris scale` set it)"), "{out}");
+    assert_eq!(json(&home, &["ls", "-o", "json"])[0]["state"], "pending", "it starts with one");
     done(&home, &["scale", "--all", "--max", "9"]);
     let (log, _) = done(&home, &["ledger", "log"]);
     assert!(log.contains("keeps hello between 0 and 3 replica(s)"), "{log}");
@@ -61,10 +65,22 @@ fn bounds_and_labels_are_written_and_shown() {
         &["scale", "hello", "--min", "3", "--max", "2"],
         &["scale", "--all", "--min", "0", "--max", "2"],
         &["member", "label", "test", "a b"],
+        &["member", "label", "test", "zone=a", "zone=b"],
     ] {
         let code = code(&home, wrong);
         assert!(code.is_some_and(|code| code > 0), "{wrong:?}: {code:?}");
     }
+    let manifest = "name = \"far\"\ncomponent = \"f.wasm\"\n[place]\nlabels = [\"gpu\", \"zone=a\"]\n[scale]\nmin = 2\nmax = 5\n";
+    std::fs::write(home.path().join("osiris.toml"), manifest).expect("written");
+    let (out, _) = done(&home, &["deploy", "--dry-run"]);
+    assert!(out.contains("2 to 5, by its calls"), "{out}");
+    done(&home, &["deploy"]);
+    let problem = || json(&home, &["describe", "far", "-o", "json"])["problem"].clone();
+    let said = "No member bears all the labels that it asks for: \
+                `osiris member label MEMBER gpu zone=a` gives them.";
+    assert_eq!(problem(), said);
+    done(&home, &["member", "label", "test", "zone=a", "gpu"]);
+    assert_eq!(problem(), serde_json::Value::Null);
     assert_eq!(code(&home, &["scale", "none", "--dry-run"]), Some(3));
     assert_eq!(code(&home, &["scale", "hello", "--dry-run"]), Some(1), "it exists, and no node runs");
 }

@@ -209,7 +209,7 @@ pub struct NodeRow {
 pub struct FunctionRow {
     /// Its name.
     pub name: String,
-    /// `live`, `pending` (no node has it ready yet) or `removed`.
+    /// `live`, `idle` (scaled to none until it is called), `pending` (no node has it ready yet) or `removed`.
     pub state: String,
     /// `native` or `http`.
     pub world: String,
@@ -303,10 +303,24 @@ pub struct FunctionDetail {
     pub function: FunctionRow,
     /// The manifest of the newest revision, where this node has it.
     pub manifest: Option<crate::manifest::Manifest>,
-    /// Why this node does not have the newest revision ready, where it should.
+    /// Between how many replicas it is, where it is scaled.
+    #[serde(default)]
+    pub bounds: Option<Bounds>,
+    /// Why no member may serve it, or why this node does not have the newest revision ready, where it should.
     pub problem: Option<String>,
     /// Newest first.
     pub revisions: Vec<RevisionRow>,
+}
+
+/// Bounds of a function's replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// At least so many.
+    pub min: u32,
+    /// At most so many.
+    pub max: u32,
+    /// Whether an operator gave them, in place of the manifest.
+    pub bounded: bool,
 }
 
 /// Stored bytes.

@@ -1,6 +1,7 @@
 //! A function's manifest: what travels beside its component, as a blob of canonical JSON.
 
-use osiris_ledger::limits::{PLACE_LABELS_MAX, REPLICAS_MAX};
+pub use osiris_ledger::limits::PLACE_LABELS_MAX;
+use osiris_ledger::limits::REPLICAS_MAX;
 pub use osiris_ledger::op::is_place_label;
 use serde::{Deserialize, Serialize};
 

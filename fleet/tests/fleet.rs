@@ -224,7 +224,7 @@ async fn a_drained_node_hands_over_and_no_call_fails() {
     let draining: Vec<_> = rows.iter().map(|row| (row.state == "this", row.draining)).collect();
     assert_eq!(draining, [(true, false), (false, true)]);
     // What is deployed now goes past it.
-    other.deploy(osiris_examples::SUMMARY, manifest("later", Replicas::Count(1))).await;
+    a.deploy(osiris_examples::SUMMARY, manifest("later", Replicas::Count(1))).await;
     until("it is served", || async {
         other.http("POST", "/function/later", SAMPLES).await.headers.contains_key("x-osiris-relayed")
     })

@@ -53,6 +53,7 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     }
     let offline = backend.is_offline();
     let (timeout, wait) = (args.confirm.timeout, args.wait);
+    let began = std::time::Instant::now();
     let (deployed, cut) = backend.deploy(component, manifest, timeout, wait).await?;
     let live = if deployed.live { Cell::state("live") } else { Cell::state("pending") };
     let facts = vec![
@@ -77,7 +78,9 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     if offline {
         out.note("no node runs here; the component is kept beside the ledger");
     } else if wait && !deployed.live && exit == Exit::Done {
-        out.note(&format!("the revision is not live after {}", human::span(timeout)));
+        let waited =
+            Duration::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) / 100 * 100);
+        out.note(&format!("the revision is not live after {}", human::span(waited)));
         out.note(&format!("next: `osiris describe {}` says why", deployed.name));
         return Ok(Exit::TimedOut);
     }
@@ -107,12 +110,16 @@ fn may_deploy(status: &Status) -> Result<(), Failure> {
 }
 
 fn plan(manifest: &Manifest, component: &[u8], inspection: &Inspection, out: Out) -> Result<Exit, Failure> {
+    let replicas = match &manifest.scale {
+        Some(keys) => format!("{} to {}, by its calls", keys.min, keys.max),
+        None => manifest.replicas.to_string(),
+    };
     let plan = Plan { manifest, component: blake3::hash(component).to_string(), inspection };
     let facts = vec![
         ("function", Cell::new(&manifest.name)),
         ("world", Cell::new(world(inspection.world))),
         ("size", Cell::new(human::bytes(inspection.size))),
-        ("replicas", Cell::new(manifest.replicas.to_string())),
+        ("replicas", Cell::new(replicas)),
         ("component", Cell::dim(human::short(&plan.component))),
         ("imports", Cell::new(human::list(&inspection.imports)).tone(Tone::Dim)),
     ];

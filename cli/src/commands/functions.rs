@@ -1,6 +1,7 @@
 //! `osiris ls`, `describe` and `remove`.
 
-use osiris_fleet::api::{BacklogRow, FunctionDetail, FunctionRow};
+use osiris_fleet::api::{BacklogRow, Bounds, FunctionDetail, FunctionRow};
+use osiris_fleet::manifest::Replicas;
 
 use super::seen;
 use crate::args::{BacklogArgs, RemoveArgs};
@@ -91,6 +92,7 @@ fn age(row: &BacklogRow) -> Option<u64> {
 fn revision(row: &FunctionRow) -> String {
     let mark = if row.concurrent { "*" } else { "" };
     match (row.revision, row.newest) {
+        (0, newest) if row.state == "idle" => format!("{newest}{mark}"),
         (0, newest) => format!("-{mark} ({newest} pending)"),
         (live, newest) if live < newest => format!("{live}{mark} ({newest} pending)"),
         (live, _) => format!("{live}{mark}"),
@@ -151,7 +153,7 @@ fn facts(detail: &FunctionDetail) -> Vec<(&'static str, Cell)> {
         };
         let limits = &manifest.limits;
         facts.extend([
-            ("replicas", Cell::new(manifest.replicas.to_string())),
+            ("replicas", replicas(manifest.replicas, detail.bounds)),
             ("memory", limit(limits.memory_mib, " MiB")),
             ("timeout", limit(limits.timeout_ms, " ms")),
             ("concurrency", limit(limits.concurrency.map(u64::from), "")),
@@ -165,6 +167,17 @@ fn facts(detail: &FunctionDetail) -> Vec<(&'static str, Cell)> {
         facts.push(("problem", Cell::new(problem).tone(Tone::Bad)));
     }
     facts
+}
+
+/// How many replicas a function has, or between how many it is.
+fn replicas(fixed: Replicas, bounds: Option<Bounds>) -> Cell {
+    Cell::new(match bounds {
+        None => fixed.to_string(),
+        Some(Bounds { min, max, bounded }) => {
+            let whose = if bounded { " (`osiris scale` set it)" } else { "" };
+            format!("{min} to {max}, by its calls{whose}")
+        }
+    })
 }
 
 /// `osiris remove`.

@@ -1,12 +1,14 @@
 //! `osiris member`, `osiris role` and `osiris recover`: what admins do with members, and how one becomes
 //! an admin where none is left.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use osiris_fleet::api::{MemberBudget, MemberLabels, NodeRow, Recover, Revoke, RoleChange};
+use osiris_fleet::manifest::PLACE_LABELS_MAX;
 use zeroize::Zeroizing;
 
 use super::seen;
@@ -49,6 +51,25 @@ async fn budget(
     Ok(seen(&written, offline, out))
 }
 
+/// A member has one value of a key, so that a function may be spread over them.
+fn check_labels(labels: &[String]) -> Result<(), Failure> {
+    if labels.len() > PLACE_LABELS_MAX {
+        let message =
+            format!("{} labels are too many: a member bears at most {PLACE_LABELS_MAX}.", labels.len());
+        return Err(Failure::usage(message).next("name those alone that functions ask for"));
+    }
+    let mut values = BTreeMap::new();
+    for label in labels {
+        let (key, value) =
+            label.split_once('=').map_or((label.as_str(), None), |(key, value)| (key, Some(value)));
+        if values.insert(key, value).is_some_and(|other| other != value) {
+            return Err(Failure::usage(format!("The label {key} is given twice, with different values."))
+                .next(format!("give one of them, or two keys: {key}-1, {key}-2")));
+        }
+    }
+    Ok(())
+}
+
 async fn label(
     member: &str,
     labels: &[String],
@@ -56,6 +77,7 @@ async fn label(
     settings: &Settings,
     out: Out,
 ) -> Result<Exit, Failure> {
+    check_labels(labels)?;
     let mut backend = Backend::open_within(settings, wait.timeout).await?;
     let row = find(&backend.nodes().await?, member)?;
     let offline = backend.is_offline();

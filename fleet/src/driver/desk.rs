@@ -37,7 +37,10 @@ use super::{
 use crate::{
     api,
     manifest::Manifest,
-    node::{Facts, LogQuery, Query, Refusal, Reply, Request},
+    node::{
+        Facts, LogQuery, Query, Refusal, Reply, Request, journal_problem,
+        scale::{target, wanted_count, why_nobody},
+    },
 };
 
 /// Answers people's requests.
@@ -143,6 +146,7 @@ impl Desk {
                 None => self.foreign_key().into_iter().chain(self.budget_problem(&facts)).collect(),
             }
             .into_iter()
+            .chain(facts.read_only.as_deref().map(journal_problem))
             .chain(facts.twin)
             .chain(facts.forged)
             .collect(),
@@ -179,12 +183,26 @@ impl Desk {
     fn function_row(&self, function: &osiris_ledger::Function, lost: &BTreeSet<Author>) -> api::FunctionRow {
         let live = function.live.as_ref();
         let load = live.and_then(|live| self.hosting.get()?.function(&live.id)).map(|ready| ready.figures());
-        rows::function(
+        let mut row = rows::function(
             function,
             &self.metrics,
             load.map_or((0, 0), |figures| (figures.backlog, figures.in_flight)),
             lost,
-        )
+        );
+        // Whether one without replicas is to have any is in its manifest.
+        if live.is_none()
+            && let Some(manifest) = function.newest.as_ref().and_then(|newest| self.manifest_of(newest))
+            && wanted_count(&self.view(), function, &manifest) == Some(0)
+        {
+            row.state = "idle".to_owned();
+        }
+        row
+    }
+
+    /// The manifest of a revision, where it is here.
+    fn manifest_of(&self, revision: &osiris_ledger::Revision) -> Option<Manifest> {
+        let bytes = self.library.read(ComponentHash(revision.manifest.0)).ok()?;
+        Manifest::from_bytes(&bytes).ok()
     }
 
     pub(crate) async fn function(&self, name: &str) -> Result<api::FunctionDetail> {
@@ -192,14 +210,21 @@ impl Desk {
         let view = self.view();
         let function = view.function(name).ok_or_else(|| unknown_function(name))?;
         let newest = function.newest.as_ref().or(function.revisions.last());
-        let manifest = newest.and_then(|newest| {
-            let bytes = self.library.read(ComponentHash(newest.manifest.0)).ok()?;
-            Manifest::from_bytes(&bytes).ok()
+        let manifest = newest.and_then(|newest| self.manifest_of(newest));
+        let scaled = manifest.as_ref().filter(|_| !function.removed);
+        let target = scaled.and_then(|manifest| target(&view, name, manifest, None));
+        let bounds = target.map(|target| api::Bounds {
+            min: target.min,
+            max: target.max,
+            bounded: view.scaling().bounds(name).is_some(),
         });
+        let here = || newest.and_then(|newest| facts.problems.get(&newest.id).cloned());
+        let nobody = scaled.and_then(|manifest| why_nobody(&view, &manifest.place));
         Ok(api::FunctionDetail {
             function: self.function_row(function, &lost),
             manifest,
-            problem: newest.and_then(|newest| facts.problems.get(&newest.id).cloned()),
+            bounds,
+            problem: nobody.or_else(here),
             revisions: rows::revisions(&view, function),
         })
     }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use osiris_ledger::{Author, BlobHash, Page, View, counter::Figures};
+use osiris_ledger::{Author, BlobHash, Page, View, counter::Figures, op};
 use osiris_mesh::{FetchError, Mesh, MeshEvent, MeshEvents, PeerId};
+use osiris_protocol::join::JoinRequest;
 use osiris_runtime::{ComponentHash, Library, LibraryError};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -320,6 +321,7 @@ impl Engine {
                 }
             }
             Effect::AskEnding(peer, question) => self.ask_ending(peer, question),
+            Effect::JoinAgain(peer, admission) => self.join_again(peer, *admission),
             Effect::Hint(entry) => {
                 if let Some(mesh) = &self.mesh {
                     mesh.hint(Bytes::from(entry));
@@ -402,7 +404,29 @@ impl Engine {
         tokio::spawn(async move {
             match mesh.ask_ending(peer, Bytes::from(question)).await {
                 Ok(frame) => drop(to_core.send(Input::Ending(peer, frame.to_vec())).await),
-                Err(why) => tracing::debug!(?peer, %why, "it did not say why it turned this device away"),
+                Err(why) => {
+                    tracing::debug!(?peer, %why, "it did not say why it turned this device away");
+                    let _ = to_core.send(Input::NoEnding(peer)).await;
+                }
+            }
+        });
+    }
+
+    fn join_again(&self, peer: PeerId, admission: op::Admitted) {
+        let Some(mesh) = self.mesh.clone() else { return };
+        let request = JoinRequest {
+            fleet: self.node.ledger().fleet().0,
+            invitation: admission.invitation.0,
+            proof: admission.proof.0,
+            label: admission.label,
+            addrs: mesh.addresses(),
+        };
+        tokio::spawn(async move {
+            match mesh.join_again(peer, &request).await {
+                Ok(()) => {
+                    tracing::info!(?peer, "a member that did not know this device admitted it once more")
+                }
+                Err(why) => tracing::info!(?peer, %why, "a member does not know this device"),
             }
         });
     }

@@ -42,7 +42,11 @@ impl DriverError {
     pub(crate) fn io(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         let full =
             matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        let code = if full { codes::STORAGE } else { codes::INTERNAL };
+        let code = match error.kind() {
+            _ if full => codes::STORAGE,
+            std::io::ErrorKind::PermissionDenied => codes::DENIED,
+            _ => codes::INTERNAL,
+        };
         let next = if full {
             "Free some space on that disk and try again."
         } else if osiris_runtime::NotRegular::is(error) {

@@ -696,15 +696,27 @@ mod tests {
         dir
     }
 
-    /// The folder of a founder whose node has ended, and one of a member.
-    async fn founder_and_member() -> (tempfile::TempDir, tempfile::TempDir) {
+    /// A founder's node, its folder, and one of a member.
+    async fn founder_and_member() -> (Addresses, tempfile::TempDir, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
         let options = InitOptions { name: "bytes".to_owned(), label: "first".to_owned() };
         init(dir.path(), options).expect("founded");
         let a = up(dir.path()).await;
         let second = joined(&a, "second").await;
+        (a, dir, second)
+    }
+
+    /// The folder of a founder whose node has ended, that of a member, and the member's node, whose address the first
+    /// folder has.
+    async fn founder_and_node() -> (tempfile::TempDir, tempfile::TempDir, Addresses) {
+        let (a, dir, second) = founder_and_member().await;
+        let b = up(second.path()).await;
+        until("they are connected", async || {
+            manage::<api::Status>(&a, "GET /v1/status", b"").await.connected == 1
+        })
+        .await;
         manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
-        (dir, second)
+        (dir, second, b)
     }
 
     /// The folder, once no node has it.
@@ -720,8 +732,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn bytes_are_with_a_member_before_it_hears_of_their_block() {
-        let (dir, second) = founder_and_member().await;
-        let b = up(second.path()).await;
+        let (dir, second, b) = founder_and_node().await;
         let mut folder = opened(&dir).await;
         let manifest = Manifest { version: Some("1.2.3".to_owned()), ..Manifest::named("summary") };
         folder.deploy(osiris_examples::SUMMARY, manifest).await.expect("deployed here");
@@ -754,8 +765,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn that_no_member_can_keep_the_bytes_is_said_until_one_can() {
-        let (dir, second) = founder_and_member().await;
-        let b = up(second.path()).await;
+        let (dir, second, b) = founder_and_node().await;
         let mut folder = opened(&dir).await;
         folder.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await.expect("deployed here");
         // Its disk takes nothing.
@@ -778,7 +788,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn where_nobody_is_met_blocks_stay_with_their_bytes() {
-        let (dir, _second) = founder_and_member().await;
+        let (a, dir, _second) = founder_and_member().await;
+        manage::<serde_json::Value>(&a, "POST /v1/shutdown", b"").await;
         let mut folder = opened(&dir).await;
         folder.deploy(osiris_examples::SUMMARY, Manifest::named("summary")).await.expect("deployed here");
         let wait = Duration::from_millis(300);

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use osiris_ledger::{Author, BlockId, Mono, Now, Payload, Revision, op};
 
-use super::{Effect, Node, Refusal, Reply, Token};
+use super::{
+    Effect, Node, Refusal, Reply, Token,
+    scale::{may_be_placed_on, wanted_count},
+};
 use crate::manifest::PlaceKeys;
 
 /// How long a node that drains serves on for those that are to take over and do not say that they have.
@@ -89,7 +92,7 @@ impl Node {
             let newest = function.and_then(|function| Some((function, function.newest.as_ref()?)));
             newest.is_some_and(|(function, newest)| {
                 let manifest = self.functions.manifest(&newest.manifest);
-                manifest.is_none_or(|manifest| self.wanted_count(function, manifest) != Some(0))
+                manifest.is_none_or(|manifest| wanted_count(&self.view, function, manifest) != Some(0))
             })
         };
         let mut left: Vec<_> = drain.served.iter().filter(is_left).map(|(name, _)| name.clone()).collect();
@@ -122,13 +125,7 @@ impl Node {
         }
         self.functions.candidates.follow(&self.view);
         let ordered = self.functions.candidates.ordered(name, &revision.id);
-        ordered.iter().any(|member| self.may_be_placed_on(place, member))
-    }
-
-    /// Whether something may be placed on a member, reached or not.
-    pub(super) fn may_be_placed_on(&self, place: &PlaceKeys, member: &Author) -> bool {
-        let scaling = self.view.scaling();
-        place.fits(scaling.labels(member)) && !scaling.is_draining(member)
+        ordered.iter().any(|member| may_be_placed_on(&self.view, place, member))
     }
 }
 

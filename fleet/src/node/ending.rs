@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{AppendError, Author, BlockId, EndedBy, Now, WallMs};
+use osiris_ledger::{AppendError, Author, BlockId, EndedBy, Now, Payload, WallMs};
 use osiris_mesh::{PeerId, proto::sync::Frame};
 use osiris_protocol::join::RefusalCode;
 
@@ -19,6 +19,9 @@ use crate::{
 /// How long a node that is turned away waits before it asks again why. A newcomer is turned away, too, by members
 /// that have not heard of it yet.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How long a member turns this device away before it is asked to admit it once more: the word of an admission takes a
+/// moment to come round, and a second admission is a block.
+pub const JOIN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Bytes of blocks in one answer.
 const ANSWER_BYTES_MAX: usize = osiris_ledger::limits::BATCH_BYTES_MAX;
 
@@ -76,6 +79,30 @@ impl Node {
         if !asked && self.view.is_member(&self.me) {
             self.asked_ending = Some(now.mono);
             self.ask_ending(peer);
+        }
+    }
+
+    /// A member turned this device away and knows of no end of its membership. Where that lasts, the word of its
+    /// admission is lost to that member: whoever admitted it is gone, say, and had told nobody that is left. What proves
+    /// the invitation is in the admission, so the member is asked to admit this device as any newcomer. That uses no
+    /// second use of the invitation, and is refused to who was revoked.
+    pub(super) fn join_again(&mut self, now: Now, peer: PeerId) {
+        if !self.view.is_member(&self.me) || !self.view.is_member(&Author(peer.to_bytes())) {
+            return;
+        }
+        let since = *self.unknown_to.entry(peer).or_insert(now.mono);
+        if now.mono < since.plus(JOIN_AGAIN_AFTER) {
+            return;
+        }
+        self.unknown_to.insert(peer, now.mono);
+        let me = self.view.members().get(&self.me);
+        let grants = me.into_iter().flat_map(|me| &me.grants).filter(|(_, _, active)| *active);
+        let admission = grants.rev().find_map(|(grant, ..)| match self.ledger.get(grant)?.payload() {
+            Payload::Admitted(op) => Some(op.clone()),
+            _ => None,
+        });
+        if let Some(admission) = admission {
+            self.effects.push_back(Effect::JoinAgain(peer, Box::new(admission)));
         }
     }
 
@@ -333,6 +360,37 @@ mod tests {
                 && refusal.message.contains("revoked by one"))
         });
         assert!(denied);
+    }
+
+    #[test]
+    fn a_member_that_never_hears_of_this_device_is_asked_to_admit_it_once_more() {
+        let (mut founder, mut ledger) = founded(at(0));
+        let invitation = invite(&mut founder, &mut ledger, 50, None);
+        // A third member has what there was before the admission.
+        let other = invite(&mut founder, &mut ledger, 51, None);
+        let third = Payload::Admitted(admission(&ledger, 51, other, 3));
+        founder.append(&mut ledger, at(0), third).expect("allowed");
+        let mut ignorant = replica(at(0), &ledger, 3, 3);
+        let second = Payload::Admitted(admission(&ledger, 50, invitation, 2));
+        founder.append(&mut ledger, at(0), second).expect("allowed");
+        let mut newcomer = replica(at(0), &ledger, 2, 2);
+        let peer = PeerId::from_bytes(author(3).0);
+        let mut asked = |ms| {
+            let effects = effects(&mut newcomer, at(ms), Input::NoEnding(peer));
+            effects.into_iter().find_map(|effect| match effect {
+                Effect::JoinAgain(to, admission) if to == peer => Some(*admission),
+                _ => None,
+            })
+        };
+        let patience = u64::try_from(JOIN_AGAIN_AFTER.as_millis()).expect("short");
+        assert!(asked(1).is_none() && asked(patience).is_none(), "it may be on its way");
+        let op::Admitted { invitation, device, proof, label } = asked(1 + patience).expect("asked");
+        assert_eq!((invitation, device), (invitation, author(2)));
+        assert!(asked(2 + patience).is_none(), "once in a while");
+        let request = Input::Request(1, Request::Admit { device, invitation, proof, label });
+        effects(&mut ignorant, at(0), request);
+        assert!(ignorant.view().is_member(&author(2)));
+        assert_eq!(ignorant.view().invitations()[&invitation].used, 1);
     }
 
     #[test]

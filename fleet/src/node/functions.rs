@@ -14,7 +14,7 @@ use std::{
 use osiris_ledger::{Author, BlobHash, BlockId, Function, Mono, Now, Payload, Revision, op};
 use osiris_mesh::PeerId;
 
-use super::{Drain, Effect, Node, candidates::Candidates};
+use super::{Drain, Effect, Node, candidates::Candidates, scale::wanted_count};
 use crate::manifest::Manifest;
 
 /// First and longest pause before a failed fetch is tried again.
@@ -206,7 +206,7 @@ impl Node {
     /// reading the manifest, so the manifest comes first.
     fn is_wanted(&mut self, now: Now, function: &Function, revision: &Revision) -> bool {
         let (count, place) = match self.functions.manifests.get(&revision.manifest) {
-            Some(Ok(manifest)) => (self.wanted_count(function, manifest), manifest.place.clone()),
+            Some(Ok(manifest)) => (wanted_count(&self.view, function, manifest), manifest.place.clone()),
             Some(Err(_)) => return false,
             None => {
                 self.want_manifest(now, revision);

@@ -81,13 +81,6 @@ impl Node {
             let message = format!("{} does not have the role(s) {}.", member.label, change.roles);
             return Err(Refusal::new(codes::CONFLICT, message, "`osiris nodes` shows the roles."));
         }
-        if change.roles.has(Role::Admin) && self.is_last_admin(&change.device) {
-            return Err(Refusal::new(
-                codes::CONFLICT,
-                "This is the fleet's only admin: without it nobody could invite or revoke.",
-                "Make another member an admin first: `osiris role grant MEMBER admin`.",
-            ));
-        }
         let gives = |roles: Roles| roles.iter().any(|role| change.roles.has(role));
         let active = member.grants.iter().filter(|(_, _, active)| *active);
         let (mut ending, mut staying) = (Vec::new(), Roles::NONE);
@@ -104,6 +97,13 @@ impl Node {
         // Refused before anything is written, where the roles cannot be taken.
         if change.device != self.me {
             self.may_end(&ending)?;
+        }
+        if change.roles.has(Role::Admin) && self.is_last_admin(&change.device) {
+            return Err(Refusal::new(
+                codes::CONFLICT,
+                "This is the fleet's only admin: without it nobody could invite or revoke.",
+                "Make another member an admin first: `osiris role grant MEMBER admin`.",
+            ));
         }
         if !staying.covers(kept) {
             self.give(now, change, kept)?;

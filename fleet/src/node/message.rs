@@ -39,6 +39,8 @@ pub enum Input {
     TurnedAway(PeerId),
     /// It answered [`Effect::AskEnding`] with this frame.
     Ending(PeerId, Vec<u8>),
+    /// It did not: it does not know of this device, or could not be asked.
+    NoEnding(PeerId),
     /// Gossip brought an entry.
     Hint(Vec<u8>),
     /// Gossip brought a row of counters.
@@ -540,12 +542,16 @@ impl Refusal {
     }
 
     pub(crate) fn storage(why: &str) -> Self {
-        Self::new(
-            codes::STORAGE,
-            format!("The journal takes no more writes: {why}."),
-            "Free space on the data folder's disk or replace it, then restart the node; calls go on meanwhile.",
-        )
+        Self::new(codes::STORAGE, format!("The journal takes no more writes: {why}."), STORAGE_NEXT)
     }
+}
+
+const STORAGE_NEXT: &str =
+    "Free space on the data folder's disk or replace it, then restart the node; calls go on meanwhile.";
+
+/// A journal that takes no more writes, and what to do.
+pub(crate) fn journal_problem(why: &str) -> String {
+    format!("The journal takes no more writes: {why}. {STORAGE_NEXT}")
 }
 
 impl Refusal {
@@ -639,6 +645,9 @@ pub enum Effect {
     /// Ask a member that turned this device away what ended the membership, with this frame; drop it where that
     /// is not possible.
     AskEnding(PeerId, Vec<u8>),
+    /// Join by a member that does not know this device, once more by what admitted it; drop it where that is not
+    /// possible.
+    JoinAgain(PeerId, Box<osiris_ledger::op::Admitted>),
     /// Broadcast an entry by gossip.
     Hint(Vec<u8>),
     /// Broadcast a row of counters by gossip.

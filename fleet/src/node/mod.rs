@@ -52,7 +52,7 @@ use counters::Telemetry;
 pub use counters::{FleetCounters, ROW_FRESH, ROW_INTERVAL, ROW_REFRESH};
 use drain::Drain;
 pub use drain::HAND_OVER_WITHIN;
-pub use ending::{ASK_AGAIN_AFTER, Ended};
+pub use ending::{ASK_AGAIN_AFTER, Ended, JOIN_AGAIN_AFTER};
 use functions::Functions;
 use idle::Idle;
 pub use idle::{
@@ -60,6 +60,7 @@ pub use idle::{
     SLICE_PAUSE,
 };
 use lease::Leases;
+pub(crate) use message::journal_problem;
 pub use message::{
     Effect, Facts, Held, Input, LogQuery, Logged, Query, Recorded, Refusal, Reply, Request, RoleChange,
     Token, UserDevices,
@@ -116,6 +117,8 @@ pub struct Node {
     lost_changed: bool,
     /// When a member that turned this device away was last asked why.
     asked_ending: Option<Mono>,
+    /// Since when members turn this device away that do not know it.
+    unknown_to: BTreeMap<PeerId, Mono>,
     draining: Option<Drain>,
     read_only: Option<String>,
     twin: Twin,
@@ -165,6 +168,7 @@ impl Node {
             gone_since,
             lost_changed: true,
             asked_ending: None,
+            unknown_to: BTreeMap::new(),
             draining: None,
             read_only: None,
             twin: Twin::new(now),
@@ -245,6 +249,7 @@ impl Node {
             }
             Input::PeerUp(peer) => {
                 self.lost_changed |= self.gone_since.remove(&peer).is_some();
+                self.unknown_to.remove(&peer);
                 self.functions.peer_up();
                 let frame = self.sync.peer_up(now, peer, &mut self.ledger);
                 self.send(peer, &frame);
@@ -291,6 +296,7 @@ impl Node {
             Input::Malformed(peer) => self.malformed(peer),
             Input::TurnedAway(peer) => self.turned_away(now, peer),
             Input::Ending(peer, bytes) => self.ending_told(now, peer, &bytes),
+            Input::NoEnding(peer) => self.join_again(now, peer),
             Input::Hint(bytes) => {
                 let admitted = self.sync.hint(now, &bytes, &mut self.ledger);
                 self.admitted(now, &admitted);

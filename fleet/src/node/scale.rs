@@ -5,6 +5,7 @@
 //! lower its rank, the longer it waits for the others. What two write at once is absolute and settled by ledger
 //! order, so nothing is added twice. See `docs/scaling.md`.
 
+mod count;
 mod facts;
 #[cfg(test)]
 mod machines;
@@ -27,10 +28,12 @@ use osiris_ledger::{
 use super::{Node, Refusal, Reply, Token};
 use crate::{
     api::codes,
-    manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
+    manifest::PlaceKeys,
     placement,
     policy::{Act, Decision, Here, Inputs, Machines, State, Target, Terms, policy},
 };
+use count::count_within;
+pub(crate) use count::{may_be_placed_on, target, wanted_count, why_nobody};
 pub use facts::{Decided, FunctionScale, ScaleFacts};
 
 /// Least time between two looks at what functions need.
@@ -114,41 +117,6 @@ impl Node {
         self.scale.terms = terms;
     }
 
-    /// Between how many replicas a function is to be, and by what; none: it is not scaled. `trial` are bounds, the
-    /// least and the most, that nobody gave it yet.
-    fn target(&self, name: &str, manifest: &Manifest, trial: Option<(u32, u32)>) -> Option<Target> {
-        let keys = manifest.scale.as_ref();
-        let said = || self.view.scaling().bounds(name).map(|range| (range.min, range.max));
-        let (min, max) = trial.or_else(said).or(keys.map(|keys| (keys.min, keys.max)))?;
-        let backlog = keys.and_then(|keys| keys.backlog).unwrap_or(SCALE_BACKLOG);
-        let idle = keys.and_then(|keys| keys.idle_s).unwrap_or(SCALE_IDLE_S);
-        Some(Target { min, max, backlog, idle: Duration::from_secs(idle) })
-    }
-
-    /// Replicas that a function is to have; none: every member that may serve it.
-    pub(super) fn wanted_count(&self, function: &Function, manifest: &Manifest) -> Option<u32> {
-        match (self.target(&function.name, manifest, None), manifest.replicas) {
-            (Some(target), _) => Some(self.count_within(function, manifest, &target)),
-            (None, Replicas::All) => None,
-            (None, Replicas::Count(count)) => Some(count),
-        }
-    }
-
-    /// Replicas of a function that is scaled.
-    fn count_within(&self, function: &Function, manifest: &Manifest, target: &Target) -> u32 {
-        let start = match manifest.replicas {
-            Replicas::All => target.min.max(1),
-            Replicas::Count(count) => count,
-        };
-        let count = match self.view.scaling().replicas(&function.name) {
-            None => start,
-            // A revision that was deployed after the last replica went has one until nobody calls it again.
-            Some((order, 0)) if function.newest.as_ref().is_some_and(|newest| newest.order > order) => start,
-            Some((_, count)) => count,
-        };
-        count.clamp(target.min, target.max)
-    }
-
     /// The first `most` of the members that may serve a revision and are alive, the one that serves it first in front.
     pub(super) fn candidates(
         &mut self,
@@ -162,7 +130,7 @@ impl Node {
         known.follow(&self.view);
         let ordered = known.ordered(name, &revision.id);
         let view = &self.view;
-        let may_serve = |member: &Author| self.may_be_placed_on(place, member) && self.is_alive(now, member);
+        let may_serve = |member: &Author| may_be_placed_on(view, place, member) && self.is_alive(now, member);
         if place.spread.is_none() {
             return placement::placed(&ordered, most, may_serve);
         }
@@ -179,8 +147,8 @@ impl Node {
         for function in view.functions().values() {
             let Some(newest) = &function.newest else { continue };
             let Some(manifest) = self.functions.manifest(&newest.manifest) else { continue };
-            let Some(target) = self.target(&function.name, manifest, trial) else { continue };
-            let count = self.count_within(function, manifest, &target);
+            let Some(target) = target(&view, &function.name, manifest, trial) else { continue };
+            let count = count_within(&view, function, manifest, &target);
             let place = manifest.place.clone();
             let candidates = self.candidates(now, &function.name, newest, &place, usize::MAX);
             let (function, newest) = (Arc::clone(function), Arc::clone(newest));

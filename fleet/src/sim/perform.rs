@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use osiris_ledger::{Author, BlobHash, Block, BlockId, View};
+use osiris_ledger::{Author, BlobHash, Block, BlockId, View, op};
 use osiris_mesh::{PeerId, proto::sync::Frame};
 
 use crate::{
@@ -217,6 +217,7 @@ impl World<'_> {
             }
             Effect::Send(peer, bytes) => self.send(node, peer, bytes.into()),
             Effect::AskEnding(peer, question) => self.ask_ending(node, peer, question),
+            Effect::JoinAgain(peer, admission) => self.join_again(node, peer, *admission),
             Effect::Hint(entry) => self.hint(node, entry.into()),
             Effect::Reply(token, reply) => self.answered(node, token, reply),
             Effect::Published(view) => self.published(node, &view),
@@ -279,8 +280,26 @@ impl World<'_> {
         let device = self.devices[node as usize].author;
         let was_member = |view: &View| view.was_member(&device);
         let told = self.devices[to as usize].running.as_ref().is_some_and(|run| was_member(run.node.view()));
-        if told && self.is_up(to) && self.network.reaches(node, to) && self.network.greets() {
+        if !self.is_up(to) || !self.network.reaches(node, to) || !self.network.greets() {
+            return;
+        }
+        if told {
             self.ask(to, Asked::Ending { device: node }, Request::Ending { device, question });
+        } else {
+            let pause = 2 * self.network.delay();
+            self.later(node, pause, Input::NoEnding(peer));
+        }
+    }
+
+    /// A member that does not know a node is asked to admit it, on a connection of its own.
+    fn join_again(&mut self, node: NodeId, peer: PeerId, admission: op::Admitted) {
+        let Some(to) = self.by_peer.get(&peer).copied() else { return };
+        let joins = self.is_up(to) && self.network.reaches(node, to) && self.network.greets();
+        if joins && self.devices[to as usize].running.is_some() {
+            self.branches.count("joined again");
+            let op::Admitted { invitation, device, proof, label } = admission;
+            let request = Request::Admit { device, invitation, proof, label };
+            self.ask(to, Asked::Admit { stranger: node }, request);
         }
     }
 

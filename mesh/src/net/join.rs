@@ -185,6 +185,16 @@ async fn ask_all(
     }
 }
 
+/// Asks one node.
+pub(super) async fn ask_one(
+    endpoint: &Endpoint,
+    peer: &PeerAddr,
+    request: &JoinRequest,
+) -> Result<JoinReply, String> {
+    let conn = dial(endpoint, peer).await?;
+    ask(&conn, request).await
+}
+
 async fn dial(endpoint: &Endpoint, peer: &PeerAddr) -> Result<Connection, String> {
     let id = endpoint_id(&PeerId::from_bytes(peer.peer))
         .ok_or_else(|| "its key is not an Ed25519 key".to_owned())?;

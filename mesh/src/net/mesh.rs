@@ -10,6 +10,7 @@ use iroh::{
 use osiris_protocol::{
     PeerAddr, alpn,
     call::{CallReply, CallRequest},
+    join::{JoinReply, JoinRequest},
 };
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,7 +26,7 @@ use super::{
     events::{Events, MeshEvents},
     gate::{Gate, GateHook},
     hints::{self, HintTask, Hints},
-    keeper,
+    join, keeper,
     link::Links,
     offers::{self, Artifact, Offers},
     shared::{Parts, Shared, rtt},
@@ -197,6 +198,18 @@ impl Mesh {
     /// A sentence's part, for the log.
     pub async fn ask_ending(&self, peer: PeerId, question: Bytes) -> Result<Bytes, String> {
         ended::ask(&self.shared, peer, question).await
+    }
+
+    /// Asks a member that does not know this device to admit it, and dials it anew where it did.
+    ///
+    /// # Errors
+    /// A sentence's part, for the log: it refused, or could not be reached.
+    pub async fn join_again(&self, peer: PeerId, request: &JoinRequest) -> Result<(), String> {
+        let addr = PeerAddr { peer: peer.to_bytes(), addrs: self.shared.addrs(&peer) };
+        match join::ask_one(&self.shared.endpoint, &addr, request).await? {
+            JoinReply::Welcome(_) => Ok(self.kept_changed()),
+            JoinReply::Refused(refusal) => Err(refusal.message),
+        }
     }
 
     /// Looks at the roster again: dials new members, and closes every connection of those who are

@@ -160,10 +160,12 @@ const TYPES: &[Type] = &[
         &[
             f("function", One("FunctionRow")),
             Field("manifest", One("Manifest"), Null),
+            Field("bounds", One("Bounds"), Null),
             Field("problem", Text, Null),
             f("revisions", Many("RevisionRow")),
         ],
     ),
+    ("Bounds", false, &[f("min", Number), f("max", Number), f("bounded", Flag)]),
     ("BlobStored", false, &[f("hash", Text), f("size", Number), Field("world", Text, Null)]),
     (
         "LimitKeys",
@@ -737,6 +739,7 @@ mod tests {
             "FunctionDetail",
             api::FunctionDetail { manifest: Some(full_manifest()), ..Default::default() },
         );
+        check("Bounds", api::Bounds::default());
         check("BlobStored", api::BlobStored { hash: String::new(), size: 0, world: None });
         check("LimitKeys", full_manifest().limits);
         check("Manifest", full_manifest());
@@ -792,6 +795,6 @@ mod tests {
         check("Recovery", api::Recovery::default());
         check("Recover", api::Recover::default());
         check("Recovered", api::Recovered::default());
-        assert_eq!(TYPES.len(), 61, "a type has no check here");
+        assert_eq!(TYPES.len(), 62, "a type has no check here");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use osiris_ledger::{Mono, Now};
 
-use super::{MachineLoad, Node};
+use super::{MachineLoad, Node, wanted_count};
 use crate::policy::{Decision, Inputs, Terms, Times, policy};
 
 /// A decision that something was to be done.
@@ -67,7 +67,7 @@ impl Node {
         for one in tried.as_ref().unwrap_or(&known) {
             let name = one.function.name.clone();
             let manifest = self.functions.manifest(&one.newest.manifest);
-            let count = manifest.and_then(|manifest| self.wanted_count(&one.function, manifest));
+            let count = manifest.and_then(|manifest| wanted_count(&self.view, &one.function, manifest));
             let count = count.unwrap_or_else(|| u32::try_from(one.candidates.len()).unwrap_or(u32::MAX));
             let rank = one.candidates.iter().position(|member| *member == self.me);
             let decides = self.decides_as(now, one, rank).is_some() && self.looks_after_functions();

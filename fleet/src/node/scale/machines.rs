@@ -9,7 +9,7 @@ use osiris_ledger::{
 
 use super::*;
 use crate::{
-    manifest::ScaleKeys,
+    manifest::{Manifest, ScaleKeys},
     node::{
         Effect, Input, Request,
         lease::{Errand, Job, Provisioning, Want},

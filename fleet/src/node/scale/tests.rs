@@ -10,7 +10,7 @@ use osiris_mesh::PeerId;
 
 use super::*;
 use crate::{
-    manifest::{PlaceKeys, ScaleKeys},
+    manifest::{Manifest, ScaleKeys},
     node::{
         Effect, Input, Query, Request,
         sample::{author, founded, key, play, server},

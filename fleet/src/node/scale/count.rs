@@ -1,0 +1,79 @@
+//! How many replicas a function is to have, as a view and its manifest say.
+
+use std::time::Duration;
+
+use osiris_ledger::{Author, Function, Role, View};
+
+use crate::{
+    manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
+    policy::Target,
+};
+
+/// Between how many replicas a function is to be, and by what; none: it is not scaled. `trial` are bounds, the least and
+/// the most, that nobody gave it yet.
+pub(crate) fn target(
+    view: &View,
+    name: &str,
+    manifest: &Manifest,
+    trial: Option<(u32, u32)>,
+) -> Option<Target> {
+    let keys = manifest.scale.as_ref();
+    let said = || view.scaling().bounds(name).map(|range| (range.min, range.max));
+    let (min, max) = trial.or_else(said).or(keys.map(|keys| (keys.min, keys.max)))?;
+    let backlog = keys.and_then(|keys| keys.backlog).unwrap_or(SCALE_BACKLOG);
+    let idle = keys.and_then(|keys| keys.idle_s).unwrap_or(SCALE_IDLE_S);
+    Some(Target { min, max, backlog, idle: Duration::from_secs(idle) })
+}
+
+/// Replicas that a function is to have; none: every member that may serve it.
+pub(crate) fn wanted_count(view: &View, function: &Function, manifest: &Manifest) -> Option<u32> {
+    match (target(view, &function.name, manifest, None), manifest.replicas) {
+        (Some(target), _) => Some(count_within(view, function, manifest, &target)),
+        (None, Replicas::All) => None,
+        (None, Replicas::Count(count)) => Some(count),
+    }
+}
+
+/// Replicas of a function that is scaled.
+pub(super) fn count_within(view: &View, function: &Function, manifest: &Manifest, target: &Target) -> u32 {
+    let start = match manifest.replicas {
+        Replicas::All => target.min.max(1),
+        Replicas::Count(count) => count,
+    };
+    let count = match view.scaling().replicas(&function.name) {
+        None => start,
+        // A revision that was deployed after the last replica went has one until nobody calls it again.
+        Some((order, 0)) if function.newest.as_ref().is_some_and(|newest| newest.order > order) => start,
+        Some((_, count)) => count,
+    };
+    count.clamp(target.min, target.max)
+}
+
+/// Whether something may be placed on a member that runs functions, reached or not.
+pub(crate) fn may_be_placed_on(view: &View, place: &PlaceKeys, member: &Author) -> bool {
+    let scaling = view.scaling();
+    place.fits(scaling.labels(member)) && !scaling.is_draining(member)
+}
+
+/// Why nobody may serve a function, and what helps; none where somebody may.
+pub(crate) fn why_nobody(view: &View, place: &PlaceKeys) -> Option<String> {
+    let nodes = view.members().values().filter(|member| member.active && member.roles.has(Role::Node));
+    let nodes: Vec<_> = nodes.map(|member| member.device).collect();
+    if nodes.iter().any(|member| may_be_placed_on(view, place, member)) {
+        return None;
+    }
+    let labels = place.labels.join(" ");
+    Some(if nodes.is_empty() {
+        "No member has the role node, which serving needs.".to_owned()
+    } else if nodes.iter().any(|member| place.fits(view.scaling().labels(member))) {
+        "Every member that may serve it drains: `osiris up` on one of them serves again.".to_owned()
+    } else if let [label] = place.labels.as_slice() {
+        format!(
+            "No member bears the label {label}, which it asks for: `osiris member label MEMBER {label}` gives it."
+        )
+    } else {
+        format!(
+            "No member bears all the labels that it asks for: `osiris member label MEMBER {labels}` gives them."
+        )
+    })
+}
