@@ -138,7 +138,9 @@ impl Ledger {
         if let Some(fault) = self.page_fault() {
             return Err(fault.page);
         }
-        match self.pages().find(|page| !self.is_sealed(&page.hash()) || !self.is_whole(page)) {
+        // A page whose blocks are all here in full says nothing that is not known.
+        let mut relied_on = self.pages().filter(|page| self.confirm(page) != Ok(page.rows()));
+        match relied_on.find(|page| !self.is_sealed(&page.hash()) || !self.is_whole(page)) {
             Some(page) => Err(page.hash()),
             None => Ok(()),
         }

@@ -316,10 +316,25 @@ impl Ledger {
     /// until it is [vouched](Ledger::vouched) for and [taken over](Ledger::take_over).
     #[must_use]
     pub fn apart(&self) -> Self {
-        let mut apart = Self { memo: self.memo.clone(), ..Self::new(self.fleet) };
-        apart.document = self.document.another();
+        let mut apart = self.empty();
         apart.follow(self);
         apart
+    }
+
+    /// The same without what is here by pages that are not sealed by what counts here. The seals of a voter whose disk
+    /// was damaged may be lost before anybody had them, and so may be all that vouched for its own pages. What others
+    /// hold in full is better, and nothing vouches for the rest. Call after [`Ledger::publish`].
+    #[must_use]
+    pub fn apart_by_sealed_pages(&self) -> Self {
+        let mut apart = self.empty();
+        apart.follow_by_sealed_pages(self);
+        apart
+    }
+
+    fn empty(&self) -> Self {
+        let mut empty = Self { memo: self.memo.clone(), ..Self::new(self.fleet) };
+        empty.document = self.document.another();
+        empty
     }
 
     /// Takes in what another replica holds and this one does not.
@@ -327,9 +342,20 @@ impl Ledger {
     /// # Panics
     /// If a block that was admitted there is refused here: what a block names makes it valid, for ever.
     pub fn follow(&mut self, other: &Self) {
-        for page in other.pages() {
-            self.offer(page);
-        }
+        self.follow_by(other, other.pages());
+    }
+
+    /// The same without what it holds by pages that are not sealed by what counts there; what names that waits. Call
+    /// after [`Ledger::publish`] of the other.
+    ///
+    /// # Panics
+    /// As [`Ledger::follow`].
+    pub fn follow_by_sealed_pages(&mut self, other: &Self) {
+        self.follow_by(other, other.pages().filter(|page| other.is_sealed(&page.hash())));
+    }
+
+    fn follow_by<'a>(&mut self, other: &Self, pages: impl Iterator<Item = &'a Arc<Page>>) {
+        pages.for_each(|page| self.offer(page));
         let lacks = other.blocks.values().filter(|block| !self.blocks.contains_key(&block.id()));
         let mut lacks: Vec<_> = lacks.cloned().collect();
         lacks.sort_unstable_by_key(|block| block.order());

@@ -82,6 +82,12 @@ impl Apart {
     }
 }
 
+/// Whether a replica holds all that another one holds in full, and all that a device wrote.
+fn keeps_all(replica: &Ledger, of: &Ledger, author: Author) -> bool {
+    let own = of.held_by(author).map(|held| held.order().id);
+    own.chain(of.in_order().iter().map(|block| block.id())).all(|id| replica.holds(&id))
+}
+
 impl Node {
     /// A connected peer named pages by which it holds blocks that this node lacks.
     pub(super) fn pages_named(&mut self, now: Now, peer: PeerId, mut named: Vec<(BlobHash, u32)>) {
@@ -92,7 +98,7 @@ impl Node {
         named.truncate(PAGES_MAX);
         named.retain(|(_, bytes)| *bytes as usize <= limits::PAGE_BYTES_MAX);
         if self.apart.is_none() {
-            let mut ledger = self.ledger.apart();
+            let mut ledger = self.ledger.apart_by_sealed_pages();
             let mut sync = Sync::new(self.seed);
             let _ = sync.peer_up(now, peer, &mut ledger);
             let (until, end) = (now.mono.plus(APART_PATIENCE), now.mono.plus(APART_MAX));
@@ -261,10 +267,13 @@ impl Node {
             return false;
         }
         // What came from others, and was written here, meanwhile.
-        apart.ledger.follow(&self.ledger);
+        apart.ledger.follow_by_sealed_pages(&self.ledger);
         apart.ledger.publish();
         let (before, after) = (self.ledger.len(), apart.ledger.len());
-        if after <= before || apart.ledger.vouched().is_err() {
+        if after <= before
+            || apart.ledger.vouched().is_err()
+            || !keeps_all(&apart.ledger, &self.ledger, self.me)
+        {
             self.give_up_apart(now, Why::NothingNew);
             return false;
         }

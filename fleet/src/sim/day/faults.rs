@@ -2,7 +2,10 @@
 //! do so just before or just after their machine is there.
 
 use crate::{
-    node::lease::rule::Phase,
+    node::{
+        Input,
+        lease::{Want, rule::Phase},
+    },
     sim::{
         queue::{NodeId, What},
         random::Random,
@@ -23,6 +26,8 @@ pub(in crate::sim) enum DayFault {
     GossipLost { for_ms: u64 },
     /// A host dies for a while.
     HostDies { choice: u64, away_ms: u64 },
+    /// Two spawners that reach each other are asked at the same moment to look after one slot.
+    Rivals { choice: u64 },
     /// The next moment of a kind is used.
     Arm(Armed),
 }
@@ -70,6 +75,9 @@ pub(super) fn schedule(options: &DayOptions, bursts_ms: &[u64]) -> Vec<(u64, Day
     for number in 0..4 {
         faults.push((place(4, number), DayFault::HostDies { choice: 0, away_ms: 0 }));
     }
+    for number in 0..6 {
+        faults.push((place(6, number), DayFault::Rivals { choice: 0 }));
+    }
     // How long each lasts is the same however long the day is: leases do not shorten.
     for (_, fault) in &mut faults {
         match fault {
@@ -83,6 +91,7 @@ pub(super) fn schedule(options: &DayOptions, bursts_ms: &[u64]) -> Vec<(u64, Day
             DayFault::HostDies { choice, away_ms } => {
                 (*choice, *away_ms) = (random.next(), random.between(20_000, 300_000));
             }
+            DayFault::Rivals { choice } => *choice = random.next(),
             DayFault::Whole | DayFault::GossipLost { .. } => {}
         }
     }
@@ -110,12 +119,37 @@ impl World<'_> {
                     self.crash(node, away_ms);
                 }
             }
+            DayFault::Rivals { choice } => self.rivals(choice),
             DayFault::Arm(armed) => {
                 if let Some(day) = self.day.as_mut() {
                     day.armed.push(armed);
                 }
             }
         }
+    }
+
+    /// Two people at two spawners, who do not know of each other, want the same slot looked after: claims that depend on
+    /// no load, so that each day has some that are lost.
+    fn rivals(&mut self, choice: u64) {
+        let Some(day) = self.day.as_ref() else { return };
+        let spawners = (0..day.options.nodes).filter(|node| day.spawns(*node));
+        let near =
+            spawners.filter(|node| day.side(*node) == 0 && self.devices[*node as usize].running.is_some());
+        let near: Vec<_> = near.collect();
+        let slots = self.view_of(near.first().copied()).map_or(0, |view| view.spawning().machines);
+        if near.len() < 2 || slots == 0 {
+            return;
+        }
+        self.faults.count("rivals");
+        let number = u64::try_from(near.len()).unwrap_or(u64::MAX);
+        let first = usize::try_from(choice % number).unwrap_or(0);
+        for node in [near[first], near[(first + 1) % near.len()]] {
+            self.input(node, Input::Want(Want::Slot(slots - 1)));
+        }
+    }
+
+    fn view_of(&self, node: Option<NodeId>) -> Option<&std::sync::Arc<osiris_ledger::View>> {
+        self.devices[node? as usize].running.as_ref().map(|running| running.node.view())
     }
 
     /// The network falls apart, unless it is already. A node that is named is on the side where it is wanted.
