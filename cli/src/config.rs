@@ -279,7 +279,10 @@ pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, F
         Err(error) => {
             let failure = Failure::unread("file", path, &error);
             let is_text = error.kind() != std::io::ErrorKind::InvalidData;
-            return Err(if is_text { failure } else { Failure { exit: Exit::Usage, ..failure } });
+            return Err(match is_text {
+                true => failure,
+                false => Failure { exit: Exit::Usage, ..failure }.next("write the file as UTF-8 text"),
+            });
         }
     };
     toml::from_str(&text).map(Some).map_err(|error| {

@@ -149,7 +149,8 @@ impl Replica {
     pub(crate) async fn call(&self, request: CallRequest) -> Result<Answer, Failure> {
         let (device, peers) = self.offline.dialing()?;
         let client = osiris_client::Client::connect(device, &peers).await.map_err(|error| match error {
-            ClientError::NotTaken { attempts } => unreached(&attempts),
+            ClientError::NotTaken { attempts } => unreached(attempts.len()),
+            ClientError::NoNodes => unreached(0),
             other => uncalled(other),
         })?;
         let reply = client.request(request).await;
@@ -177,9 +178,13 @@ pub(crate) async fn ended(settings: &Settings, patience: Patience) -> Option<Fai
 }
 
 /// Nobody could be reached. The network's own words on each try say nothing that helps.
-fn unreached(attempts: &[osiris_client::Attempt]) -> Failure {
-    let tried = human::count(attempts.len() as u64, "other member");
-    Failure::timed_out(format!("No node runs here, and none of the {tried} that this device knows answers."))
+fn unreached(tried: usize) -> Failure {
+    let who = match tried {
+        0 => "this device knows of no other member that could be asked".to_owned(),
+        1 => "the one other member whose address this device knows does not answer".to_owned(),
+        _ => format!("none of the {tried} other members whose addresses this device knows answers"),
+    };
+    Failure::timed_out(format!("No node runs here, and {who}."))
         .next("start the node of this folder with `osiris up`, or check that one of them runs and can be reached")
         .for_lack_of_node()
 }

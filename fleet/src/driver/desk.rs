@@ -38,8 +38,8 @@ use crate::{
     api,
     manifest::Manifest,
     node::{
-        Facts, LogQuery, Query, Refusal, Reply, Request, journal_problem,
-        scale::{target, wanted_count, why_nobody},
+        Facts, LogQuery, Query, Refusal, Reply, Request,
+        scale::{target, wanted_count},
     },
 };
 
@@ -146,7 +146,7 @@ impl Desk {
                 None => self.foreign_key().into_iter().chain(self.budget_problem(&facts)).collect(),
             }
             .into_iter()
-            .chain(facts.read_only.as_deref().map(journal_problem))
+            .chain(facts.read_only.as_deref().map(rows::journal_problem))
             .chain(facts.twin)
             .chain(facts.forged)
             .collect(),
@@ -219,7 +219,7 @@ impl Desk {
             bounded: view.scaling().bounds(name).is_some(),
         });
         let here = || newest.and_then(|newest| facts.problems.get(&newest.id).cloned());
-        let nobody = scaled.and_then(|manifest| why_nobody(&view, &manifest.place));
+        let nobody = scaled.and_then(|manifest| rows::why_nobody(&view, &manifest.place));
         Ok(api::FunctionDetail {
             function: self.function_row(function, &lost),
             manifest,

@@ -226,7 +226,7 @@ fn live<'a>(routes: &'a Routes, function: &str) -> Result<&'a Arc<Route>, ApiErr
     match routes.find(function) {
         Some(Entry::Live(route)) => Ok(route),
         Some(Entry::Pending | Entry::Asleep(_)) => Err(ApiError::unavailable(format!(
-            "The function `{function}` is deployed and no node has it ready yet; try again in a moment."
+            "The function `{function}` is deployed and no node has it ready: not yet, or not any more. Try again in a moment."
         ))
         .with_next(format!("osiris describe {function}"))),
         None => {

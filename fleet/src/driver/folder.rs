@@ -99,10 +99,7 @@ impl Folder {
             ),
             io::ErrorKind::PermissionDenied => DriverError::new(
                 codes::DENIED,
-                format!(
-                    "This user may not write to the data folder {}: it is another user's.",
-                    path.display()
-                ),
+                format!("This user may not write to the data folder {}: {error}.", path.display()),
                 READ_ONLY_NEXT,
             ),
             _ => DriverError::io("The data folder cannot be used:", &lock_path, &error),

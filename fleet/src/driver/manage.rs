@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api,
-    node::{Ended, Facts, Query, Reply, Request, journal_problem},
+    node::{Ended, Facts, Query, Reply, Request},
 };
 
 /// Followed lines that wait for a slow reader.
@@ -301,7 +301,7 @@ impl Desk {
         fact("connected members", facts.connected.to_string());
         fact("blocks that wait for others", facts.early.to_string());
         fact("own blocks nobody confirmed", facts.unseen.to_string());
-        doctor.problems.extend(facts.read_only.as_deref().map(journal_problem));
+        doctor.problems.extend(facts.read_only.as_deref().map(super::rows::journal_problem));
         doctor.problems.extend(facts.twin);
         doctor.problems.extend(facts.forged);
         doctor

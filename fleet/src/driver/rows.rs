@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use osiris_ledger::{
-    Author, BlobHash, BlockId, Function, InvitationState, Payload, Revision, Roles, View, Void, World,
+    Author, BlobHash, BlockId, Function, InvitationState, Payload, Revision, Role, Roles, View, Void, World,
 };
 use osiris_mesh::PeerStatus;
 
 use super::metrics::Metrics;
 use crate::{
     api::{BacklogNodeRow, BacklogRow, BlockRow, FunctionRow, InvitationRow, NodeRow, RevisionRow, UserRow},
-    node::{Facts, FleetCounters, Logged, Recorded},
+    manifest::PlaceKeys,
+    node::{Facts, FleetCounters, Logged, Recorded, Refusal, scale::may_be_placed_on},
 };
 
 /// A member's name, or the start of its key.
@@ -386,4 +387,33 @@ fn says(view: &View, payload: &Payload) -> String {
         Payload::Draining(op) if op.draining => "drains: others are to take over what it serves".to_owned(),
         Payload::Draining(_) => "drains no more: functions may be placed on it".to_owned(),
     }
+}
+
+/// Why nobody may serve a function, and what helps; none where somebody may.
+pub(crate) fn why_nobody(view: &View, place: &PlaceKeys) -> Option<String> {
+    let nodes = view.members().values().filter(|member| member.active && member.roles.has(Role::Node));
+    let nodes: Vec<_> = nodes.map(|member| member.device).collect();
+    if nodes.iter().any(|member| may_be_placed_on(view, place, member)) {
+        return None;
+    }
+    let labels = place.labels.join(" ");
+    Some(if nodes.is_empty() {
+        "No member has the role node, which serving needs.".to_owned()
+    } else if nodes.iter().any(|member| place.fits(view.scaling().labels(member))) {
+        "Every member that may serve it drains: `osiris up` on one of them serves again.".to_owned()
+    } else if let [label] = place.labels.as_slice() {
+        format!(
+            "No member bears the label {label}, which it asks for: `osiris member label MEMBER {label}` gives it."
+        )
+    } else {
+        format!(
+            "No member bears all the labels that it asks for: `osiris member label MEMBER {labels}` gives them."
+        )
+    })
+}
+
+/// A journal that takes no more writes, and what to do.
+pub(crate) fn journal_problem(why: &str) -> String {
+    let Refusal { message, next, .. } = Refusal::storage(why);
+    next.into_iter().fold(message, |message, next| format!("{message} {next}"))
 }

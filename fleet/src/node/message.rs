@@ -542,16 +542,12 @@ impl Refusal {
     }
 
     pub(crate) fn storage(why: &str) -> Self {
-        Self::new(codes::STORAGE, format!("The journal takes no more writes: {why}."), STORAGE_NEXT)
+        Self::new(
+            codes::STORAGE,
+            format!("The journal takes no more writes: {why}."),
+            "Free space on the data folder's disk or replace it, then restart the node; calls go on meanwhile.",
+        )
     }
-}
-
-const STORAGE_NEXT: &str =
-    "Free space on the data folder's disk or replace it, then restart the node; calls go on meanwhile.";
-
-/// A journal that takes no more writes, and what to do.
-pub(crate) fn journal_problem(why: &str) -> String {
-    format!("The journal takes no more writes: {why}. {STORAGE_NEXT}")
 }
 
 impl Refusal {

@@ -60,7 +60,6 @@ pub use idle::{
     SLICE_PAUSE,
 };
 use lease::Leases;
-pub(crate) use message::journal_problem;
 pub use message::{
     Effect, Facts, Held, Input, LogQuery, Logged, Query, Recorded, Refusal, Reply, Request, RoleChange,
     Token, UserDevices,

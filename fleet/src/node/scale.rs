@@ -33,7 +33,7 @@ use crate::{
     policy::{Act, Decision, Here, Inputs, Machines, State, Target, Terms, policy},
 };
 use count::count_within;
-pub(crate) use count::{may_be_placed_on, target, wanted_count, why_nobody};
+pub(crate) use count::{may_be_placed_on, target, wanted_count};
 pub use facts::{Decided, FunctionScale, ScaleFacts};
 
 /// Least time between two looks at what functions need.

@@ -207,7 +207,10 @@ impl Mesh {
     pub async fn join_again(&self, peer: PeerId, request: &JoinRequest) -> Result<(), String> {
         let addr = PeerAddr { peer: peer.to_bytes(), addrs: self.shared.addrs(&peer) };
         match join::ask_one(&self.shared.endpoint, &addr, request).await? {
-            JoinReply::Welcome(_) => Ok(self.kept_changed()),
+            JoinReply::Welcome(_) => {
+                self.kept_changed();
+                Ok(())
+            }
             JoinReply::Refused(refusal) => Err(refusal.message),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{Author, Function, Role, View};
+use osiris_ledger::{Author, Function, View};
 
 use crate::{
     manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
@@ -53,27 +53,4 @@ pub(super) fn count_within(view: &View, function: &Function, manifest: &Manifest
 pub(crate) fn may_be_placed_on(view: &View, place: &PlaceKeys, member: &Author) -> bool {
     let scaling = view.scaling();
     place.fits(scaling.labels(member)) && !scaling.is_draining(member)
-}
-
-/// Why nobody may serve a function, and what helps; none where somebody may.
-pub(crate) fn why_nobody(view: &View, place: &PlaceKeys) -> Option<String> {
-    let nodes = view.members().values().filter(|member| member.active && member.roles.has(Role::Node));
-    let nodes: Vec<_> = nodes.map(|member| member.device).collect();
-    if nodes.iter().any(|member| may_be_placed_on(view, place, member)) {
-        return None;
-    }
-    let labels = place.labels.join(" ");
-    Some(if nodes.is_empty() {
-        "No member has the role node, which serving needs.".to_owned()
-    } else if nodes.iter().any(|member| place.fits(view.scaling().labels(member))) {
-        "Every member that may serve it drains: `osiris up` on one of them serves again.".to_owned()
-    } else if let [label] = place.labels.as_slice() {
-        format!(
-            "No member bears the label {label}, which it asks for: `osiris member label MEMBER {label}` gives it."
-        )
-    } else {
-        format!(
-            "No member bears all the labels that it asks for: `osiris member label MEMBER {labels}` gives them."
-        )
-    })
 }
