@@ -17,7 +17,7 @@ use osiris_fleet::policy::Terms;
 
 use crate::args::{Global, LogFormat, NodeArgs, RetainWord};
 use crate::backend::driver::ProvisionOptions;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::Format;
 
 /// Where function calls are taken unless told otherwise.
@@ -276,14 +276,11 @@ pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, F
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         // Where the data folder is no folder, whoever opens it says so better.
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
-        Err(error) => {
-            let failure = Failure::unread("file", path, &error);
-            let is_text = error.kind() != std::io::ErrorKind::InvalidData;
-            return Err(match is_text {
-                true => failure,
-                false => Failure { exit: Exit::Usage, ..failure }.next("write the file as UTF-8 text"),
-            });
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            let message = format!("The file {} is no text: {error}.", path.display());
+            return Err(Failure::usage(message).next("write it as UTF-8"));
         }
+        Err(error) => return Err(Failure::unread("file", path, &error)),
     };
     toml::from_str(&text).map(Some).map_err(|error| {
         let line = error.span().map_or(1, |span| {
@@ -352,6 +349,18 @@ mod tests {
         std::fs::write(folder.path().join("config.toml"), config).expect("written");
         let flags = Global { data: Some(folder.path().to_owned()), ..flags.clone() };
         Settings::new(&flags, &Folders::default())
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_to_be_written_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, b"http = \"\xff\"").expect("written");
+        let failure = read_toml::<toml::Table>(&path).expect_err("not UTF-8");
+        assert_eq!(
+            (failure.exit, failure.next.as_deref()),
+            (crate::exit::Exit::Usage, Some("write it as UTF-8"))
+        );
     }
 
     #[test]

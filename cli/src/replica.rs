@@ -184,8 +184,9 @@ fn unreached(tried: usize) -> Failure {
         1 => "the one other member whose address this device knows does not answer".to_owned(),
         _ => format!("none of the {tried} other members whose addresses this device knows answers"),
     };
+    let check = if tried == 0 { "" } else { ", or check that another member runs and can be reached" };
     Failure::timed_out(format!("No node runs here, and {who}."))
-        .next("start the node of this folder with `osiris up`, or check that one of them runs and can be reached")
+        .next(format!("start the node of this folder with `osiris up`{check}"))
         .for_lack_of_node()
 }
 

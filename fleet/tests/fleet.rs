@@ -16,6 +16,20 @@ fn manifest(name: &str, replicas: Replicas) -> Manifest {
     Manifest { replicas, ..Manifest::named(name) }
 }
 
+/// A founder and a second member, and their nodes, which are connected.
+async fn connected() -> ([Folder; 2], [support::Node; 2]) {
+    let founder = Folder::founded();
+    let a = founder.up().await;
+    let ticket = a.invite(1).await;
+    let second = Folder::joined(&ticket, "second").await.expect("joined");
+    let b = second.up().await;
+    until("both are connected", || async {
+        a.status().await.connected == 1 && b.status().await.connected == 1
+    })
+    .await;
+    ([founder, second], [a, b])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_deploys_calls_and_remembers() {
     let folder = Folder::founded();
@@ -128,15 +142,7 @@ async fn nodes_converge_with_every_hint_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_power_cut_everyone_finds_everyone() {
-    let founder = Folder::founded();
-    let a = founder.up().await;
-    let ticket = a.invite(1).await;
-    let second = Folder::joined(&ticket, "second").await.expect("joined");
-    let b = second.up().await;
-    until("both are connected", || async {
-        a.status().await.connected == 1 && b.status().await.connected == 1
-    })
-    .await;
+    let ([founder, second], [a, b]) = connected().await;
     a.down().await;
     b.down().await;
     // Nobody is left to ask where the others are: each is where it was.
@@ -179,15 +185,7 @@ async fn a_member_finds_a_fleet_that_has_moved_by_a_ticket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_hands_over_and_no_call_fails() {
-    let founder = Folder::founded();
-    let a = founder.up().await;
-    let ticket = a.invite(1).await;
-    let second = Folder::joined(&ticket, "second").await.expect("joined");
-    let b = second.up().await;
-    until("both are connected", || async {
-        a.status().await.connected == 1 && b.status().await.connected == 1
-    })
-    .await;
+    let (_folders, [a, b]) = connected().await;
     a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::Count(1))).await;
     let serving = async |node: &support::Node| {
         let detail: api::FunctionDetail = node.get("/v1/functions/summary").await;
@@ -237,15 +235,7 @@ async fn a_drained_node_hands_over_and_no_call_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drained_and_left_nodes_serve_no_more() {
-    let founder = Folder::founded();
-    let a = founder.up().await;
-    let ticket = a.invite(1).await;
-    let second = Folder::joined(&ticket, "second").await.expect("joined");
-    let b = second.up().await;
-    until("both are connected", || async {
-        a.status().await.connected == 1 && b.status().await.connected == 1
-    })
-    .await;
+    let (_folders, [a, b]) = connected().await;
     a.deploy(osiris_examples::SUMMARY, manifest("summary", Replicas::All)).await;
     let replicas = async |node: &support::Node| {
         let rows: Vec<api::FunctionRow> = node.get("/v1/functions").await;

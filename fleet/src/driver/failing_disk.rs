@@ -92,6 +92,9 @@ async fn a_failed_disk_refuses_writes_and_reads_go_on() {
         assert!(refused.body.message.contains("failed while this was written"), "{refused}");
         assert!(again.body.message.contains("takes no more writes"), "{again}");
         assert_eq!(status.state, "read-only");
+        let says =
+            |problem: &String| problem.contains("takes no more writes") && problem.contains("Free space");
+        assert!(status.problems.iter().any(says), "{:?}", status.problems);
         drop(process);
         disk.restart();
         put_back(&disk, dir.path());

@@ -81,12 +81,10 @@ impl Node {
             self.draining.iter_mut().for_each(|drain| drain.over = true);
             self.reconcile(now);
         }
-        let Some(drain) = &mut self.draining else { return };
-        let tokens = std::mem::take(&mut drain.tokens);
-        if tokens.is_empty() {
+        let tokens = self.draining.as_mut().map(|drain| std::mem::take(&mut drain.tokens));
+        let (Some(drain), Some(tokens)) = (&self.draining, tokens.filter(|tokens| !tokens.is_empty())) else {
             return;
-        }
-        let Some(drain) = &self.draining else { return };
+        };
         let is_left = |(name, _): &&(String, BlockId)| {
             let function = self.view.function(name).filter(|function| function.live.is_none());
             let newest = function.and_then(|function| Some((function, function.newest.as_ref()?)));

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{AppendError, Author, BlockId, EndedBy, Now, Payload, WallMs};
+use osiris_ledger::{AppendError, Author, BlockId, EndedBy, Now, Payload, Roles, WallMs};
 use osiris_mesh::{PeerId, proto::sync::Frame};
 use osiris_protocol::join::RefusalCode;
 
@@ -96,7 +96,9 @@ impl Node {
         }
         self.unknown_to.insert(peer, now.mono);
         let me = self.view.members().get(&self.me);
-        let grants = me.into_iter().flat_map(|me| &me.grants).filter(|(_, _, active)| *active);
+        // A user's key admits again whom an admin revoked, so presenting it is for a person to decide.
+        let is_fit = |(id, _, active): &&(BlockId, Roles, bool)| *active && self.ledger.user_of(id).is_none();
+        let grants = me.into_iter().flat_map(|me| &me.grants).filter(is_fit);
         let admission = grants.rev().find_map(|(grant, ..)| match self.ledger.get(grant)?.payload() {
             Payload::Admitted(op) => Some(op.clone()),
             _ => None,
@@ -391,6 +393,21 @@ mod tests {
         effects(&mut ignorant, at(0), request);
         assert!(ignorant.view().is_member(&author(2)));
         assert_eq!(ignorant.view().invitations()[&invitation].used, 1);
+    }
+
+    #[test]
+    fn what_a_users_key_admitted_is_not_presented_again() {
+        let (mut founder, mut ledger) = founded(at(0));
+        let user = op::User { name: "isis".to_owned(), key: author(50), roles: Roles::NODE, devices: 2 };
+        let user = founder.append(&mut ledger, at(0), Payload::User(user)).expect("allowed").id();
+        let admitted = Payload::Admitted(admission(&ledger, 50, user, 2));
+        founder.append(&mut ledger, at(0), admitted).expect("allowed");
+        let mut device = replica(at(0), &ledger, 2, 2);
+        let patience = u64::try_from(JOIN_AGAIN_AFTER.as_millis()).expect("short");
+        for ms in [1, 1 + patience, 1 + 2 * patience] {
+            let said = effects(&mut device, at(ms), Input::NoEnding(PeerId::from_bytes(author(1).0)));
+            assert!(!said.iter().any(|effect| matches!(effect, Effect::JoinAgain(..))), "{said:?}");
+        }
     }
 
     #[test]

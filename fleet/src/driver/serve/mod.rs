@@ -57,7 +57,7 @@ pub enum State {
     Starting,
     /// It takes calls.
     Serving,
-    /// It takes no more calls.
+    /// Others take over what it serves, or have; calls that come are passed on.
     Draining,
     /// It takes calls; the disk refuses writes.
     ReadOnly,
@@ -80,7 +80,7 @@ impl State {
         match self {
             Self::Serving | Self::ReadOnly => None,
             Self::Starting => Some("The node is starting: it reads its ledger and prepares its functions."),
-            Self::Draining => Some("The node is draining: it finishes its calls and takes no more."),
+            Self::Draining => Some("The node is draining: others take over what it serves."),
         }
     }
 }
