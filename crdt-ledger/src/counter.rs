@@ -7,7 +7,7 @@
 //! and idempotent. There is no history: 100 rows of ten functions are about 30 kB.
 //!
 //! ```text
-//! body = canonical CBOR [version, owner(32), incarnation, row version, functions, claims]
+//! body = canonical CBOR [version, owner(32), incarnation, row version, functions, claims, busy]
 //!        functions: strictly ascending names; claims: strictly ascending ids
 //! row  = body ‖ ed25519(blake3("osiris-row-v1" ‖ fleet id ‖ body))
 //! ```
@@ -36,7 +36,7 @@ use crate::{
     op::{array_struct, is_function_name, sign, usable_key},
 };
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const DOMAIN: &[u8] = b"osiris-row-v1";
 
 /// What one function does on one node at a moment, as that node sees it.
@@ -80,6 +80,7 @@ array_struct! {
         row: u64,
         functions: Vec<Cell>,
         claims: Vec<BlockId>,
+        busy: bool,
     }
 }
 
@@ -190,6 +191,12 @@ impl Row {
     pub fn claims(&self) -> &[BlockId] {
         &self.body.claims
     }
+
+    /// Whether its owner's machine is busy, with whatever it is.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.body.busy
+    }
 }
 
 impl Cell {
@@ -252,6 +259,8 @@ pub struct RowWriter {
     version: u64,
     functions: BTreeMap<String, Own>,
     claims: Vec<BlockId>,
+    /// The machine is busy.
+    busy: bool,
     /// Something changed since the last row.
     changed: bool,
 }
@@ -261,7 +270,8 @@ impl RowWriter {
     #[must_use]
     pub fn new(fleet: FleetId, owner: Author) -> Self {
         let functions = BTreeMap::new();
-        Self { fleet, owner, incarnation: 1, version: 0, functions, claims: Vec::new(), changed: false }
+        let (claims, busy, changed) = (Vec::new(), false, false);
+        Self { fleet, owner, incarnation: 1, version: 0, functions, claims, busy, changed }
     }
 
     /// What rows renew from now on: these claims, of which at most [`limits::ROW_CLAIMS_MAX`] are taken.
@@ -278,6 +288,12 @@ impl RowWriter {
     #[must_use]
     pub fn claims(&self) -> &[BlockId] {
         &self.claims
+    }
+
+    /// Whether rows say from now on that the machine is busy.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.changed |= busy != self.busy;
+        self.busy = busy;
     }
 
     /// Takes the figures of this process. Functions that are not named do nothing any more. Functions beyond
@@ -331,11 +347,12 @@ impl RowWriter {
         self.changed
     }
 
-    /// Whether anything waits or runs, or a claim is renewed: then silence would be taken for absence, and a row is
-    /// due now and then.
+    /// Whether anything waits or runs, a claim is renewed, or the machine is busy: then silence would be taken for
+    /// absence, and a row is due now and then.
     #[must_use]
     pub fn works(&self) -> bool {
-        !self.claims.is_empty()
+        self.busy
+            || !self.claims.is_empty()
             || self.functions.values().any(|own| own.last.backlog + own.last.in_flight > 0)
     }
 
@@ -353,6 +370,7 @@ impl RowWriter {
                 row: self.version,
                 functions: functions.clone(),
                 claims: self.claims.clone(),
+                busy: self.busy,
             };
             let row = Row::seal(&self.fleet, key, body);
             if row.bytes.len() <= limits::ROW_BYTES_MAX {
@@ -411,6 +429,32 @@ mod tests {
         assert_eq!((a.backlog(), a.in_flight(), a.done), (1, 3, 4));
         assert_eq!((a.queued, a.unqueued), (5, 4));
         assert_eq!((b.backlog(), b.in_flight()), (0, 1));
+    }
+
+    #[test]
+    fn who_is_busy_says_so_until_it_is_not_and_what_waits_counts_for_all_functions_but_its_own() {
+        let (second, now) = (std::time::Duration::from_secs(1), crate::time::Mono(0));
+        let mut writers = [1, 2].map(writer);
+        let mut table = Counters::new(FLEET);
+        let mut said = |writers: &mut [RowWriter; 2], function: &str| {
+            for (n, writer) in (1..).zip(writers) {
+                table.merge(now, writer.write(&key(n)));
+            }
+            let busy = table.busy(now, second, function);
+            [1, 2].map(|n| busy.contains(&Author(key(n).verifying_key().to_bytes())))
+        };
+        writers[1].observe([("a", figures(1, 0, 0))]);
+        assert!(!writers[0].has_news() && !writers[0].works());
+        writers[0].set_busy(true);
+        assert!(writers[0].has_news() && writers[0].works());
+        assert_eq!(said(&mut writers, "a"), [true, false]);
+        assert_eq!(said(&mut writers, "b"), [true, true]);
+        writers[0].set_busy(true);
+        assert!(!writers[0].has_news(), "it said so");
+        writers[0].set_busy(false);
+        writers[1].observe([]);
+        assert_eq!(said(&mut writers, "b"), [false, false]);
+        assert!(!writers[0].works());
     }
 
     #[test]
@@ -519,7 +563,8 @@ mod tests {
         let wrong = wrong.into_iter().map(|functions| (functions, Vec::new()));
         let wrong = wrong.chain(claims.into_iter().map(|claims| (vec![cell("a")], claims)));
         for (functions, claims) in wrong {
-            let body = Body { version: VERSION, owner, incarnation: 1, row: 1, functions, claims };
+            let body =
+                Body { version: VERSION, owner, incarnation: 1, row: 1, functions, claims, busy: false };
             let row = Row::seal(&FLEET, &key(1), body);
             assert_eq!(Row::read(&FLEET, row.bytes()), Err(RowReject::Field));
         }

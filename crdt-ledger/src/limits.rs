@@ -36,6 +36,8 @@ pub const SLOTS_MAX: u32 = 1_000;
 pub const INTENT_FUNCTIONS_MAX: usize = 16;
 /// Replicas that a function, or all functions together, may have.
 pub const REPLICAS_MAX: u32 = 10_000;
+/// Members that one word on a function's replicas may pass over.
+pub const PASSED_OVER_MAX: usize = 16;
 /// Bytes of one of a device's labels for placement.
 pub const PLACE_LABEL_BYTES_MAX: usize = 64;
 /// Labels for placement that one device may bear.

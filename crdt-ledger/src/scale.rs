@@ -18,9 +18,16 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scaling {
     bounds: Registers<Option<String>, Option<Range>>,
-    replicas: Registers<String, u32>,
+    replicas: Registers<String, Count>,
     labels: Registers<Author, Arc<[String]>>,
     draining: Registers<Author, bool>,
+}
+
+/// How many replicas a function was scaled to, and who is passed over for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Count {
+    replicas: u32,
+    past: Arc<[Author]>,
 }
 
 /// Each key with the last word on it.
@@ -38,7 +45,10 @@ impl Scaling {
         let order = block.order();
         match block.payload() {
             Payload::Bounded(op) => set(&mut self.bounds, op.name.clone(), order, op.range.clone()),
-            Payload::Scaled(op) => set(&mut self.replicas, op.name.clone(), order, op.replicas),
+            Payload::Scaled(op) => {
+                let count = Count { replicas: op.replicas, past: op.past.iter().copied().collect() };
+                set(&mut self.replicas, op.name.clone(), order, count);
+            }
             Payload::Labelled(op) => {
                 set(&mut self.labels, op.device, order, op.labels.iter().cloned().collect());
             }
@@ -62,7 +72,14 @@ impl Scaling {
     /// The replicas that a function was scaled to last, and the place of that block; none: nobody scaled it yet.
     #[must_use]
     pub fn replicas(&self, name: &str) -> Option<(Order, u32)> {
-        self.replicas.get(name).copied()
+        self.replicas.get(name).map(|(order, count)| (*order, count.replicas))
+    }
+
+    /// Members that come behind all others for a function, ascending: whoever scaled it last saw that their machines
+    /// were busy.
+    #[must_use]
+    pub fn passed_over(&self, name: &str) -> &[Author] {
+        self.replicas.get(name).map_or(&[], |(_, count)| &count.past)
     }
 
     /// The labels that a device bears, ascending.
@@ -86,6 +103,9 @@ impl Serialize for Scaling {
         let labels: Vec<_> = self.labels.iter().map(|(device, (_, labels))| (device, &**labels)).collect();
         let draining = self.draining.iter().filter(|(_, (_, draining))| *draining);
         let draining: Vec<_> = draining.map(|(device, _)| device).collect();
-        (said(&self.bounds), said(&self.replicas), labels, draining).serialize(serializer)
+        let replicas = self.replicas.iter();
+        let replicas: Vec<_> =
+            replicas.map(|(name, (_, count))| (name, count.replicas, &*count.past)).collect();
+        (said(&self.bounds), replicas, labels, draining).serialize(serializer)
     }
 }

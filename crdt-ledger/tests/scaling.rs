@@ -3,7 +3,7 @@
 
 mod support;
 
-use osiris_ledger::{Ledger, Payload, Reject, Role, Writer, limits, op};
+use osiris_ledger::{Author, Ledger, Payload, Reject, Role, Writer, limits, op};
 use support::{
     ADMIN, FOUNDER, Fixture, NODE, OPERATOR, append, author, copy, deploy, enrol, found, key, merge, revoked,
     session,
@@ -15,7 +15,11 @@ fn bounded(name: Option<&str>, range: Option<(u32, u32)>) -> Payload {
 }
 
 fn scaled(name: &str, replicas: u32) -> Payload {
-    Payload::Scaled(op::Scaled { name: name.to_owned(), replicas })
+    passing(name, replicas, Vec::new())
+}
+
+fn passing(name: &str, replicas: u32, past: Vec<Author>) -> Payload {
+    Payload::Scaled(op::Scaled { name: name.to_owned(), replicas, past })
 }
 
 fn labelled(device: u8, labels: &[&str]) -> Payload {
@@ -58,6 +62,22 @@ fn of_two_counts_written_at_once_every_replica_takes_the_same() {
     merge(&mut [&mut ledger, &mut other]);
     assert_eq!((replicas(&mut ledger), replicas(&mut other)), (Some(last), Some(last)));
     assert_eq!(ledger.publish().hash(), other.publish().hash());
+}
+
+#[test]
+fn who_is_passed_over_follows_from_the_last_count_alone() {
+    let (mut ledger, mut founder) = found(0);
+    enrol(&mut ledger, &mut founder, 0, NODE, &[Role::Node]);
+    let mut node = Writer::new(key(NODE), session(NODE));
+    let passed = |ledger: &mut Ledger| ledger.publish().scaling().passed_over("f").to_vec();
+    assert_eq!(passed(&mut ledger), []);
+    append(&mut ledger, &mut founder, scaled("f", 2));
+    let without = ledger.publish().hash();
+    append(&mut ledger, &mut founder, passing("f", 2, vec![author(NODE)]));
+    assert_eq!((passed(&mut ledger), replicas(&mut ledger)), (vec![author(NODE)], Some(2)));
+    assert_ne!(ledger.publish().hash(), without, "members agree on it");
+    append(&mut ledger, &mut node, scaled("f", 3));
+    assert_eq!(passed(&mut ledger), []);
 }
 
 #[test]
@@ -127,6 +147,9 @@ fn fields_out_of_range_are_refused() {
     is_field(bounded(None, Some((1, 2))));
     is_field(scaled("", 1));
     is_field(scaled("f", limits::REPLICAS_MAX + 1));
+    is_field(passing("f", 1, vec![Author([2; 32]), Author([1; 32])]));
+    is_field(passing("f", 1, vec![Author([1; 32]); 2]));
+    is_field(passing("f", 1, (0..=limits::PASSED_OVER_MAX as u8).map(|n| Author([n; 32])).collect()));
     for label in ["", "=", "a=", "=a", "a=b=c", "a b", "zone=ä", &"x".repeat(65)] {
         is_field(labelled(NODE, &[label]));
     }

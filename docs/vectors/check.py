@@ -91,10 +91,11 @@ def check_view(view, said):
         for slot in slots
     ]
     assert got == said["slots"], "the slots"
-    bounds, replicas, labels = map(dict, scaling[:3])
+    bounds, labels = dict(scaling[0]), dict(scaling[2])
+    counts = {name: (replicas, [device.hex() for device in past]) for name, replicas, past in scaling[1]}
     assert said["bounds"] == {name: bounds[name] for name in ("hello", "old")}, "the bounds"
     assert said["bounds_of_all"] == bounds[None][1], "the bounds of all together"
-    assert said["replicas"] == replicas["hello"], "the replicas"
+    assert (said["replicas"], said["passed_over"]) == counts["hello"], "the replicas"
     assert list(labels.values()) == [said["labels"]], "the labels"
     assert [device.hex() for device in scaling[3]] == said["draining"], "who drains"
     assert [blocks for _, blocks in offers[2]] == [said["budget"]], "the budget"

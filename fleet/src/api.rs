@@ -1052,7 +1052,7 @@ pub struct ScaleInputs {
     pub ready: u32,
     /// Members that may serve it and are not known to be gone.
     pub candidates: u32,
-    /// Of those: without a replica and with nothing waiting.
+    /// Of those: without a replica, on machines that are not busy, and with no calls of other functions waiting.
     pub free: u32,
     /// Calls that wait, over the fleet.
     pub backlog: u64,

@@ -170,7 +170,11 @@ fn functions(writer: &mut Writer, ledger: &mut Ledger) {
     write(writer, ledger, Payload::Stopped(op::Stopped { revision }));
     let range = Some(op::Range { min: 0, max: 3 });
     write(writer, ledger, Payload::Bounded(op::Bounded { name: Some(name.clone()), range }));
-    write(writer, ledger, Payload::Scaled(op::Scaled { name: name.clone(), replicas: 2 }));
+    write(
+        writer,
+        ledger,
+        Payload::Scaled(op::Scaled { name: name.clone(), replicas: 2, past: vec![author] }),
+    );
     write(writer, ledger, Payload::Removed(op::Removed { name, replaces: vec![revision] }));
     let voters = write(writer, ledger, Payload::Voters(op::Voters { devices: vec![author] }));
     let page = small_page(ledger);

@@ -459,7 +459,13 @@ impl History {
                         let range = Some(op::Range { min: 0, max: replicas + 1 });
                         Payload::Bounded(op::Bounded { name: None, range })
                     }
-                    _ => Payload::Scaled(op::Scaled { name, replicas }),
+                    _ => {
+                        let past = mix(choice, 61);
+                        let past = (0..DEVICES).filter(|n| past >> n & 3 == 3).map(author);
+                        let mut past: Vec<_> = past.collect();
+                        past.sort_unstable();
+                        Payload::Scaled(op::Scaled { name, replicas, past })
+                    }
                 }
             }
             Action::Label { device, labels } => {

@@ -100,13 +100,13 @@ fn history() -> (Ledger, Arc<Page>) {
     let range = |min, max| Some(op::Range { min, max });
     let bounded =
         |name: Option<&str>, range| Payload::Bounded(op::Bounded { name: name.map(str::to_owned), range });
-    let scaled = |replicas| Payload::Scaled(op::Scaled { name: "hello".to_owned(), replicas });
+    let scaled = |replicas, past| Payload::Scaled(op::Scaled { name: "hello".to_owned(), replicas, past });
     append(&mut ledger, &mut founder, bounded(Some("hello"), range(0, 4)));
     append(&mut ledger, &mut founder, bounded(Some("hello"), range(1, 3)));
     append(&mut ledger, &mut founder, bounded(None, range(0, 8)));
     append(&mut ledger, &mut founder, bounded(Some("old"), None));
-    append(&mut ledger, &mut node, scaled(2));
-    append(&mut ledger, &mut founder, scaled(3));
+    append(&mut ledger, &mut node, scaled(2, Vec::new()));
+    append(&mut ledger, &mut founder, scaled(3, vec![author(NODE)]));
     let labels = vec!["gpu".to_owned(), "zone=a".to_owned()];
     let labelled = Payload::Labelled(op::Labelled { device: author(NODE), labels });
     append(&mut ledger, &mut founder, labelled);
@@ -222,6 +222,7 @@ fn view(ledger: &mut Ledger) -> Value {
         "bounds": json!({ "hello": view.scaling().bounds("hello"), "old": view.scaling().bounds("old") }),
         "bounds_of_all": view.scaling().fleet_max(),
         "replicas": view.scaling().replicas("hello").map(|(_, replicas)| replicas),
+        "passed_over": view.scaling().passed_over("hello").iter().map(ToString::to_string).collect::<Vec<_>>(),
         "labels": view.scaling().labels(&author(NODE)),
         "draining": draining,
         "budget": view.budget(&author(NODE)),

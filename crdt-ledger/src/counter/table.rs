@@ -221,11 +221,14 @@ impl Counters {
         totals
     }
 
-    /// Owners of rows in which something waits, as of now.
+    /// Owners of rows whose machines are busy, or in which something waits besides invocations of a function: those
+    /// wait for a replica of it, wherever that is.
     #[must_use]
-    pub fn busy(&self, now: Mono, fresh: Duration) -> BTreeSet<Author> {
+    pub fn busy(&self, now: Mono, fresh: Duration, function: &str) -> BTreeSet<Author> {
         let fresh = self.rows.iter().filter(|(_, held)| now.since(held.changed) <= fresh);
-        let busy = fresh.filter(|(_, held)| held.row.functions().iter().any(|cell| cell.backlog() > 0));
+        let waits =
+            |row: &Row| row.functions().iter().any(|cell| cell.name != function && cell.backlog() > 0);
+        let busy = fresh.filter(|(_, held)| held.row.is_busy() || waits(&held.row));
         busy.map(|(owner, _)| *owner).collect()
     }
 

@@ -1,8 +1,14 @@
 //! Operations about how many replicas functions have, and where they may be.
 
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, SeqAccess, Visitor},
+};
+
 use super::{array_struct, is_ascending, is_function_name, usable_key};
 use crate::{id::Author, limits};
-use serde::{Deserialize, Serialize};
 
 array_struct! {
     /// Least and most replicas.
@@ -24,13 +30,44 @@ array_struct! {
     }
 }
 
-array_struct! {
-    /// See [`crate::Payload::Scaled`].
-    pub struct Scaled {
-        /// The function.
-        name: String,
-        /// Replicas, whatever the bounds say: who reads it keeps to them.
-        replicas: u32,
+/// See [`crate::Payload::Scaled`]. In CBOR an array of two, and of three where members are passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// The function.
+    pub name: String,
+    /// Replicas, whatever the bounds say: who reads it keeps to them.
+    pub replicas: u32,
+    /// Members that come behind all others for it until it is scaled anew, ascending: their machines were busy.
+    pub past: Vec<Author>,
+}
+
+impl Serialize for Scaled {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, replicas, past } = self;
+        match past.as_slice() {
+            [] => (name, replicas).serialize(serializer),
+            past => (name, replicas, past).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scaled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Scaled;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("a name, replicas, and the members that are passed over, if there are any")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Scaled, A::Error> {
+                let name = fields.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                let replicas = fields.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?;
+                Ok(Scaled { name, replicas, past: fields.next_element()?.unwrap_or_default() })
+            }
+        }
+        deserializer.deserialize_seq(Fields)
     }
 }
 
@@ -77,7 +114,13 @@ impl Scaled {
         if !is_function_name(&self.name) {
             return Err("the function's name is not allowed");
         }
-        if self.replicas <= limits::REPLICAS_MAX { Ok(()) } else { Err("the replicas are out of range") }
+        if self.replicas > limits::REPLICAS_MAX {
+            return Err("the replicas are out of range");
+        }
+        if self.past.len() > limits::PASSED_OVER_MAX {
+            return Err("too many members are passed over");
+        }
+        if is_ascending(&self.past) { Ok(()) } else { Err("who is passed over is not in ascending order") }
     }
 }
 

@@ -149,8 +149,8 @@ def fields_fit(op, says):
         case "bounded", [name, range_]:
             low, high = range_ or (0, 1)
             return (is_name(name) if name is not None else low == 0) and low <= high and 1 <= high <= 10_000
-        case "scaled", [name, replicas]:
-            return is_name(name) and replicas <= 10_000
+        case "scaled", [name, replicas, *past]:
+            return is_name(name) and replicas <= 10_000 and all(ascends(keys, 16) for keys in past)
         case "labelled", [device, labels]:
             return is_usable(device) and ascends(labels, 16) and all(map(is_place_label, labels))
         case "budgeted", [device, blocks]:
@@ -190,11 +190,14 @@ class Ledger:
             raise Refused("Malformed")
         (op, says), = fields[9].items()
         types = TYPES.get(op, [])
+        if op == "scaled" and isinstance(says, list) and len(says) == 3:
+            types = [*types, ids]
         if not isinstance(says, list) or len(says) != len(types) or not types:
             raise Refused("Malformed")
         if not all(fits(value) for fits, value in zip(BODY + types, fields[:9] + says)):
             raise Refused("Malformed")
-        if end != len(body) or write(fields) != body:
+        # Where nobody is passed over, the list is left out.
+        if end != len(body) or write(fields) != body or (op == "scaled" and says[2:] == [[]]):
             raise Refused("NotCanonical")
         block = dict(zip(FIELDS[:9], fields), id=h(entry), op=op, says=says)
         genesis, parents, seq = op == "founded", block["parents"], block["seq"]

@@ -223,8 +223,10 @@ class View:
 
     def scaling(self):
         bounds = sorted(self.last("bounded").items(), key=lambda row: (row[0] is not None, row[0] or ""))
-        replicas, labels = self.last("scaled"), self.last("labelled")
+        counts = {block["says"][0]: block["says"] for block in self.of("scaled")}
+        replicas = [[name, said[1], *(said[2:] or [[]])] for name, said in sorted(counts.items())]
+        labels = self.last("labelled")
         said = {block["author"]: block["says"][0] for block in self.of("draining")}
         draining = sorted(device for device, drains in said.items() if drains)
-        rows = [[list(row) for row in rows] for rows in (bounds, sorted(replicas.items()), sorted(labels.items()))]
-        return [*rows, draining]
+        bounds, labels = ([list(row) for row in rows] for rows in (bounds, sorted(labels.items())))
+        return [bounds, replicas, labels, draining]

@@ -378,7 +378,11 @@ fn says(view: &View, payload: &Payload) -> String {
                 None => format!("leaves the bounds of {what} to the manifest"),
             }
         }
-        Payload::Scaled(op) => format!("scales {} to {} replica(s)", op.name, op.replicas),
+        Payload::Scaled(op) => {
+            let past: Vec<_> = op.past.iter().map(|device| label(view, device)).collect();
+            let past = if past.is_empty() { String::new() } else { format!(", past {}", past.join(", ")) };
+            format!("scales {} to {} replica(s){past}", op.name, op.replicas)
+        }
         Payload::Labelled(op) => {
             let labels = if op.labels.is_empty() { "nothing" } else { &op.labels.join(", ") };
             format!("labels {} with {labels}", label(view, &op.device))

@@ -113,9 +113,14 @@ impl Telemetry {
         self.table.totals(now.mono, ROW_FRESH)
     }
 
-    /// Members on which something waits.
-    pub(super) fn busy(&self, now: Now) -> BTreeSet<Author> {
-        self.table.busy(now.mono, ROW_FRESH)
+    /// Rows say from now on whether this machine is busy.
+    pub(super) fn busy_here(&mut self, busy: bool) {
+        self.own.set_busy(busy);
+    }
+
+    /// Members whose machines are busy, or on which something else waits than invocations of a function.
+    pub(super) fn busy(&self, now: Now, function: &str) -> BTreeSet<Author> {
+        self.table.busy(now.mono, ROW_FRESH, function)
     }
 
     fn notes(&self) -> Frame {

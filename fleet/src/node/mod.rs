@@ -303,7 +303,10 @@ impl Node {
             Input::RowHint(bytes) => self.row_hint(now, &bytes),
             Input::Observed(figures) => self.observe(&figures),
             Input::Want(want) => self.want(now, want),
-            Input::Machine(load) => self.scale.machine(load),
+            Input::Machine(load) => {
+                self.scale.machine(load);
+                self.telemetry.busy_here(self.scale.busy);
+            }
             Input::Called(name) => self.scale.wanted(&name),
             Input::StatesKept(records) => self.states_kept(&records),
             Input::StateSealed(record) => self.take_state(record, None),

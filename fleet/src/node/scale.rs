@@ -5,6 +5,8 @@
 //! lower its rank, the longer it waits for the others. What two write at once is absolute and settled by ledger
 //! order, so nothing is added twice. See `docs/scaling.md`.
 
+#[cfg(test)]
+mod busy;
 mod count;
 mod facts;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use osiris_ledger::{
     Author, Function, Mono, Now, Payload, Revision,
     counter::{Figures, FunctionTotals},
     lease::Machine,
+    limits::PASSED_OVER_MAX,
     op,
 };
 
@@ -32,7 +35,7 @@ use crate::{
     placement,
     policy::{Act, Decision, Here, Inputs, Machines, State, Target, Terms, policy},
 };
-use count::count_within;
+use count::{arranged, count_within, passed_over};
 pub(crate) use count::{may_be_placed_on, target, wanted_count};
 pub use facts::{Decided, FunctionScale, ScaleFacts};
 
@@ -40,6 +43,8 @@ pub use facts::{Decided, FunctionScale, ScaleFacts};
 pub const SCALE_LOOK: Duration = Duration::from_secs(1);
 /// Members that may decide about one function: those of the lowest ranks.
 pub const DECIDERS_MAX: usize = 8;
+/// How far below its mark what made a machine busy must fall until it is so no more, percent.
+const BUSY_MARGIN: u32 = 10;
 /// Decisions that are kept to be explained.
 pub const DECISIONS_KEPT: usize = 64;
 
@@ -61,6 +66,8 @@ pub(super) struct Scale {
     /// What the functions of this process did last.
     here: BTreeMap<String, Figures>,
     machine: Option<MachineLoad>,
+    /// Whether this machine is busy.
+    pub(super) busy: bool,
     /// What was called here since the last look and has no replica.
     called: BTreeSet<String>,
     looked: Option<Mono>,
@@ -81,7 +88,10 @@ struct Scaled {
     newest: Arc<Revision>,
     target: Target,
     count: u32,
-    /// Members that may serve it and are alive, the first of which serve it.
+    place: PlaceKeys,
+    /// Members that may serve it and are alive, by rank alone.
+    able: Vec<Author>,
+    /// The same in the order of their turn: the first of them serve it.
     candidates: Vec<Author>,
 }
 
@@ -91,6 +101,9 @@ impl Scale {
     }
 
     pub(super) fn machine(&mut self, load: MachineLoad) {
+        let below = if self.busy { BUSY_MARGIN } else { 0 };
+        self.busy = load.cpu.saturating_add(below) >= self.terms.cpu_high
+            || load.memory.saturating_add(below) >= self.terms.memory_high;
         self.machine = Some(load);
     }
 
@@ -126,18 +139,31 @@ impl Node {
         place: &PlaceKeys,
         most: usize,
     ) -> Vec<Author> {
+        if place.spread.is_none() && passed_over(&self.view, name, revision).is_empty() {
+            return self.able(now, name, revision, place, most);
+        }
+        let able = self.able(now, name, revision, place, usize::MAX);
+        let past = passed_over(&self.view, name, revision);
+        let mut arranged = arranged(&self.view, place, &able, past);
+        arranged.truncate(most);
+        arranged
+    }
+
+    /// The same by rank alone: without zones, and nobody is passed over.
+    fn able(
+        &mut self,
+        now: Now,
+        name: &str,
+        revision: &Revision,
+        place: &PlaceKeys,
+        most: usize,
+    ) -> Vec<Author> {
         let known = &mut self.functions.candidates;
         known.follow(&self.view);
         let ordered = known.ordered(name, &revision.id);
         let view = &self.view;
         let may_serve = |member: &Author| may_be_placed_on(view, place, member) && self.is_alive(now, member);
-        if place.spread.is_none() {
-            return placement::placed(&ordered, most, may_serve);
-        }
-        let able = placement::placed(&ordered, usize::MAX, may_serve);
-        let mut spread = placement::spread(&able, |member| place.zone(view.scaling().labels(member)));
-        spread.truncate(most);
-        spread
+        placement::placed(&ordered, most, may_serve)
     }
 
     /// Functions that are scaled and whose newest manifest is known here, by name. With bounds on trial those are all.
@@ -150,9 +176,10 @@ impl Node {
             let Some(target) = target(&view, &function.name, manifest, trial) else { continue };
             let count = count_within(&view, function, manifest, &target);
             let place = manifest.place.clone();
-            let candidates = self.candidates(now, &function.name, newest, &place, usize::MAX);
+            let able = self.able(now, &function.name, newest, &place, usize::MAX);
+            let candidates = arranged(&view, &place, &able, passed_over(&view, &function.name, newest));
             let (function, newest) = (Arc::clone(function), Arc::clone(newest));
-            scaled.push(Scaled { function, newest, target, count, candidates });
+            scaled.push(Scaled { function, newest, target, count, place, able, candidates });
         }
         scaled
     }
@@ -179,15 +206,54 @@ impl Node {
         for one in &scaled {
             let rank = one.candidates.iter().position(|member| *member == self.me);
             let Some(rank) = self.decides_as(now, one, rank) else { continue };
-            let inputs = self.inputs(now, one, &scaled, &totals, rank);
+            let busy = self.busy(now, one, &totals);
+            let inputs = self.inputs(now, one, &scaled, &totals, &busy, rank);
             let name = one.function.name.clone();
             let mut state = self.scale.states.remove(&name).unwrap_or_default();
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             self.scale.moving |= state.is_moving(inputs.target.min);
             self.scale.states.insert(name.clone(), state);
-            self.perform(now, &name, inputs, decision);
+            let past = match decision.act.and_then(Act::count) {
+                Some(count) if count > one.count => self.passing(one, &busy, count as usize),
+                _ => passed_over(&self.view, &name, &one.newest).to_vec(),
+            };
+            self.perform(now, &name, inputs, decision, past);
         }
         self.scale.called.clear();
+    }
+
+    /// Members whose machines are busy or on which something else waits, where a function may need more.
+    fn busy(&self, now: Now, scaled: &Scaled, totals: &BTreeMap<String, FunctionTotals>) -> BTreeSet<Author> {
+        let name = &scaled.function.name;
+        let waits = totals.get(name).is_some_and(|known| known.backlog > 0)
+            || self.scale.called.contains(name)
+            || self.scale.here.get(name).is_some_and(|own| own.backlog > 0);
+        if waits || self.scale.busy { self.telemetry.busy(now, name) } else { BTreeSet::new() }
+    }
+
+    /// Whom a word on more replicas passes over: of those without one, who is busy, where somebody else is left. Who
+    /// holds a replica keeps it.
+    fn passing(&self, scaled: &Scaled, busy: &BTreeSet<Author>, count: usize) -> Vec<Author> {
+        let Scaled { able, candidates, place, .. } = scaled;
+        let (held, without) = candidates.split_at(candidates.len().min(scaled.count as usize));
+        let mut past: Vec<_> = without.iter().filter(|member| busy.contains(member)).copied().collect();
+        if past.len() == without.len() {
+            past.clear();
+        }
+        past.truncate(PASSED_OVER_MAX);
+        loop {
+            past.sort_unstable();
+            let grown = arranged(&self.view, place, able, &past);
+            let grown = &grown[..grown.len().min(count)];
+            if past.len() >= PASSED_OVER_MAX || held.iter().all(|member| grown.contains(member)) {
+                break;
+            }
+            // One who was passed over before would take the place of one who serves.
+            let intruder = grown.iter().rev().find(|member| !held.contains(member) && !past.contains(member));
+            let Some(intruder) = intruder else { break };
+            past.push(*intruder);
+        }
+        past
     }
 
     /// What is measured of a function at this moment.
@@ -197,6 +263,7 @@ impl Node {
         scaled: &Scaled,
         all: &[Scaled],
         totals: &BTreeMap<String, FunctionTotals>,
+        busy: &BTreeSet<Author>,
         rank: usize,
     ) -> Inputs {
         let name = scaled.function.name.as_str();
@@ -209,9 +276,13 @@ impl Node {
         let side_by_side: u64 = serving.iter().map(|serving| u64::from(serving.concurrency)).sum();
         let per_replica = side_by_side.checked_div(serving.len() as u64);
         let concurrency = scaled.newest.serving_by(&self.me).map(|serving| serving.concurrency);
-        let busy = match known.backlog.max(own.backlog) {
-            0 => BTreeSet::new(),
-            _ => self.telemetry.busy(now),
+        let next = if busy.is_empty() {
+            rank == scaled.count as usize
+        } else {
+            let grown = scaled.count as usize + 1;
+            let past = self.passing(scaled, busy, grown);
+            let order = arranged(&self.view, &scaled.place, &scaled.able, &past);
+            rank >= scaled.count as usize && order.iter().take(grown).any(|member| *member == self.me)
         };
         let without = scaled.candidates.iter().skip(scaled.count as usize);
         let others = all.iter().filter(|other| other.function.name != name);
@@ -232,7 +303,7 @@ impl Node {
             rank: count(rank),
             here: Here {
                 serves: concurrency.is_some(),
-                next: rank == scaled.count as usize,
+                next,
                 backlog: own.backlog,
                 concurrency: concurrency.unwrap_or(0),
                 concurrency_max: self
@@ -308,11 +379,11 @@ impl Node {
     }
 
     /// Does what was decided, and keeps it to be explained.
-    fn perform(&mut self, now: Now, name: &str, inputs: Inputs, decision: Decision) {
+    fn perform(&mut self, now: Now, name: &str, inputs: Inputs, decision: Decision, past: Vec<Author>) {
         let Some(act) = decision.act else { return };
         let done = match act {
             Act::ReplicaHere(replicas) | Act::ReplicaOnPeer(replicas) | Act::RetireReplica(replicas) => {
-                let scaled = op::Scaled { name: name.to_owned(), replicas };
+                let scaled = op::Scaled { name: name.to_owned(), replicas, past };
                 self.append(now, Payload::Scaled(scaled)).map(drop).map_err(|refusal| refusal.message)
             }
             Act::ClaimAhead => {

@@ -81,7 +81,7 @@ pub struct Inputs {
     pub ready: u32,
     /// Members that may serve it and are alive.
     pub candidates: u32,
-    /// Of those, without a replica and with nothing waiting.
+    /// Of those, without a replica and not busy with something else.
     pub free: u32,
     /// Replicas of all other scaled functions.
     pub others: u32,

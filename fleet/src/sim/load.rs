@@ -1,11 +1,14 @@
 //! Calls, as far as scaling sees them: how many wait and run on which node. None is made; each node is told the
 //! figures that its functions would have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use osiris_ledger::{Block, Payload, counter::Figures, op};
 
-use crate::{node::Input, policy::Terms};
+use crate::{
+    node::{Input, scale::MachineLoad},
+    policy::Terms,
+};
 
 use super::{
     queue::{NodeId, What},
@@ -45,6 +48,10 @@ pub(super) struct Load {
     told: BTreeMap<(NodeId, u32), Vec<(String, Figures)>>,
     /// When each process last wrote a count, and which.
     counts: BTreeMap<(NodeId, u32, String), (u64, u32)>,
+    /// Machines that do something else now and then.
+    machines: Random,
+    busy: BTreeSet<NodeId>,
+    busy_told: BTreeMap<(NodeId, u32), bool>,
     /// Sums over the run, by name.
     pub(super) sums: BTreeMap<&'static str, u64>,
 }
@@ -59,6 +66,9 @@ impl Load {
             ended: BTreeMap::new(),
             told: BTreeMap::new(),
             counts: BTreeMap::new(),
+            machines: Random::new(seed, 14),
+            busy: BTreeSet::new(),
+            busy_told: BTreeMap::new(),
             sums: BTreeMap::new(),
         }
     }
@@ -101,12 +111,35 @@ impl World<'_> {
                 self.input(node, Input::Observed(figures));
             }
         }
+        if self.day.is_none() {
+            self.load_machines(&nodes);
+        }
         for (node, name) in woken {
             self.say(format_args!("called {node} {name}"));
             self.input(node, Input::Called(name));
         }
         if !self.healed {
             self.queue.at(self.now + LOAD_MS, What::Load);
+        }
+    }
+
+    /// Some machines become busy, others are so no more: one in a hundred a second, for a quarter of a minute.
+    fn load_machines(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            let was = self.load.busy.contains(node);
+            let turns = self.load.machines.chance(if was { 66 } else { 10 });
+            let busy = was != turns && !self.healed;
+            if busy {
+                self.load.busy.insert(*node);
+            } else {
+                self.load.busy.remove(node);
+            }
+            let Some(process) = self.run_of(*node) else { continue };
+            if self.load.busy_told.insert((*node, process.run), busy) != Some(busy) {
+                self.say(format_args!("busy {node} {busy}"));
+                let cpu = if busy { 95 } else { 20 };
+                self.input(*node, Input::Machine(MachineLoad { cpu, memory: 40 }));
+            }
         }
     }
 
@@ -171,8 +204,11 @@ impl World<'_> {
 
     /// A node wrote a count: within the bounds that it knows, and not before its pause is over.
     pub(super) fn count_written(&mut self, node: NodeId, block: &Block) {
-        let Payload::Scaled(op::Scaled { name, replicas }) = block.payload() else { return };
+        let Payload::Scaled(op::Scaled { name, replicas, past }) = block.payload() else { return };
         let (now, replicas) = (self.now, *replicas);
+        if !past.is_empty() {
+            self.branches.count("passed over");
+        }
         let terms = if self.day.is_some() { Terms::default() } else { terms() };
         let Some(running) = self.devices[node as usize].running.as_ref() else { return };
         let newest = running.node.view().function(name).and_then(|function| function.newest.clone());

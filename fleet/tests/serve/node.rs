@@ -297,6 +297,7 @@ pub(crate) struct Node {
     pub(crate) http: SocketAddr,
     pub(crate) socket: PathBuf,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) state: Arc<NodeState>,
@@ -340,11 +341,26 @@ impl Node {
         Self::over(ServeConfig::default(), fleet, routes, metrics).await
     }
 
+    /// `far` is live on one other member alone. Its revision is returned.
+    pub(crate) async fn with_one_remote() -> (Self, BlockId) {
+        let (mut fleet, metrics) = (Fleet::new(), Arc::new(Metrics::default()));
+        let far = fleet.deploy("far", World::Http, CHART);
+        fleet.serve(1, far);
+        let routes = fleet.routes(&BTreeMap::new(), &metrics);
+        (Self::over(ServeConfig::default(), fleet, routes, metrics).await, far)
+    }
+
+    /// It hears who serves what.
+    pub(crate) fn hears(&mut self, local: &BTreeMap<BlockId, Arc<Function>>) {
+        let routes = self.fleet.routes(local, &self.metrics);
+        self.routes.store(Arc::new(routes));
+    }
+
     async fn over(config: ServeConfig, fleet: Fleet, routes: Routes, metrics: Arc<Metrics>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let socket = dir.path().join("osiris.sock");
         let routes = Arc::new(ArcSwap::from_pointee(routes));
-        let dispatcher = Arc::new(Dispatcher::new(routes, &fleet.author(0)));
+        let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&routes), &fleet.author(0)));
         let (desk, state) = (Arc::new(Desk::default()), Arc::new(NodeState::default()));
         state.set(State::Serving);
         let http = config.http.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
@@ -358,6 +374,6 @@ impl Node {
         };
         let server = Server::start(config, parts).await.expect("started");
         let http = server.http_addr().expect("listens");
-        Self { server, http, socket, dispatcher, metrics, desk, state, fleet, _dir: dir }
+        Self { server, http, socket, dispatcher, routes, metrics, desk, state, fleet, _dir: dir }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
+use osiris_examples::CHART;
 use osiris_fleet::driver::dispatch::{Call, Hop, Relay};
 use osiris_fleet::driver::metrics::RelayEnd;
 use osiris_fleet::driver::serve::{ServeConfig, Token};
@@ -14,7 +15,7 @@ use osiris_protocol::call::{CallReply, CallRequest};
 use osiris_runtime::Limits;
 
 use super::client::{error, request, tcp};
-use super::node::Node;
+use super::node::{Node, prepare};
 
 type Said = Result<CallReply, CallFailure>;
 
@@ -189,6 +190,60 @@ async fn another_member_is_asked_only_when_the_call_was_not_started() {
     // A function's own 503 is an answer.
     peers.say(one, Ok(reply(503, "mine")));
     assert_eq!((&call().await.body()[..], peers.asked()), (&b"mine"[..], vec![one]));
+}
+
+/// Between the last word of a member that drains and the first of who took over, this node knows nobody that is ready.
+#[tokio::test]
+async fn a_call_that_was_turned_away_finds_who_took_over() {
+    let (mut node, far) = Node::with_one_remote().await;
+    let peers = Peers::default();
+    node.dispatcher.connect(peers.clone());
+    let [one, two] = [1, 2].map(|who| PeerId::from_bytes(node.fleet.author(who).0));
+    peers.rtt_ms(one, 1);
+    peers.rtt_ms(two, 1);
+    let refusal = node.dispatcher.serve_relayed(CallRequest::new("far", "")).await;
+    peers.say(one, Ok(refusal));
+    let call = |node: &Node| {
+        let dispatcher = Arc::clone(&node.dispatcher);
+        tokio::spawn(async move {
+            let request = Request::get("/chart").body(Bytes::new()).expect("a request");
+            let call = Call { function: "far", request, hop: Hop::First, deadline: Duration::from_secs(9) };
+            dispatcher.invoke(call).await
+        })
+    };
+    let turned_away = async |peers: &Peers| {
+        while peers.0.asked.lock().expect("whole").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Nobody takes over.
+    assert_eq!((call(&node).await.expect("ended").status().as_u16(), peers.asked()), (503, vec![one]));
+    // Another member does.
+    let waits = call(&node);
+    turned_away(&peers).await;
+    node.fleet.serve(2, far);
+    node.hears(&BTreeMap::new());
+    assert_eq!((waits.await.expect("ended").status().as_u16(), peers.asked()), (200, vec![one, two]));
+    // This one does.
+    let function = prepare("far", CHART, Limits::default()).await;
+    let (mut node, far) = Node::with_one_remote().await;
+    node.dispatcher.connect(peers.clone());
+    let waits = call(&node);
+    turned_away(&peers).await;
+    node.fleet.serve(0, far);
+    node.hears(&BTreeMap::from([(far, function)]));
+    let answer = waits.await.expect("ended");
+    assert_eq!((answer.headers()["x-osiris-relayed"].as_bytes(), peers.asked()), (&b"false"[..], vec![one]));
+    // Who is busy is believed: its caller is to come back, so nothing is waited for.
+    let (node, _) = Node::with_one_remote().await;
+    node.dispatcher.connect(peers.clone());
+    let mut busy = reply(503, "{}");
+    for (name, value) in [("x-osiris-not-started", "full"), ("retry-after", "7")] {
+        busy.headers.push((name.to_owned(), Bytes::from_static(value.as_bytes())));
+    }
+    peers.say(one, Ok(busy));
+    let answer = call(&node).await.expect("ended");
+    assert_eq!((answer.headers()["retry-after"].as_bytes(), peers.asked()), (&b"7"[..], vec![one]));
 }
 
 #[tokio::test]

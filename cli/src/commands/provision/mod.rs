@@ -19,6 +19,7 @@ use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use osiris_fleet::node::HAND_OVER_WITHIN;
 use osiris_protocol::ticket::{JoinTicket, Ticket};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,8 +42,8 @@ const TICKET_WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for another command that works on the same machine.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
-/// Longest wait for calls that run on a machine that goes; a node gives them 20 s.
-const DRAIN_WITHIN: Duration = Duration::from_secs(25);
+/// Longest wait for a machine that goes to hand over what it serves, and then for its last calls: a node gives them 20 s.
+const DRAIN_WITHIN: Duration = Duration::from_secs(HAND_OVER_WITHIN.as_secs() + 25);
 /// Longest wait for another member to hear that a machine serves nothing any more.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for the fleet to hear that a machine leaves it.

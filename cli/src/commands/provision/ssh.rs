@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, Command};
 
-use super::{KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, Row, TICKET, process};
+use super::{DRAIN_WITHIN, HEARD_WITHIN, KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, Row, TICKET, process};
 use crate::args::{PlaceArgs, ProvisionUpArgs, SshArgs};
 use crate::exit::{Exit, Failure};
 
@@ -329,7 +329,13 @@ pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> R
         flags: vec![("--spawn", spawn.to_owned()), ("--timeout", span(patience))],
         mesh: None,
         given: Given::Nothing,
-        within: LOCK_PATIENCE + LEAVE_WITHIN + patience + KILL_WITHIN + ANSWER_WITHIN,
+        within: LOCK_PATIENCE
+            + DRAIN_WITHIN
+            + 2 * HEARD_WITHIN
+            + LEAVE_WITHIN
+            + patience
+            + KILL_WITHIN
+            + ANSWER_WITHIN,
     };
     Ok(said(&host, &host.provision(ask).await?)?.changed)
 }

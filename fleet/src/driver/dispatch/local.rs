@@ -6,6 +6,7 @@ use osiris_ledger::World;
 use osiris_runtime::{CallError, Function};
 use serde::de::IgnoredAny;
 
+use super::message::NotStarted;
 use super::{ApiError, Dispatcher, NODE_HEADER, RELAYED_HEADER, REVISION_HEADER, message};
 use crate::driver::answer::json_response;
 use crate::driver::metrics::{CallEnd, CallFigures};
@@ -36,11 +37,11 @@ impl Dispatcher {
             World::Native => native(route, function, request).await,
         };
         let (mut response, not_started) = match result {
-            Ok(response) => (response, false),
+            Ok(response) => (response, None),
             Err(Refusal { error, not_started }) => (error.into_response(), not_started),
         };
-        if relayed && not_started {
-            return message::mark_not_started(response);
+        if let Some(why) = not_started.filter(|_| relayed) {
+            return message::mark_not_started(response, why);
         }
         let headers = response.headers_mut();
         headers.insert(NODE_HEADER, self.device.clone());
@@ -54,19 +55,23 @@ impl Dispatcher {
 struct Refusal {
     error: ApiError,
     /// The revision takes no more calls, or no more at once, so this one was certainly not started.
-    not_started: bool,
+    not_started: Option<NotStarted>,
 }
 
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
-        let not_started = matches!(error, CallError::Draining | CallError::Busy { .. });
+        let not_started = match error {
+            CallError::Busy { .. } => Some(NotStarted::Full),
+            CallError::Draining => Some(NotStarted::Elsewhere),
+            _ => None,
+        };
         Self { not_started, error: error.into() }
     }
 }
 
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
-        Self { error, not_started: false }
+        Self { error, not_started: None }
     }
 }
 

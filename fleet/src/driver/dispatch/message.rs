@@ -104,24 +104,45 @@ pub(super) fn to_reply(response: Response<Bytes>) -> CallReply {
     CallReply { status: parts.status.as_u16(), headers: to_pairs(&parts.headers), body }
 }
 
-/// The answer as it came from another member, and whether the function was certainly not started.
-pub(super) fn from_reply(reply: CallReply) -> Result<(Response<Bytes>, bool), ApiError> {
+/// Why a function was certainly not started, so that another member may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotStarted {
+    /// The member has it ready, and no place for one more call.
+    Full,
+    /// It has it not ready, or no more.
+    Elsewhere,
+}
+
+impl NotStarted {
+    const fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Full => "full",
+            Self::Elsewhere => "1",
+        })
+    }
+}
+
+/// The answer as it came from another member, and why the function was not started, where it certainly was not.
+pub(super) fn from_reply(reply: CallReply) -> Result<(Response<Bytes>, Option<NotStarted>), ApiError> {
     let mut response = Response::new(reply.body);
     *response.status_mut() = StatusCode::from_u16(reply.status)
         .map_err(|_| ApiError::failed("The other node answered with a status that HTTP does not know."))?;
     let mut headers = from_pairs(reply.headers).map_err(|e| ApiError::failed(e.body.message))?;
-    let not_started = headers.remove(NOT_STARTED_HEADER).is_some();
+    let not_started = headers.remove(NOT_STARTED_HEADER).map(|why| match why {
+        why if why == NotStarted::Full.value() => NotStarted::Full,
+        _ => NotStarted::Elsewhere,
+    });
     *response.headers_mut() = headers;
     Ok((response, not_started))
 }
 
 /// A refusal that tells another member to ask elsewhere.
 pub(super) fn not_started(error: ApiError) -> Response<Bytes> {
-    mark_not_started(error.into_response())
+    mark_not_started(error.into_response(), NotStarted::Elsewhere)
 }
 
 /// Tells another member to ask elsewhere.
-pub(super) fn mark_not_started(mut response: Response<Bytes>) -> Response<Bytes> {
-    response.headers_mut().insert(NOT_STARTED_HEADER, HeaderValue::from_static("1"));
+pub(super) fn mark_not_started(mut response: Response<Bytes>, why: NotStarted) -> Response<Bytes> {
+    response.headers_mut().insert(NOT_STARTED_HEADER, why.value());
     response
 }

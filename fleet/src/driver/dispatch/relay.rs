@@ -1,7 +1,7 @@
 //! A call that another member runs.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,10 +10,11 @@ use osiris_mesh::{CallFailure, PeerId};
 use osiris_protocol::call::CallRequest;
 use osiris_runtime::Function;
 
+use super::message::NotStarted;
 use super::{ApiError, Dispatcher, RELAYED_HEADER, Relay, message};
-use crate::driver::limits::{CALL_DEADLINE, RELAY_TRIES_MAX, RTT_UNKNOWN};
+use crate::driver::limits::{CALL_DEADLINE, RELAY_LOOK_AGAIN, RELAY_TRIES_MAX, RTT_UNKNOWN, WAKE_LOOK};
 use crate::driver::metrics::RelayEnd;
-use crate::driver::routes::Route;
+use crate::driver::routes::{Entry, Route};
 
 /// Calls under way to each member, from this node.
 #[derive(Debug, Default)]
@@ -51,18 +52,20 @@ impl Drop for Place<'_> {
 /// What one member's try came to.
 enum Tried {
     Answered(Response<Bytes>),
-    /// Certainly not started: the reason.
-    Next(ApiError),
+    /// Certainly not started: the reason, and what of the member it is.
+    Next(ApiError, NotStarted),
     /// No other member is to be tried.
     Stop(ApiError, RelayEnd),
 }
 
 impl Dispatcher {
     /// Asks the members that have the revision ready, the best first. Only one of them can have
-    /// started it: the next is asked when the one before certainly has not.
+    /// started it: the next is asked when the one before certainly has not. Where all have turned it away and none of
+    /// them as it is full, a member may just have handed over to one that this node has not heard of: so it looks
+    /// again for a moment.
     pub(super) async fn pass_on(
         &self,
-        route: &Route,
+        route: &Arc<Route>,
         request: Request<Bytes>,
         deadline: Duration,
     ) -> Response<Bytes> {
@@ -72,22 +75,41 @@ impl Dispatcher {
         };
         let until = Instant::now() + deadline.min(CALL_DEADLINE);
         let mut call = message::from_http(&route.name, &route.revision, request, 1);
-        let mut last = None;
-        for peer in self.ranked(route, &**relay) {
-            let left = until.saturating_duration_since(Instant::now()).as_millis();
-            let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { break };
-            call.deadline_ms = left;
-            match self.try_one(&**relay, peer, &call).await {
-                Tried::Answered(response) => {
-                    route.figures.note_relay(RelayEnd::Answered);
-                    return response;
-                }
-                Tried::Next(error) => last = Some(error),
-                Tried::Stop(error, end) => {
-                    route.figures.note_relay(end);
-                    return error.into_response();
+        let (mut route, mut tried) = (Arc::clone(route), BTreeSet::new());
+        let (mut last, mut is_full) = (None::<ApiError>, false);
+        loop {
+            for peer in self.ranked(&route, &**relay, &tried) {
+                let left = until.saturating_duration_since(Instant::now()).as_millis();
+                let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { break };
+                call.deadline_ms = left;
+                tried.insert(peer);
+                match self.try_one(&**relay, peer, &call).await {
+                    Tried::Answered(response) => {
+                        route.figures.note_relay(RelayEnd::Answered);
+                        return response;
+                    }
+                    Tried::Next(error, why) => {
+                        is_full |= why == NotStarted::Full;
+                        last = Some(error);
+                    }
+                    Tried::Stop(error, end) => {
+                        route.figures.note_relay(end);
+                        return error.into_response();
+                    }
                 }
             }
+            if is_full || tried.len() >= RELAY_TRIES_MAX {
+                break;
+            }
+            let Some(fresh) = self.look_again(&route.name, &tried, until).await else { break };
+            if let Some(function) = &fresh.local {
+                return match message::to_http(call) {
+                    Ok(request) => self.run(&fresh, function, request, false).await,
+                    Err(error) => error.into_response(),
+                };
+            }
+            call.revision = Some(fresh.revision.0);
+            route = fresh;
         }
         route.figures.note_relay(RelayEnd::Unreachable);
         let why = last.as_ref().map_or_else(String::new, |error| format!(" {}", error.body.message));
@@ -96,6 +118,22 @@ impl Dispatcher {
         match last.and_then(|last| last.retry_after) {
             Some(after) => error.with_retry_after(after).into_response(),
             None => error.into_response(),
+        }
+    }
+
+    /// Waits a moment for a route that leads here, or to a member that was not tried.
+    async fn look_again(&self, name: &str, tried: &BTreeSet<PeerId>, until: Instant) -> Option<Arc<Route>> {
+        let until = until.min(Instant::now() + RELAY_LOOK_AGAIN);
+        loop {
+            if let Some(Entry::Live(route)) = self.routes.load().find(name)
+                && (route.local.is_some() || route.remotes.iter().any(|peer| !tried.contains(peer)))
+            {
+                return Some(Arc::clone(route));
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            tokio::time::sleep(WAKE_LOOK).await;
         }
     }
 
@@ -139,7 +177,7 @@ impl Dispatcher {
                 route.figures.note_relay(RelayEnd::Answered);
                 response
             }
-            Tried::Next(_) => self.run(route, function, request, false).await,
+            Tried::Next(..) => self.run(route, function, request, false).await,
             Tried::Stop(error, end) => {
                 route.figures.note_relay(end);
                 error.into_response()
@@ -147,9 +185,11 @@ impl Dispatcher {
         }
     }
 
-    /// The members to ask: by round trip, times one more than the calls under way to it.
-    fn ranked(&self, route: &Route, relay: &dyn Relay) -> Vec<PeerId> {
-        if let [only] = *route.remotes {
+    /// The members to ask, of those that were not tried: by round trip, times one more than the calls under way to it.
+    fn ranked(&self, route: &Route, relay: &dyn Relay, tried: &BTreeSet<PeerId>) -> Vec<PeerId> {
+        if let [only] = *route.remotes
+            && tried.is_empty()
+        {
             return vec![only];
         }
         let counts = self.busy.counts().clone();
@@ -157,9 +197,11 @@ impl Dispatcher {
             let rtt = relay.rtt(*peer).unwrap_or(RTT_UNKNOWN).max(Duration::from_micros(1));
             rtt.saturating_mul(counts.get(peer).copied().unwrap_or(0).saturating_add(1))
         };
-        let mut ranked: Vec<_> = route.remotes.iter().map(|peer| (score(peer), *peer)).collect();
+        let remotes = route.remotes.iter().filter(|peer| !tried.contains(peer));
+        let mut ranked: Vec<_> = remotes.map(|peer| (score(peer), *peer)).collect();
         ranked.sort_unstable();
-        ranked.into_iter().map(|(_, peer)| peer).take(RELAY_TRIES_MAX).collect()
+        let most = RELAY_TRIES_MAX.saturating_sub(tried.len());
+        ranked.into_iter().map(|(_, peer)| peer).take(most).collect()
     }
 
     async fn try_one(&self, relay: &dyn Relay, peer: PeerId, call: &CallRequest) -> Tried {
@@ -167,17 +209,18 @@ impl Dispatcher {
         let reply = relay.call(peer, call.clone()).await;
         drop(place);
         match reply.map_err(|failure| failed(&failure)).map(message::from_reply) {
-            Ok(Ok((response, true))) => {
+            Ok(Ok((response, Some(why)))) => {
                 let said: Option<osiris_protocol::error::ErrorBody> =
                     serde_json::from_slice(response.body()).ok();
                 let said = said.map_or_else(|| "It did not say why.".to_owned(), |body| body.message);
                 let error = ApiError::unavailable(format!("{peer} turned the call away: {said}"));
-                Tried::Next(match retry_after(&response) {
+                let error = match retry_after(&response) {
                     Some(after) => error.with_retry_after(after),
                     None => error,
-                })
+                };
+                Tried::Next(error, why)
             }
-            Ok(Ok((mut response, false))) => {
+            Ok(Ok((mut response, None))) => {
                 response.headers_mut().insert(RELAYED_HEADER, HeaderValue::from_static("true"));
                 Tried::Answered(response)
             }
@@ -206,7 +249,11 @@ fn failed(failure: &CallFailure) -> Tried {
             Tried::Stop(ApiError::too_large(message), RelayEnd::Unreachable)
         }
         failure if failure.certainly_not_started() => {
-            Tried::Next(ApiError::unavailable(format!("{failure}.")))
+            let why = match failure {
+                CallFailure::Refused { .. } => NotStarted::Full,
+                _ => NotStarted::Elsewhere,
+            };
+            Tried::Next(ApiError::unavailable(format!("{failure}.")), why)
         }
         CallFailure::Timeout { .. } => {
             let message = format!("{failure}. The function may have been started there.");

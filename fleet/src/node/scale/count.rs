@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use osiris_ledger::{Author, Function, View};
+use osiris_ledger::{Author, Function, Revision, View};
 
 use crate::{
     manifest::{Manifest, PlaceKeys, Replicas, SCALE_BACKLOG, SCALE_IDLE_S},
+    placement,
     policy::Target,
 };
 
@@ -53,4 +54,28 @@ pub(super) fn count_within(view: &View, function: &Function, manifest: &Manifest
 pub(crate) fn may_be_placed_on(view: &View, place: &PlaceKeys, member: &Author) -> bool {
     let scaling = view.scaling();
     place.fits(scaling.labels(member)) && !scaling.is_draining(member)
+}
+
+/// Members that come behind all others for a revision, ascending. A deploy begins without any: it has another order, and
+/// who was busy before need not be so now.
+pub(super) fn passed_over<'a>(view: &'a View, name: &str, revision: &Revision) -> &'a [Author] {
+    match view.scaling().replicas(name) {
+        Some((order, _)) if revision.order < order => view.scaling().passed_over(name),
+        _ => &[],
+    }
+}
+
+/// Members that may serve something, by rank, in the order of their turn: over zones where it is to be spread, and who is
+/// passed over behind all others.
+pub(super) fn arranged(view: &View, place: &PlaceKeys, able: &[Author], past: &[Author]) -> Vec<Author> {
+    let (behind, front): (Vec<_>, Vec<_>) =
+        able.iter().partition(|member| past.binary_search(member).is_ok());
+    let mut order = Vec::with_capacity(able.len());
+    for members in [front, behind] {
+        order.extend(match place.spread {
+            None => members,
+            Some(_) => placement::spread(&members, |member| place.zone(view.scaling().labels(member))),
+        });
+    }
+    order
 }

@@ -71,7 +71,8 @@ impl Node {
             let count = count.unwrap_or_else(|| u32::try_from(one.candidates.len()).unwrap_or(u32::MAX));
             let rank = one.candidates.iter().position(|member| *member == self.me);
             let decides = self.decides_as(now, one, rank).is_some() && self.looks_after_functions();
-            let inputs = self.inputs(now, one, &known, &totals, rank.unwrap_or(one.candidates.len()));
+            let busy = self.busy(now, one, &totals);
+            let inputs = self.inputs(now, one, &known, &totals, &busy, rank.unwrap_or(one.candidates.len()));
             let mut state = self.scale.states.get(&name).cloned().unwrap_or_default();
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             let bounded = self.view.scaling().bounds(&name).is_some();
