@@ -154,7 +154,7 @@ impl World {
     fn say(&mut self, model: &Leases, member: u8, said: Said) {
         let clock = if model.renews { self.clock(member) } else { 0 };
         self.members[usize::from(member)].learn(said, clock);
-        for other in (0..model.members()).filter(|other| *other != member) {
+        for other in (0..MEMBERS).filter(|other| *other != member) {
             let due = self.now + model.delay;
             self.blocks.entry((member, other)).or_default().push((due, said));
         }
@@ -215,11 +215,6 @@ impl Member {
 }
 
 impl Leases {
-    /// Members that take part. Where leases expire, two: with three there are too many states for an ordinary test.
-    fn members(&self) -> u8 {
-        if self.renews { 2 } else { MEMBERS }
-    }
-
     fn next(&self, own: Own, clock: u8, known: &BTreeMap<Claim, Known>) -> Next {
         let believed = seconds(self.believed);
         let mine = Mine {
@@ -248,12 +243,7 @@ impl Leases {
     /// The round that a member may claim.
     fn may_claim(&self, world: &World, member: u8) -> Option<u8> {
         let me = &world.members[usize::from(member)];
-        if member >= self.members()
-            || me.away.is_some()
-            || me.own.is_some()
-            || me.made >= self.claims
-            || world.now > self.claims_until
-        {
+        if me.away.is_some() || me.own.is_some() || me.made >= self.claims || world.now > self.claims_until {
             return None;
         }
         let last = me.known.keys().map(|claim| claim.0).max().unwrap_or(0);
@@ -331,7 +321,7 @@ impl Leases {
             };
             own.renewed = clock;
             let claim = own.claim;
-            for other in (0..self.members()).filter(|other| *other != member) {
+            for other in (0..MEMBERS).filter(|other| *other != member) {
                 // What is on its way arrives no later for a newer one behind it.
                 let due = world.renewals.get(&(member, other)).map_or(now + self.delay, |(due, _)| *due);
                 world.renewals.insert((member, other), (due, claim));

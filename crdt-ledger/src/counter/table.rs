@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -62,6 +63,8 @@ struct Held {
 pub struct Counters {
     fleet: FleetId,
     rows: BTreeMap<Author, Held>,
+    /// Of these rows, once it was asked for: it is, for each peer and every few seconds.
+    digest: OnceLock<[u8; 32]>,
 }
 
 /// One function over the fleet.
@@ -104,7 +107,7 @@ impl Counters {
     /// No rows yet.
     #[must_use]
     pub fn new(fleet: FleetId) -> Self {
-        Self { fleet, rows: BTreeMap::new() }
+        Self { fleet, rows: BTreeMap::new(), digest: OnceLock::new() }
     }
 
     /// The fleet.
@@ -120,6 +123,7 @@ impl Counters {
             return Merge::Known;
         }
         self.rows.insert(owner, Held { row, changed: now });
+        self.digest.take();
         Merge::Newer
     }
 
@@ -131,7 +135,11 @@ impl Counters {
 
     /// Forgets rows of those who are members no more.
     pub fn retain(&mut self, is_member: impl Fn(&Author) -> bool) {
+        let before = self.rows.len();
         self.rows.retain(|owner, _| is_member(owner));
+        if self.rows.len() < before {
+            self.digest.take();
+        }
     }
 
     /// A row of an owner.
@@ -155,12 +163,14 @@ impl Counters {
     /// blake3 over owners and hashes: equal exactly when two replicas hold the same rows.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for (owner, held) in &self.rows {
-            hasher.update(&owner.0);
-            hasher.update(&held.row.hash);
-        }
-        *hasher.finalize().as_bytes()
+        *self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for (owner, held) in &self.rows {
+                hasher.update(&owner.0);
+                hasher.update(&held.row.hash);
+            }
+            *hasher.finalize().as_bytes()
+        })
     }
 
     /// What is held, for a peer to compare with its own.
