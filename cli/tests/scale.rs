@@ -72,8 +72,9 @@ fn bounds_and_labels_are_written_and_shown() {
     }
     let manifest = "name = \"far\"\ncomponent = \"f.wasm\"\n[place]\nlabels = [\"gpu\", \"zone=a\"]\n[scale]\nmin = 2\nmax = 5\n";
     std::fs::write(home.path().join("osiris.toml"), manifest).expect("written");
-    let (out, _) = done(&home, &["deploy", "--dry-run"]);
-    assert!(out.contains("2 to 5, by its calls"), "{out}");
+    let (out, said) = done(&home, &["deploy", "--dry-run"]);
+    assert!(out.contains("2 to 5, by its calls") && out.contains("on no member as it is"), "{out}");
+    assert!(said.contains("no member that does not drain bears gpu zone=a"), "{said}");
     done(&home, &["deploy"]);
     let problem = || json(&home, &["describe", "far", "-o", "json"])["problem"].clone();
     let said = "No member bears all the labels that it asks for: \
@@ -81,6 +82,8 @@ fn bounds_and_labels_are_written_and_shown() {
     assert_eq!(problem(), said);
     done(&home, &["member", "label", "test", "zone=a", "gpu"]);
     assert_eq!(problem(), serde_json::Value::Null);
+    let plan = json(&home, &["deploy", "--dry-run", "-o", "json"]);
+    assert_eq!(plan["may_serve"], serde_json::json!(["test"]));
     assert_eq!(code(&home, &["scale", "none", "--dry-run"]), Some(3));
     assert_eq!(code(&home, &["scale", "hello", "--dry-run"]), Some(1), "it exists, and no node runs");
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use osiris_fleet::api::{Deployed, Status};
+use osiris_fleet::api::{Deployed, NodeRow, Status};
 use osiris_fleet::manifest::Manifest;
 use osiris_runtime::limits::COMPONENT_BYTES_MAX;
 use osiris_runtime::{InspectError, Inspection, World, inspect};
@@ -27,6 +27,8 @@ struct Plan<'a> {
     component: String,
     #[serde(flatten)]
     inspection: &'a Inspection,
+    /// Labels of the members that may serve it as the ledger stands here.
+    may_serve: Vec<&'a str>,
 }
 
 pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
@@ -49,7 +51,7 @@ pub(crate) async fn run(args: &DeployArgs, settings: &Settings, out: Out) -> Res
     let mut backend = Backend::open_before(settings, patience).await?;
     if args.dry_run {
         may_deploy(&backend.status().await?)?;
-        return plan(&manifest, &component, &inspection, out);
+        return plan(&manifest, &component, &inspection, &backend.nodes().await?, out);
     }
     let offline = backend.is_offline();
     let (timeout, wait) = (args.confirm.timeout, args.wait);
@@ -109,21 +111,49 @@ fn may_deploy(status: &Status) -> Result<(), Failure> {
         )))
 }
 
-fn plan(manifest: &Manifest, component: &[u8], inspection: &Inspection, out: Out) -> Result<Exit, Failure> {
+fn plan(
+    manifest: &Manifest,
+    component: &[u8],
+    inspection: &Inspection,
+    members: &[NodeRow],
+    out: Out,
+) -> Result<Exit, Failure> {
     let replicas = match &manifest.scale {
         Some(keys) => format!("{} to {}, by its calls", keys.min, keys.max),
         None => manifest.replicas.to_string(),
     };
-    let plan = Plan { manifest, component: blake3::hash(component).to_string(), inspection };
+    let serves =
+        |row: &&NodeRow| row.state != "revoked" && row.roles.iter().any(|role| role == Role::Node.name());
+    let nodes: Vec<_> = members.iter().filter(serves).collect();
+    let may_serve = nodes.iter().filter(|row| !row.draining && manifest.place.fits(&row.labels));
+    let may_serve: Vec<_> = may_serve.map(|row| row.label.as_str()).collect();
+    let place = match may_serve.as_slice() {
+        [] => "on no member as it is".to_owned(),
+        able if able.len() == nodes.len() => {
+            format!("on any of {}", human::count(nodes.len() as u64, "node"))
+        }
+        able => format!("on {} of {}", able.len(), human::count(nodes.len() as u64, "node")),
+    };
+    let nobody = may_serve.is_empty();
+    let plan = Plan { manifest, component: blake3::hash(component).to_string(), inspection, may_serve };
     let facts = vec![
         ("function", Cell::new(&manifest.name)),
         ("world", Cell::new(world(inspection.world))),
         ("size", Cell::new(human::bytes(inspection.size))),
         ("replicas", Cell::new(replicas)),
+        ("place", Cell::new(place)),
         ("component", Cell::dim(human::short(&plan.component))),
         ("imports", Cell::new(human::list(&inspection.imports)).tone(Tone::Dim)),
     ];
     out.facts(&plan, facts)?;
+    if nobody {
+        let labels = manifest.place.labels.join(" ");
+        out.note(&match labels.as_str() {
+            "" => "nobody may serve it: no member has the role node and does not drain".to_owned(),
+            labels => format!("nobody may serve it: no member that does not drain bears {labels}"),
+        });
+        out.note("next: `osiris nodes` shows labels and who drains");
+    }
     out.note("nothing was deployed (--dry-run)");
     Ok(Exit::Done)
 }
