@@ -187,6 +187,9 @@ pub struct NodeRow {
     /// It said that others are to take over what it serves, and nothing is placed on it.
     #[serde(default)]
     pub draining: bool,
+    /// Its machine's processors or memory are used to more than its marks, so replicas more go to others.
+    #[serde(default)]
+    pub busy: bool,
     /// Invalid blocks and broken messages of it since this node started.
     pub rejected: u64,
     /// How many of them were refused for which reason: a name of `docs/attacks.md`.

@@ -334,6 +334,7 @@ fn trouble(row: &NodeRow) -> Cell {
         (row.rejected > 0).then_some(invalid),
         (row.blocks > row.budget).then(|| "over its budget".to_owned()),
         (row.held_back > 0).then(|| "floods".to_owned()),
+        (row.busy && row.state != "revoked").then(|| "busy".to_owned()),
     ];
     let is_bad = bad.iter().any(Option::is_some);
     let causes: Vec<_> = bad.into_iter().chain(warned).flatten().collect();
@@ -389,6 +390,8 @@ mod tests {
     fn trouble_names_every_cause_the_worst_first() {
         let quiet = NodeRow { blocks: 5, budget: 5, ..NodeRow::default() };
         assert_eq!(trouble(&quiet), Cell::dim("-"));
+        let busy = NodeRow { busy: true, ..quiet.clone() };
+        assert_eq!(trouble(&busy), Cell::new("busy").tone(Tone::Warning));
         let floods = NodeRow { held_back: 3, ..quiet.clone() };
         assert_eq!(trouble(&floods), Cell::new("floods").tone(Tone::Warning));
         let reasons = [("BadSignature".to_owned(), 2), ("Role".to_owned(), 1)].into();

@@ -242,6 +242,14 @@ impl Counters {
         busy.map(|(owner, _)| *owner).collect()
     }
 
+    /// Owners of rows whose machines are busy, as of now.
+    #[must_use]
+    pub fn busy_machines(&self, now: Mono, fresh: Duration) -> BTreeSet<Author> {
+        let busy =
+            self.rows.iter().filter(|(_, held)| held.row.is_busy() && now.since(held.changed) <= fresh);
+        busy.map(|(owner, _)| *owner).collect()
+    }
+
     /// Each function on each node, by name and node.
     #[must_use]
     pub fn by_node(&self, now: Mono) -> Vec<NodeTotals> {

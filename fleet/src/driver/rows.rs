@@ -61,6 +61,7 @@ pub(crate) fn nodes(view: &View, me: &Author, facts: &Facts, peers: &[PeerStatus
                     .unwrap_or_default(),
                 serving: served_by(view, &member.device),
                 draining: view.scaling().is_draining(&member.device),
+                busy: facts.busy.contains(&member.device),
                 rejected: reasons(&member.device).map(|(_, count)| count).sum(),
                 reasons: reasons(&member.device).map(|(name, count)| ((*name).to_owned(), *count)).collect(),
                 held_back: facts.held_back.get(&member.device).copied().unwrap_or(0),

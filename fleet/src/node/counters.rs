@@ -123,6 +123,11 @@ impl Telemetry {
         self.table.busy(now.mono, ROW_FRESH, function)
     }
 
+    /// Members whose machines are busy.
+    pub(super) fn busy_machines(&self, now: Now) -> BTreeSet<Author> {
+        self.table.busy_machines(now.mono, ROW_FRESH)
+    }
+
     fn notes(&self) -> Frame {
         Frame::Rows(RowsFrame::Notes(self.table.notes()))
     }

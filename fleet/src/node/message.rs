@@ -437,6 +437,8 @@ pub struct Facts {
     pub held_back: BTreeMap<Author, u64>,
     /// Blocks of each member that are here.
     pub written: BTreeMap<Author, u64>,
+    /// Members whose machines are busy.
+    pub busy: BTreeSet<Author>,
     /// Revisions that should be ready here and are not: why.
     pub problems: BTreeMap<BlockId, String>,
     /// Whether this node serves no more.

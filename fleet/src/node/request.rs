@@ -415,6 +415,7 @@ impl Node {
                 Reply::Facts(Box::new(Facts {
                     rejected,
                     held_back,
+                    busy: self.telemetry.busy_machines(now),
                     written: by_member(&|member| self.ledger.written_by(&Author(member.to_bytes()))),
                     early: early as u64,
                     summaries: self.ledger.len() - self.ledger.len_full(),

@@ -86,6 +86,7 @@ const TYPES: &[Type] = &[
             f("addresses", Texts),
             f("serving", Texts),
             f("draining", Flag),
+            f("busy", Flag),
             f("rejected", Number),
             f("reasons", NumberMap),
             f("held_back", Number),
