@@ -4,6 +4,8 @@
 mod backup;
 #[path = "people/handover.rs"]
 mod handover;
+#[path = "people/idle.rs"]
+mod idle;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
