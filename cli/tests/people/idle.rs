@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Home, founder, joined};
 
 const WITHIN: Duration = Duration::from_secs(90);
-/// Decides soon. Other tests that keep the processors busy make nobody busy here.
+/// Decides soon. Whatever else keeps the processors busy makes nobody busy here.
 const QUICK: &str =
     "cpu-high = \"100%\"\nwindow = \"1s\"\nstagger = \"1s\"\ncool-up = \"1s\"\ncool-down = \"1s\"\n";
 

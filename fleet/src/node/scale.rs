@@ -102,8 +102,9 @@ impl Scale {
 
     pub(super) fn machine(&mut self, load: MachineLoad) {
         let below = if self.busy { BUSY_MARGIN } else { 0 };
-        self.busy = load.cpu.saturating_add(below) >= self.terms.cpu_high
-            || load.memory.saturating_add(below) >= self.terms.memory_high;
+        // Above the mark: a mark of 100 makes nobody busy.
+        let is_above = |share: u32, mark: u32| share.saturating_add(below) > mark && mark < 100;
+        self.busy = is_above(load.cpu, self.terms.cpu_high) || is_above(load.memory, self.terms.memory_high);
         self.machine = Some(load);
     }
 

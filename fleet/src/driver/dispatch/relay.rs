@@ -253,17 +253,25 @@ fn failed(failure: &CallFailure) -> Tried {
                 CallFailure::Refused { .. } => NotStarted::Full,
                 _ => NotStarted::Elsewhere,
             };
-            Tried::Next(ApiError::unavailable(format!("{failure}.")), why)
+            Tried::Next(ApiError::unavailable(sentence(failure)), why)
         }
         CallFailure::Timeout { .. } => {
-            let message = format!("{failure}. The function may have been started there.");
+            let message = format!("{} The function may have been started there.", sentence(failure));
             Tried::Stop(ApiError::timeout(message), RelayEnd::Timeout)
         }
         failure => {
             let message = format!(
-                "{failure}. The function may have been started there, so the call was not made again elsewhere."
+                "{} The function may have been started there, so the call was not made again elsewhere.",
+                sentence(failure)
             );
             Tried::Stop(ApiError::failed(message), RelayEnd::Lost)
         }
     }
+}
+
+/// What a failure says, as a sentence of its own.
+fn sentence(failure: &CallFailure) -> String {
+    let said = failure.to_string();
+    let mut letters = said.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }

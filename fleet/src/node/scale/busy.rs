@@ -252,6 +252,6 @@ fn a_machine_is_busy_until_it_is_well_below_its_marks_and_says_so() {
         five.node.telemetry.busy(at(five.ms), "f").contains(&author(1))
     };
     let said =
-        [(84, 10), (85, 10), (76, 10), (74, 10), (10, 85), (10, 74)].map(|(cpu, memory)| busy(cpu, memory));
+        [(85, 10), (86, 10), (76, 10), (75, 10), (10, 86), (10, 75)].map(|(cpu, memory)| busy(cpu, memory));
     assert_eq!(said, [false, true, true, false, true, false]);
 }
