@@ -74,7 +74,7 @@ fn bounds_and_labels_are_written_and_shown() {
     std::fs::write(home.path().join("osiris.toml"), manifest).expect("written");
     let (out, said) = done(&home, &["deploy", "--dry-run"]);
     assert!(out.contains("2 to 5, by its calls") && out.contains("on no member as it is"), "{out}");
-    assert!(said.contains("no member that does not drain bears gpu zone=a"), "{said}");
+    assert!(said.contains("no node that does not drain bears gpu zone=a"), "{said}");
     done(&home, &["deploy"]);
     let problem = || json(&home, &["describe", "far", "-o", "json"])["problem"].clone();
     let said = "No member bears all the labels that it asks for: \

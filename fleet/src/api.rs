@@ -187,7 +187,7 @@ pub struct NodeRow {
     /// It said that others are to take over what it serves, and nothing is placed on it.
     #[serde(default)]
     pub draining: bool,
-    /// Its machine's processors or memory are used to more than its marks, so replicas more go to others.
+    /// Its machine's processors or memory are used to their marks, so replicas more go to others.
     #[serde(default)]
     pub busy: bool,
     /// Invalid blocks and broken messages of it since this node started.

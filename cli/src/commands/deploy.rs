@@ -27,7 +27,7 @@ struct Plan<'a> {
     component: String,
     #[serde(flatten)]
     inspection: &'a Inspection,
-    /// Labels of the members that may serve it as the ledger stands here.
+    /// Labels of the members that may serve it, as far as roles, labels and drains say here.
     may_serve: Vec<&'a str>,
 }
 
@@ -150,7 +150,7 @@ fn plan(
         let labels = manifest.place.labels.join(" ");
         out.note(&match labels.as_str() {
             "" => "nobody may serve it: no member has the role node and does not drain".to_owned(),
-            labels => format!("nobody may serve it: no member that does not drain bears {labels}"),
+            labels => format!("nobody may serve it: no node that does not drain bears {labels}"),
         });
         out.note("next: `osiris nodes` shows labels and who drains");
     }

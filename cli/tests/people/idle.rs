@@ -13,8 +13,9 @@ use super::{Home, founder, joined};
 
 const WITHIN: Duration = Duration::from_secs(90);
 /// Decides soon. Whatever else keeps the processors busy makes nobody busy here.
-const QUICK: &str =
-    "cpu-high = \"100%\"\nwindow = \"1s\"\nstagger = \"1s\"\ncool-up = \"1s\"\ncool-down = \"1s\"\n";
+const QUICK: &str = "window = \"1s\"\nstagger = \"1s\"\ncool-up = \"1s\"\ncool-down = \"1s\"\n";
+const NEVER: &str = "cpu-high = \"100%\"\nmemory-high = \"100%\"\n";
+const BUSY: &str = "cpu-high = \"1%\"\nmemory-high = \"1%\"\n";
 
 fn until(what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
@@ -83,8 +84,8 @@ fn a_replica_more_goes_to_a_peer_that_is_not_busy() {
     let labels = ["one", "two", "three"];
     let guests = labels.map(|label| joined(&home, label));
     drop(node);
-    configure(&home, "");
-    guests.iter().for_each(|guest| configure(guest, ""));
+    configure(&home, NEVER);
+    guests.iter().for_each(|guest| configure(guest, NEVER));
     let _node = home.up();
     let mut nodes = guests.each_ref().map(|guest| Some(guest.up()));
     // The founder is called, and serves nothing.
@@ -103,10 +104,15 @@ fn a_replica_more_goes_to_a_peer_that_is_not_busy() {
     until("one serves again", || serving(&home) == first);
     let at = labels.iter().position(|label| *label == second).expect("a guest");
     nodes[at] = None;
-    configure(&guests[at], "memory-high = \"1%\"\n");
+    configure(&guests[at], BUSY);
     nodes[at] = Some(guests[at].up());
     let is_busy = |row: &Value| row["label"] == second.as_str() && row["busy"] == true;
-    until("it says that it is busy", || home.json(&["nodes"]).as_array().expect("rows").iter().any(is_busy));
+    // Who decides is to know it, besides who is called.
+    let decides = &guests[labels.iter().position(|label| *label == first[0]).expect("a guest")];
+    for home in [&home, decides] {
+        let rows = || home.json(&["nodes"]);
+        until("it says that it is busy", || rows().as_array().expect("rows").iter().any(is_busy));
+    }
     let http = home.json(&["status"])["http"].as_str().expect("an address").to_owned();
     let load = Load::on(http.trim_start_matches("http://"), 6);
     until("two serve", || serving(&home).len() == 2);

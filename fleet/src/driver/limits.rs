@@ -48,8 +48,8 @@ pub const LEDGER_ROWS_MAX: usize = 2_000;
 
 /// Members that one call may try, one after the other; only one of them may start it.
 pub const RELAY_TRIES_MAX: usize = 3;
-/// How long a call that all of those turned away, and none as it is full, looks for one that it did not know: as long as
-/// it takes to hear who took over from a member that drains.
+/// How long a call that none of those was reached for or had ready, and none is full, looks for one that it did not know,
+/// in all: as long as it takes to hear who took over from a member that drains.
 pub const RELAY_LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Round trip that a member is ranked with while none has been measured.
 pub const RTT_UNKNOWN: Duration = Duration::from_secs(10);

@@ -66,8 +66,8 @@ pub(super) async fn publish(data: PathBuf, hosting: Arc<Hosting>, to_core: mpsc:
     }
 }
 
-/// What decides about replicas, in whole percent: the mean of the window, so that no replica is made or kept from
-/// being made for a moment's work.
+/// What decides about replicas, in whole percent: of the processors the mean of the window, so that no replica is made or
+/// kept from being made for a moment's work; of the memory the last sample.
 #[allow(clippy::cast_possible_truncation, reason = "clamped to a percentage")]
 fn machine_load(load: &Load) -> MachineLoad {
     let memory = load.memory_used.saturating_mul(100).checked_div(load.memory_total).unwrap_or(0);

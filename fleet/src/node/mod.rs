@@ -305,7 +305,7 @@ impl Node {
             Input::Want(want) => self.want(now, want),
             Input::Machine(load) => {
                 self.scale.machine(load);
-                self.telemetry.busy_here(self.scale.busy);
+                self.telemetry.busy_here(self.scale.is_busy());
             }
             Input::Called(name) => self.scale.wanted(&name),
             Input::StatesKept(records) => self.states_kept(&records),

@@ -66,8 +66,8 @@ pub(super) struct Scale {
     /// What the functions of this process did last.
     here: BTreeMap<String, Figures>,
     machine: Option<MachineLoad>,
-    /// Whether this machine is busy.
-    pub(super) busy: bool,
+    /// Whether its processors, and whether its memory are used to their marks.
+    high: [bool; 2],
     /// What was called here since the last look and has no replica.
     called: BTreeSet<String>,
     looked: Option<Mono>,
@@ -101,11 +101,17 @@ impl Scale {
     }
 
     pub(super) fn machine(&mut self, load: MachineLoad) {
-        let below = if self.busy { BUSY_MARGIN } else { 0 };
-        // Above the mark: a mark of 100 makes nobody busy.
-        let is_above = |share: u32, mark: u32| share.saturating_add(below) > mark && mark < 100;
-        self.busy = is_above(load.cpu, self.terms.cpu_high) || is_above(load.memory, self.terms.memory_high);
+        let MachineLoad { cpu, memory } = load;
+        self.high = [
+            is_high(cpu, self.terms.cpu_high, self.high[0]),
+            is_high(memory, self.terms.memory_high, self.high[1]),
+        ];
         self.machine = Some(load);
+    }
+
+    /// Whether this machine is busy.
+    pub(super) fn is_busy(&self) -> bool {
+        self.high.contains(&true)
     }
 
     /// An invocation came in of a function that has no replica.
@@ -123,6 +129,12 @@ impl Scale {
         let looked = self.looked.filter(|_| self.moving || self.behind)?;
         Some(looked.plus(SCALE_LOOK))
     }
+}
+
+/// Whether what is used reaches its mark, or did and is not well below it yet. A mark of 100 % is never reached.
+fn is_high(used: u32, mark: u32, was: bool) -> bool {
+    let below = if was { BUSY_MARGIN.min(mark / 2) } else { 0 };
+    mark < 100 && used.saturating_add(below) >= mark
 }
 
 impl Node {
@@ -214,10 +226,8 @@ impl Node {
             let decision = policy(now.mono, &self.scale.terms, &inputs, &mut state);
             self.scale.moving |= state.is_moving(inputs.target.min);
             self.scale.states.insert(name.clone(), state);
-            let past = match decision.act.and_then(Act::count) {
-                Some(count) if count > one.count => self.passing(one, &busy, count as usize),
-                _ => passed_over(&self.view, &name, &one.newest).to_vec(),
-            };
+            let count = decision.act.and_then(Act::count);
+            let past = count.map_or_else(Vec::new, |count| self.passing(one, &busy, count as usize));
             self.perform(now, &name, inputs, decision, past);
         }
         self.scale.called.clear();
@@ -229,32 +239,41 @@ impl Node {
         let waits = totals.get(name).is_some_and(|known| known.backlog > 0)
             || self.scale.called.contains(name)
             || self.scale.here.get(name).is_some_and(|own| own.backlog > 0);
-        if waits || self.scale.busy { self.telemetry.busy(now, name) } else { BTreeSet::new() }
+        // Without anything that waits, busy processors bring a replica more.
+        let is_high = self.scale.machine.is_some_and(|load| load.cpu >= self.scale.terms.cpu_high);
+        if waits || is_high { self.telemetry.busy(now, name) } else { BTreeSet::new() }
     }
 
-    /// Whom a word on more replicas passes over: of those without one, who is busy, where somebody else is left. Who
-    /// holds a replica keeps it.
+    /// Whom a word on so many replicas passes over: of those without one, who is busy, where somebody else is left. Who
+    /// holds a replica keeps it; of these, where there are to be fewer, machines of the fleet's own go first.
     fn passing(&self, scaled: &Scaled, busy: &BTreeSet<Author>, count: usize) -> Vec<Author> {
         let Scaled { able, candidates, place, .. } = scaled;
-        let (held, without) = candidates.split_at(candidates.len().min(scaled.count as usize));
-        let mut past: Vec<_> = without.iter().filter(|member| busy.contains(member)).copied().collect();
-        if past.len() == without.len() {
+        let name = &scaled.function.name;
+        let made = |member: &&Author| self.functions.candidates.was_made_for(member, name);
+        let (holds, _) = candidates.split_at(candidates.len().min(scaled.count as usize));
+        let (last, first): (Vec<_>, Vec<_>) = holds.iter().partition(made);
+        let held: Vec<_> = first.into_iter().chain(last).take(count).collect();
+        let without = able.iter().filter(|member| !holds.contains(member));
+        let (mut past, idle): (Vec<_>, Vec<_>) = without.copied().partition(|member| busy.contains(member));
+        if idle.is_empty() {
             past.clear();
         }
         past.truncate(PASSED_OVER_MAX);
+        // Who would take the place of one that serves comes behind as well, and is more of a matter than who is busy.
+        let mut kept: Vec<Author> = Vec::new();
         loop {
-            past.sort_unstable();
-            let grown = arranged(&self.view, place, able, &past);
+            past.truncate(PASSED_OVER_MAX.saturating_sub(kept.len()));
+            let mut named: Vec<_> = past.iter().chain(&kept).copied().collect();
+            named.sort_unstable();
+            let grown = arranged(&self.view, place, able, &named);
             let grown = &grown[..grown.len().min(count)];
-            if past.len() >= PASSED_OVER_MAX || held.iter().all(|member| grown.contains(member)) {
-                break;
+            let takes = |member: &&Author| !held.contains(member) && named.binary_search(member).is_err();
+            let intruder = grown.iter().rev().find(takes);
+            match intruder.filter(|_| !held.iter().all(|member| grown.contains(*member))) {
+                Some(intruder) if kept.len() < PASSED_OVER_MAX => kept.push(*intruder),
+                _ => return named,
             }
-            // One who was passed over before would take the place of one who serves.
-            let intruder = grown.iter().rev().find(|member| !held.contains(member) && !past.contains(member));
-            let Some(intruder) = intruder else { break };
-            past.push(*intruder);
         }
-        past
     }
 
     /// What is measured of a function at this moment.

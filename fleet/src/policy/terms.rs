@@ -19,7 +19,8 @@ pub struct Terms {
     pub start_max: Duration,
     /// Use of all cores from which on a member counts as busy, percent. Default 85.
     pub cpu_high: u32,
-    /// Use of the memory from which on no more invocations are let in side by side, percent. Default 85.
+    /// Use of the memory from which on no more invocations are let in side by side, and its member counts as busy,
+    /// percent. Default 85.
     pub memory_high: u32,
     /// One replica less would do where the others would then be used to no more than this, percent. Default 60.
     pub use_low: u32,

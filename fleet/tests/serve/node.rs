@@ -350,10 +350,9 @@ impl Node {
         (Self::over(ServeConfig::default(), fleet, routes, metrics).await, far)
     }
 
-    /// It hears who serves what.
-    pub(crate) fn hears(&mut self, local: &BTreeMap<BlockId, Arc<Function>>) {
-        let routes = self.fleet.routes(local, &self.metrics);
-        self.routes.store(Arc::new(routes));
+    /// The routes of its fleet as it is now.
+    pub(crate) fn fleet_routes(&mut self, local: &BTreeMap<BlockId, Arc<Function>>) -> Routes {
+        self.fleet.routes(local, &self.metrics)
     }
 
     async fn over(config: ServeConfig, fleet: Fleet, routes: Routes, metrics: Arc<Metrics>) -> Self {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use osiris_examples::CHART;
 use osiris_fleet::driver::dispatch::{Call, Hop, Relay};
 use osiris_fleet::driver::metrics::RelayEnd;
+use osiris_fleet::driver::routes::Routes;
 use osiris_fleet::driver::serve::{ServeConfig, Token};
 use osiris_mesh::{BoxFuture, CallFailure, PeerId};
 use osiris_protocol::call::{CallReply, CallRequest};
@@ -29,12 +31,17 @@ struct Told {
     rtts: Mutex<BTreeMap<PeerId, Duration>>,
     asked: Mutex<Vec<(PeerId, CallRequest)>>,
     slow: Mutex<Option<Duration>>,
+    /// What the node hears of while the next call is under way.
+    news: Mutex<Option<(Arc<ArcSwap<Routes>>, Routes)>>,
 }
 
 impl Relay for Peers {
     fn call(&self, peer: PeerId, request: CallRequest) -> BoxFuture<'_, Said> {
         self.0.asked.lock().expect("whole").push((peer, request));
         let said = self.0.says.lock().expect("whole").get(&peer).cloned();
+        if let Some((routes, news)) = self.0.news.lock().expect("whole").take() {
+            routes.store(Arc::new(news));
+        }
         let slow = *self.0.slow.lock().expect("whole");
         Box::pin(async move {
             if let Some(slow) = slow {
@@ -52,6 +59,10 @@ impl Relay for Peers {
 impl Peers {
     fn say(&self, peer: PeerId, said: Said) {
         self.0.says.lock().expect("whole").insert(peer, said);
+    }
+
+    fn hears(&self, node: &Node, news: Routes) {
+        *self.0.news.lock().expect("whole") = Some((Arc::clone(&node.routes), news));
     }
 
     fn rtt_ms(&self, peer: PeerId, ms: u64) {
@@ -195,55 +206,58 @@ async fn another_member_is_asked_only_when_the_call_was_not_started() {
 /// Between the last word of a member that drains and the first of who took over, this node knows nobody that is ready.
 #[tokio::test]
 async fn a_call_that_was_turned_away_finds_who_took_over() {
-    let (mut node, far) = Node::with_one_remote().await;
     let peers = Peers::default();
-    node.dispatcher.connect(peers.clone());
-    let [one, two] = [1, 2].map(|who| PeerId::from_bytes(node.fleet.author(who).0));
-    peers.rtt_ms(one, 1);
-    peers.rtt_ms(two, 1);
-    let refusal = node.dispatcher.serve_relayed(CallRequest::new("far", "")).await;
-    peers.say(one, Ok(refusal));
-    let call = |node: &Node| {
-        let dispatcher = Arc::clone(&node.dispatcher);
-        tokio::spawn(async move {
-            let request = Request::get("/chart").body(Bytes::new()).expect("a request");
-            let call = Call { function: "far", request, hop: Hop::First, deadline: Duration::from_secs(9) };
-            dispatcher.invoke(call).await
-        })
+    let function = prepare("far", CHART, Limits::default()).await;
+    let start = async || {
+        let (node, far) = Node::with_one_remote().await;
+        node.dispatcher.connect(peers.clone());
+        let [one, two] = [1, 2].map(|who| PeerId::from_bytes(node.fleet.author(who).0));
+        peers.rtt_ms(one, 1);
+        peers.rtt_ms(two, 1);
+        (node, far, one, two)
     };
-    let turned_away = async |peers: &Peers| {
-        while peers.0.asked.lock().expect("whole").is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    let call = async |node: &Node, deadline_ms: u64| {
+        let request = Request::get("/chart").body(Bytes::new()).expect("a request");
+        let deadline = Duration::from_millis(deadline_ms);
+        node.dispatcher.invoke(Call { function: "far", request, hop: Hop::First, deadline }).await
     };
     // Nobody takes over.
-    assert_eq!((call(&node).await.expect("ended").status().as_u16(), peers.asked()), (503, vec![one]));
-    // Another member does.
-    let waits = call(&node);
-    turned_away(&peers).await;
+    let (mut node, far, one, two) = start().await;
+    let refusal = node.dispatcher.serve_relayed(CallRequest::new("far", "")).await;
+    peers.say(one, Ok(refusal));
+    assert_eq!((call(&node, 9_000).await.status().as_u16(), peers.asked()), (503, vec![one]));
+    // Another member does, which is heard of while the first is asked.
     node.fleet.serve(2, far);
-    node.hears(&BTreeMap::new());
-    assert_eq!((waits.await.expect("ended").status().as_u16(), peers.asked()), (200, vec![one, two]));
+    let news = node.fleet_routes(&BTreeMap::new());
+    peers.hears(&node, news);
+    assert_eq!((call(&node, 9_000).await.status().as_u16(), peers.asked()), (200, vec![one, two]));
     // This one does.
-    let function = prepare("far", CHART, Limits::default()).await;
-    let (mut node, far) = Node::with_one_remote().await;
-    node.dispatcher.connect(peers.clone());
-    let waits = call(&node);
-    turned_away(&peers).await;
+    let (mut node, far, ..) = start().await;
     node.fleet.serve(0, far);
-    node.hears(&BTreeMap::from([(far, function)]));
-    let answer = waits.await.expect("ended");
+    let news = node.fleet_routes(&BTreeMap::from([(far, function)]));
+    peers.hears(&node, news);
+    let answer = call(&node, 9_000).await;
     assert_eq!((answer.headers()["x-osiris-relayed"].as_bytes(), peers.asked()), (&b"false"[..], vec![one]));
-    // Who is busy is believed: its caller is to come back, so nothing is waited for.
-    let (node, _) = Node::with_one_remote().await;
-    node.dispatcher.connect(peers.clone());
-    let mut busy = reply(503, "{}");
+    // Who is full is believed: its caller is to come back, and nobody else is looked for.
+    let (mut node, far, ..) = start().await;
+    let mut full = reply(503, "{}");
     for (name, value) in [("x-osiris-not-started", "full"), ("retry-after", "7")] {
-        busy.headers.push((name.to_owned(), Bytes::from_static(value.as_bytes())));
+        full.headers.push((name.to_owned(), Bytes::from_static(value.as_bytes())));
     }
-    peers.say(one, Ok(busy));
-    let answer = call(&node).await.expect("ended");
+    peers.say(one, Ok(full));
+    node.fleet.serve(2, far);
+    let news = node.fleet_routes(&BTreeMap::new());
+    peers.hears(&node, news);
+    let answer = call(&node, 9_000).await;
     assert_eq!((answer.headers()["retry-after"].as_bytes(), peers.asked()), (&b"7"[..], vec![one]));
+    // Without time there is nobody to look for, either.
+    let (mut node, far, ..) = start().await;
+    peers.say(one, Err(CallFailure::Timeout { peer: one, deadline_ms: 20, sent: false }));
+    *peers.0.slow.lock().expect("whole") = Some(Duration::from_millis(30));
+    node.fleet.serve(2, far);
+    let news = node.fleet_routes(&BTreeMap::new());
+    peers.hears(&node, news);
+    assert_eq!((call(&node, 20).await.status().as_u16(), peers.asked()), (503, vec![one]));
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ const TICKET_WITHIN: Duration = Duration::from_secs(30);
 /// How often a condition is looked at that nothing announces.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for another command that works on the same machine.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 /// Longest wait for a machine that goes to hand over what it serves, and then for its last calls: a node gives them 20 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(HAND_OVER_WITHIN.as_secs() + 25);
 /// Longest wait for another member to hear that a machine serves nothing any more.

@@ -11,7 +11,7 @@ use osiris_protocol::call::CallRequest;
 use osiris_runtime::Function;
 
 use super::message::NotStarted;
-use super::{ApiError, Dispatcher, RELAYED_HEADER, Relay, message};
+use super::{ApiError, Dispatcher, RELAYED_HEADER, Relay, check_native, message};
 use crate::driver::limits::{CALL_DEADLINE, RELAY_LOOK_AGAIN, RELAY_TRIES_MAX, RTT_UNKNOWN, WAKE_LOOK};
 use crate::driver::metrics::RelayEnd;
 use crate::driver::routes::{Entry, Route};
@@ -60,8 +60,8 @@ enum Tried {
 
 impl Dispatcher {
     /// Asks the members that have the revision ready, the best first. Only one of them can have
-    /// started it: the next is asked when the one before certainly has not. Where all have turned it away and none of
-    /// them as it is full, a member may just have handed over to one that this node has not heard of: so it looks
+    /// started it: the next is asked when the one before certainly has not. Where none of them could be reached or had it
+    /// ready, and none is full, a member may just have handed over to one that this node has not heard of: so it looks
     /// again for a moment.
     pub(super) async fn pass_on(
         &self,
@@ -76,7 +76,7 @@ impl Dispatcher {
         let until = Instant::now() + deadline.min(CALL_DEADLINE);
         let mut call = message::from_http(&route.name, &route.revision, request, 1);
         let (mut route, mut tried) = (Arc::clone(route), BTreeSet::new());
-        let (mut last, mut is_full) = (None::<ApiError>, false);
+        let (mut last, mut is_full, mut looks_until) = (None::<ApiError>, false, None);
         loop {
             for peer in self.ranked(&route, &**relay, &tried) {
                 let left = until.saturating_duration_since(Instant::now()).as_millis();
@@ -101,9 +101,13 @@ impl Dispatcher {
             if is_full || tried.len() >= RELAY_TRIES_MAX {
                 break;
             }
-            let Some(fresh) = self.look_again(&route.name, &tried, until).await else { break };
+            let looks_until =
+                *looks_until.get_or_insert_with(|| until.min(Instant::now() + RELAY_LOOK_AGAIN));
+            let Some(fresh) = self.look_again(&route.name, &tried, looks_until).await else { break };
             if let Some(function) = &fresh.local {
-                return match message::to_http(call) {
+                let request = message::to_http(call);
+                let request = request.and_then(|request| check_native(&fresh, &request).map(|()| request));
+                return match request {
                     Ok(request) => self.run(&fresh, function, request, false).await,
                     Err(error) => error.into_response(),
                 };
@@ -121,20 +125,18 @@ impl Dispatcher {
         }
     }
 
-    /// Waits a moment for a route that leads here, or to a member that was not tried.
+    /// Waits until then for a route that leads here, or to a member that was not tried.
     async fn look_again(&self, name: &str, tried: &BTreeSet<PeerId>, until: Instant) -> Option<Arc<Route>> {
-        let until = until.min(Instant::now() + RELAY_LOOK_AGAIN);
-        loop {
+        // What could be asked within less is nothing.
+        while Instant::now() + Duration::from_millis(1) < until {
             if let Some(Entry::Live(route)) = self.routes.load().find(name)
                 && (route.local.is_some() || route.remotes.iter().any(|peer| !tried.contains(peer)))
             {
                 return Some(Arc::clone(route));
             }
-            if Instant::now() >= until {
-                return None;
-            }
             tokio::time::sleep(WAKE_LOOK).await;
         }
+        None
     }
 
     /// The connected member that has the fewest calls from here under way, where a call would wait here and those are

@@ -1,4 +1,4 @@
-//! Who is busy is passed over, on one node of five that the load is on.
+//! Who is busy is passed over, on the node that the load is on.
 
 use osiris_ledger::{
     BlobHash, FleetId, Ledger, Mono, Now, Payload, Role, Roles, WallMs, World,
@@ -18,21 +18,21 @@ use crate::{
 
 const MANIFEST: BlobHash = BlobHash([2; 32]);
 const COMPONENT: BlobHash = BlobHash([1; 32]);
-/// Devices besides the node's own.
-const OTHERS: [u8; 4] = [2, 3, 4, 5];
+/// Devices besides the node's own, in a fleet of five.
+const OTHERS: std::ops::RangeInclusive<u8> = 2..=5;
 
 fn at(ms: u64) -> Now {
     Now { mono: Mono(ms), wall: WallMs(0) }
 }
 
-/// A fleet of five, and a function.
-fn ledger() -> Ledger {
+/// A fleet with these devices, and a function.
+fn ledger(others: std::ops::RangeInclusive<u8>) -> Ledger {
     let (mut founder, mut ledger) = founded(at(0));
-    let uses = u32::try_from(OTHERS.len()).expect("few");
+    let uses = u32::try_from(others.clone().count()).expect("few");
     let roles = Roles::of(&[Role::Node]);
     let invited = Invited { key: author(50), uses, roles, device: None, note: String::new() };
     let invitation = founder.append(&mut ledger, at(0), Payload::Invited(invited)).expect("allowed").id();
-    for other in OTHERS {
+    for other in others {
         let device = author(other);
         let proof = join_proof(&key(50), &ledger.fleet(), &invitation, &device);
         let admitted = Admitted { invitation, device, proof, label: format!("n{other}") };
@@ -69,20 +69,24 @@ struct Five {
 
 impl Five {
     fn new(min: u32) -> Self {
-        let ledger = ledger();
+        Self::with(OTHERS, min)
+    }
+
+    fn with(others: std::ops::RangeInclusive<u8>, min: u32) -> Self {
+        let ledger = ledger(others.clone());
         let fleet = ledger.fleet();
         let scale = ScaleKeys { min, max: 4, backlog: Some(1), idle_s: Some(20), concurrency: None };
         let writer = |device: u8, fleet: FleetId| (device, RowWriter::new(fleet, author(device)));
         let mut five = Self {
             node: server(at(0), &ledger, 1, 2),
-            rows: OTHERS.into_iter().map(|device| writer(device, fleet)).collect(),
+            rows: others.clone().map(|device| writer(device, fleet)).collect(),
             ms: 0,
             load: (0, 0),
             done: 0,
             scale,
             persisted: Vec::new(),
         };
-        let peers = OTHERS.map(|other| Input::PeerUp(Node::peer(&author(other))));
+        let peers = others.map(|other| Input::PeerUp(Node::peer(&author(other))));
         let held = [Input::Start, Input::BlobHeld(MANIFEST), Input::BlobHeld(COMPONENT)];
         held.into_iter().chain(peers).for_each(|input| five.give(input));
         five
@@ -192,7 +196,7 @@ fn a_replica_more_is_on_a_peer_that_is_not_busy() {
 fn where_all_that_are_left_are_busy_rank_decides() {
     let mut five = Five::new(1);
     let order = five.order();
-    OTHERS.into_iter().for_each(|other| five.busy(other, true));
+    OTHERS.for_each(|other| five.busy(other, true));
     five.give(Input::Machine(MachineLoad { cpu: 99, memory: 10 }));
     five.load = (4, 2);
     five.run(100);
@@ -251,7 +255,46 @@ fn a_machine_is_busy_until_it_is_well_below_its_marks_and_says_so() {
         five.run(6);
         five.node.telemetry.busy(at(five.ms), "f").contains(&author(1))
     };
-    let said =
-        [(85, 10), (86, 10), (76, 10), (75, 10), (10, 86), (10, 75)].map(|(cpu, memory)| busy(cpu, memory));
-    assert_eq!(said, [false, true, true, false, true, false]);
+    let said = [(84, 10), (85, 80), (75, 80), (74, 80), (10, 85), (10, 75), (80, 74)]
+        .map(|(cpu, memory)| busy(cpu, memory));
+    // That the processors were busy makes nothing of the memory, and the other way round.
+    assert_eq!(said, [false, true, true, false, true, true, false]);
+}
+
+/// Of many sets of busy members, with and without zones: who holds a replica keeps it, and no more are named than fit.
+#[test]
+fn whoever_is_busy_nobody_loses_a_replica_by_a_higher_count() {
+    let mut five = Five::with(2..=41, 1);
+    let mut random = 1_u64;
+    for round in 0..60_u32 {
+        let mut draw = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(random >> 33).expect("it fits") % below
+        };
+        let ranked = five.placed(99);
+        // Up to 14 of those in front were passed over when the last count was written.
+        let mut past: Vec<_> = (0..draw(15)).map(|_| ranked[draw(16)]).collect();
+        past.sort_unstable();
+        past.dedup();
+        let count = 1 + draw(3);
+        five.scale(op::Scaled { name: "f".to_owned(), replicas: u32::try_from(count).expect("few"), past });
+        let mut scaled = five.node.scaled(at(five.ms), None).remove(0);
+        if round % 2 == 1 {
+            scaled.place.spread = Some("zone".to_owned());
+        }
+        let held = scaled.candidates[..count].to_vec();
+        let busy: BTreeSet<_> = (0..draw(30)).map(|_| ranked[draw(41)]).collect();
+        for next in [count + 1, count + 2, 1.max(count - 1)] {
+            let past = five.node.passing(&scaled, &busy, next);
+            assert!(past.is_sorted() && past.len() <= PASSED_OVER_MAX, "{past:?}");
+            let order = arranged(five.node.view(), &scaled.place, &scaled.able, &past);
+            let placed = &order[..next];
+            let kept = held.iter().filter(|member| placed.contains(member)).count();
+            assert_eq!(kept, count.min(next), "round {round}, to {next}: {held:?}, {placed:?}");
+            let idle = scaled.able.iter().filter(|one| !held.contains(one) && !busy.contains(one)).count();
+            let on_busy = placed.iter().filter(|one| !held.contains(one) && busy.contains(one)).count();
+            let few = past.len() < PASSED_OVER_MAX;
+            assert!(!few || idle < next - kept || on_busy == 0, "round {round}: an idle one is left");
+        }
+    }
 }
