@@ -310,6 +310,18 @@ fn refused(ledger: &mut Ledger) -> Vec<Value> {
             let bounded = op::Bounded { name: Some("hello".to_owned()), range };
             with(&|draft| draft.payload = Payload::Bounded(bounded.clone()))
         }),
+        ("a count that passes over nobody, and says so", {
+            let Forged { version, author, session, seq, prev, parents, depth, wall_ms, grant, .. } =
+                base.clone();
+            let payload = std::collections::BTreeMap::from([("scaled", ("hello", 3, [(); 0]))]);
+            Forged { version, author, session, seq, prev, parents, depth, wall_ms, grant, payload }
+                .seal(&fleet, &key(FOUNDER))
+        }),
+        ("a count that passes over a member twice", {
+            let past = vec![author(NODE), author(NODE)];
+            let scaled = op::Scaled { name: "hello".to_owned(), replicas: 3, past };
+            with(&|draft| draft.payload = Payload::Scaled(scaled.clone()))
+        }),
         ("a label with two values", {
             let labelled = op::Labelled { device: author(NODE), labels: vec!["zone=a=b".to_owned()] };
             with(&|draft| draft.payload = Payload::Labelled(labelled.clone()))

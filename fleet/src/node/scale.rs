@@ -152,12 +152,13 @@ impl Node {
         place: &PlaceKeys,
         most: usize,
     ) -> Vec<Author> {
-        if place.spread.is_none() && passed_over(&self.view, name, revision).is_empty() {
+        let view = Arc::clone(&self.view);
+        let past = passed_over(&view, name, revision);
+        if place.spread.is_none() && past.is_empty() {
             return self.able(now, name, revision, place, most);
         }
         let able = self.able(now, name, revision, place, usize::MAX);
-        let past = passed_over(&self.view, name, revision);
-        let mut arranged = arranged(&self.view, place, &able, past);
+        let mut arranged = arranged(&view, place, &able, past);
         arranged.truncate(most);
         arranged
     }

@@ -1,7 +1,7 @@
 //! Calls, as far as scaling sees them: how many wait and run on which node. None is made; each node is told the
 //! figures that its functions would have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use osiris_ledger::{Block, Payload, counter::Figures, op};
 
@@ -50,8 +50,8 @@ pub(super) struct Load {
     counts: BTreeMap<(NodeId, u32, String), (u64, u32)>,
     /// Machines that do something else now and then.
     machines: Random,
-    busy: BTreeSet<NodeId>,
-    busy_told: BTreeMap<(NodeId, u32), bool>,
+    /// Whether a machine is busy, and which process was told so.
+    busy: BTreeMap<NodeId, (bool, u32)>,
     /// Sums over the run, by name.
     pub(super) sums: BTreeMap<&'static str, u64>,
 }
@@ -67,8 +67,7 @@ impl Load {
             told: BTreeMap::new(),
             counts: BTreeMap::new(),
             machines: Random::new(seed, 14),
-            busy: BTreeSet::new(),
-            busy_told: BTreeMap::new(),
+            busy: BTreeMap::new(),
             sums: BTreeMap::new(),
         }
     }
@@ -126,18 +125,15 @@ impl World<'_> {
     /// Some machines become busy, others are so no more: one in a hundred a second, for a quarter of a minute.
     fn load_machines(&mut self, nodes: &[NodeId]) {
         for node in nodes {
-            let was = self.load.busy.contains(node);
-            let turns = self.load.machines.chance(if was { 66 } else { 10 });
-            let busy = was != turns && !self.healed;
-            if busy {
-                self.load.busy.insert(*node);
-            } else {
-                self.load.busy.remove(node);
-            }
             let Some(process) = self.run_of(*node) else { continue };
-            if self.load.busy_told.insert((*node, process.run), busy) != Some(busy) {
-                self.say(format_args!("busy {node} {busy}"));
-                let cpu = if busy { 95 } else { 20 };
+            let told = self.load.busy.get(node).copied();
+            let was = told.is_some_and(|(busy, _)| busy);
+            let turns = self.load.machines.chance(if was { 66 } else { 10 });
+            let now = (was != turns && !self.healed, process.run);
+            self.load.busy.insert(*node, now);
+            if told != Some(now) {
+                self.say(format_args!("busy {node} {}", now.0));
+                let cpu = if now.0 { 95 } else { 20 };
                 self.input(*node, Input::Machine(MachineLoad { cpu, memory: 40 }));
             }
         }

@@ -163,6 +163,10 @@ async fn calls_that_would_wait_here_are_shared_with_members_that_serve_too() {
     let fourth = call(0).await.expect("ended");
     assert_eq!((fourth.status().as_u16(), peers.asked()), (503, vec![two]));
     assert!(fourth.headers().contains_key("retry-after"));
+    // Another member is told the same, and so looks for nobody that has no more room.
+    let refused = node.dispatcher.serve_relayed(CallRequest::new("sensor", "{}")).await;
+    let why = refused.headers.iter().find(|(name, _)| name == "x-osiris-not-started").expect("not started");
+    assert_eq!((refused.status, &why.1[..]), (503, &b"full"[..]));
     for ended in [first, second] {
         assert_eq!(ended.await.expect("ended").status(), 200);
     }

@@ -1,6 +1,6 @@
 //! A call that another member runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,10 +59,9 @@ enum Tried {
 }
 
 impl Dispatcher {
-    /// Asks the members that have the revision ready, the best first. Only one of them can have
-    /// started it: the next is asked when the one before certainly has not. Where none of them could be reached or had it
-    /// ready, and none is full, a member may just have handed over to one that this node has not heard of: so it looks
-    /// again for a moment.
+    /// Asks the members that have the revision ready, the best first. Only one of them can have started it: the next is
+    /// asked when the one before certainly has not. Where none of them could be reached or had it ready, and none is full,
+    /// one may just have handed over to a member that this node has not heard of: so it looks again for a moment.
     pub(super) async fn pass_on(
         &self,
         route: &Arc<Route>,
@@ -75,14 +74,14 @@ impl Dispatcher {
         };
         let until = Instant::now() + deadline.min(CALL_DEADLINE);
         let mut call = message::from_http(&route.name, &route.revision, request, 1);
-        let (mut route, mut tried) = (Arc::clone(route), BTreeSet::new());
+        let (mut route, mut tried) = (Arc::clone(route), Vec::with_capacity(RELAY_TRIES_MAX));
         let (mut last, mut is_full, mut looks_until) = (None::<ApiError>, false, None);
         loop {
             for peer in self.ranked(&route, &**relay, &tried) {
                 let left = until.saturating_duration_since(Instant::now()).as_millis();
                 let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { break };
                 call.deadline_ms = left;
-                tried.insert(peer);
+                tried.push(peer);
                 match self.try_one(&**relay, peer, &call).await {
                     Tried::Answered(response) => {
                         route.figures.note_relay(RelayEnd::Answered);
@@ -126,7 +125,7 @@ impl Dispatcher {
     }
 
     /// Waits until then for a route that leads here, or to a member that was not tried.
-    async fn look_again(&self, name: &str, tried: &BTreeSet<PeerId>, until: Instant) -> Option<Arc<Route>> {
+    async fn look_again(&self, name: &str, tried: &[PeerId], until: Instant) -> Option<Arc<Route>> {
         // What could be asked within less is nothing.
         while Instant::now() + Duration::from_millis(1) < until {
             if let Some(Entry::Live(route)) = self.routes.load().find(name)
@@ -188,7 +187,7 @@ impl Dispatcher {
     }
 
     /// The members to ask, of those that were not tried: by round trip, times one more than the calls under way to it.
-    fn ranked(&self, route: &Route, relay: &dyn Relay, tried: &BTreeSet<PeerId>) -> Vec<PeerId> {
+    fn ranked(&self, route: &Route, relay: &dyn Relay, tried: &[PeerId]) -> Vec<PeerId> {
         if let [only] = *route.remotes
             && tried.is_empty()
         {

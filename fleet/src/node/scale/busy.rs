@@ -1,60 +1,23 @@
 //! Who is busy is passed over, on the node that the load is on.
 
+use std::ops::RangeInclusive;
+
 use osiris_ledger::{
-    BlobHash, FleetId, Ledger, Mono, Now, Payload, Role, Roles, WallMs, World,
+    Ledger, Payload, Session, Writer,
     counter::{Figures, RowWriter},
-    join_proof,
-    op::{Admitted, Deployed, Invited},
 };
 
-use super::*;
-use crate::{
-    manifest::{Manifest, ScaleKeys},
-    node::{
-        Effect, Input,
-        sample::{author, founded, key, server},
-    },
+use super::{
+    tests::{COMPONENT, MANIFEST, at, deploy, ledger, manifest},
+    *,
+};
+use crate::node::{
+    Effect, Input,
+    sample::{author, key, server},
 };
 
-const MANIFEST: BlobHash = BlobHash([2; 32]);
-const COMPONENT: BlobHash = BlobHash([1; 32]);
 /// Devices besides the node's own, in a fleet of five.
-const OTHERS: std::ops::RangeInclusive<u8> = 2..=5;
-
-fn at(ms: u64) -> Now {
-    Now { mono: Mono(ms), wall: WallMs(0) }
-}
-
-/// A fleet with these devices, and a function.
-fn ledger(others: std::ops::RangeInclusive<u8>) -> Ledger {
-    let (mut founder, mut ledger) = founded(at(0));
-    let uses = u32::try_from(others.clone().count()).expect("few");
-    let roles = Roles::of(&[Role::Node]);
-    let invited = Invited { key: author(50), uses, roles, device: None, note: String::new() };
-    let invitation = founder.append(&mut ledger, at(0), Payload::Invited(invited)).expect("allowed").id();
-    for other in others {
-        let device = author(other);
-        let proof = join_proof(&key(50), &ledger.fleet(), &invitation, &device);
-        let admitted = Admitted { invitation, device, proof, label: format!("n{other}") };
-        founder.append(&mut ledger, at(0), Payload::Admitted(admitted)).expect("allowed");
-    }
-    deploy(&mut founder, &mut ledger, 1);
-    ledger
-}
-
-fn deploy(founder: &mut osiris_ledger::Writer, ledger: &mut Ledger, size: u64) {
-    let replaces = ledger.publish().function("f").and_then(|f| f.newest.as_ref().map(|newest| newest.id));
-    let deployed = Deployed {
-        name: "f".to_owned(),
-        component: COMPONENT,
-        size,
-        world: World::Http,
-        manifest: MANIFEST,
-        manifest_size: 1,
-        replaces: replaces.into_iter().collect(),
-    };
-    founder.append(ledger, at(0), Payload::Deployed(deployed)).expect("allowed");
-}
+const OTHERS: RangeInclusive<u8> = 2..=5;
 
 /// The node, and the rows of the others.
 struct Five {
@@ -63,27 +26,24 @@ struct Five {
     ms: u64,
     load: (u64, u64),
     done: u64,
-    scale: ScaleKeys,
     persisted: Vec<Payload>,
 }
 
 impl Five {
-    fn new(min: u32) -> Self {
-        Self::with(OTHERS, min)
+    fn new() -> Self {
+        Self::with(OTHERS)
     }
 
-    fn with(others: std::ops::RangeInclusive<u8>, min: u32) -> Self {
+    fn with(others: RangeInclusive<u8>) -> Self {
         let ledger = ledger(others.clone());
         let fleet = ledger.fleet();
-        let scale = ScaleKeys { min, max: 4, backlog: Some(1), idle_s: Some(20), concurrency: None };
-        let writer = |device: u8, fleet: FleetId| (device, RowWriter::new(fleet, author(device)));
+        let writer = |device| (device, RowWriter::new(fleet, author(device)));
         let mut five = Self {
             node: server(at(0), &ledger, 1, 2),
-            rows: others.clone().map(|device| writer(device, fleet)).collect(),
+            rows: others.clone().map(writer).collect(),
             ms: 0,
             load: (0, 0),
             done: 0,
-            scale,
             persisted: Vec::new(),
         };
         let peers = others.map(|other| Input::PeerUp(Node::peer(&author(other))));
@@ -99,9 +59,7 @@ impl Five {
             while let Some(effect) = self.node.poll_effect() {
                 match effect {
                     Effect::ReadManifest(hash) => {
-                        let scale = Some(self.scale.clone());
-                        inputs
-                            .push_back(Input::Manifest(hash, Ok(Manifest { scale, ..Manifest::named("f") })));
+                        inputs.push_back(Input::Manifest(hash, Ok(manifest(1, 4))));
                     }
                     Effect::Prepare { revision, .. } => inputs.push_back(Input::Prepared(revision, 2)),
                     Effect::Persist(blocks) => {
@@ -170,7 +128,7 @@ fn others(order: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_replica_more_is_on_a_peer_that_is_not_busy() {
-    let mut five = Five::new(1);
+    let mut five = Five::new();
     let order = five.order();
     let [busy, idle, ..] = others(&order)[..] else { panic!("{order:?}") };
     five.busy(busy, true);
@@ -194,7 +152,7 @@ fn a_replica_more_is_on_a_peer_that_is_not_busy() {
 
 #[test]
 fn where_all_that_are_left_are_busy_rank_decides() {
-    let mut five = Five::new(1);
+    let mut five = Five::new();
     let order = five.order();
     OTHERS.for_each(|other| five.busy(other, true));
     five.give(Input::Machine(MachineLoad { cpu: 99, memory: 10 }));
@@ -206,7 +164,7 @@ fn where_all_that_are_left_are_busy_rank_decides() {
 
 #[test]
 fn who_holds_a_replica_keeps_it_when_others_are_idle_again() {
-    let mut five = Five::new(1);
+    let mut five = Five::new();
     let order = five.order();
     let held = [order[0], order[3]].map(author);
     // Those between were busy, so the second replica is behind them.
@@ -227,28 +185,28 @@ fn who_holds_a_replica_keeps_it_when_others_are_idle_again() {
 
 #[test]
 fn a_deploy_forgets_who_was_passed_over() {
-    let mut five = Five::new(1);
+    let mut five = Five::new();
     let order = five.order();
     let scaled = op::Scaled { name: "f".to_owned(), replicas: 1, past: vec![author(order[0])] };
     five.scale(scaled);
     assert_eq!(five.order()[..], [&order[1..], &order[..1]].concat());
-    let mut founder = osiris_ledger::Writer::new(key(1), osiris_ledger::Session([77; 16]));
+    let mut founder = Writer::new(key(1), Session([77; 16]));
     let mut ledger = Ledger::new(five.node.ledger().fleet());
     for block in five.node.ledger().in_order() {
         ledger.replay(block.entry()).expect("valid");
     }
-    deploy(&mut founder, &mut ledger, 2);
+    deploy(&mut founder, &mut ledger, "f");
     let newest = ledger.in_order().pop().expect("blocks");
     five.give(Input::Hint(newest.entry().to_vec()));
     let newest = five.node.view().function("f").and_then(|f| f.newest.clone()).expect("deployed");
-    assert_eq!(newest.size, 2, "the new one is here");
+    assert_eq!(newest.number, 2, "the new one is here");
     let ranked = placement::ranked(&newest.id, (1..=5).map(author));
     assert_eq!(five.placed(9), ranked);
 }
 
 #[test]
 fn a_machine_is_busy_until_it_is_well_below_its_marks_and_says_so() {
-    let mut five = Five::new(1);
+    let mut five = Five::new();
     five.run(25);
     let mut busy = |cpu, memory| {
         five.give(Input::Machine(MachineLoad { cpu, memory }));
@@ -264,7 +222,7 @@ fn a_machine_is_busy_until_it_is_well_below_its_marks_and_says_so() {
 /// Of many sets of busy members, with and without zones: who holds a replica keeps it, and no more are named than fit.
 #[test]
 fn whoever_is_busy_nobody_loses_a_replica_by_a_higher_count() {
-    let mut five = Five::with(2..=41, 1);
+    let mut five = Five::with(2..=41);
     let mut random = 1_u64;
     for round in 0..60_u32 {
         let mut draw = |below: usize| {

@@ -1,47 +1,26 @@
 //! From load to a machine and back, on one node and without a driver.
 
-use osiris_ledger::{
-    BlobHash, Ledger, Mono, Now, Payload, WallMs, World,
-    counter::Figures,
-    join_proof,
-    op::{Deployed, Spawning},
+use osiris_ledger::{Ledger, Payload, counter::Figures, join_proof, op::Spawning};
+
+use super::{
+    tests::{COMPONENT, MANIFEST, at, deploy, manifest},
+    *,
+};
+use crate::node::{
+    Effect, Input, Request,
+    lease::{Errand, Job, Provisioning, Want},
+    sample::{author, founded, server},
 };
 
-use super::*;
-use crate::{
-    manifest::{Manifest, ScaleKeys},
-    node::{
-        Effect, Input, Request,
-        lease::{Errand, Job, Provisioning, Want},
-        sample::{author, founded, server},
-    },
-};
-
-const MANIFEST: BlobHash = BlobHash([2; 32]);
-const COMPONENT: BlobHash = BlobHash([1; 32]);
 /// The device that joins as the machine.
 const MACHINE: u8 = 40;
-
-fn at(ms: u64) -> Now {
-    Now { mono: Mono(ms), wall: WallMs(0) }
-}
 
 /// A fleet of one that may make a machine, and two functions.
 fn ledger() -> Ledger {
     let (mut founder, mut ledger) = founded(at(0));
-    let mut write = |payload| founder.append(&mut ledger, at(0), payload).expect("allowed");
-    write(Payload::Spawning(Spawning { machines: 1, minority: true }));
-    for name in ["f", "g"] {
-        write(Payload::Deployed(Deployed {
-            name: name.to_owned(),
-            component: COMPONENT,
-            size: 1,
-            world: World::Http,
-            manifest: MANIFEST,
-            manifest_size: 1,
-            replaces: Vec::new(),
-        }));
-    }
+    let spawning = Payload::Spawning(Spawning { machines: 1, minority: true });
+    founder.append(&mut ledger, at(0), spawning).expect("allowed");
+    ["f", "g"].into_iter().for_each(|name| deploy(&mut founder, &mut ledger, name));
     ledger
 }
 
@@ -89,15 +68,7 @@ impl Alone {
             while let Some(effect) = self.node.poll_effect() {
                 match effect {
                     Effect::ReadManifest(hash) => {
-                        let scale = ScaleKeys {
-                            min: 1,
-                            max: 3,
-                            backlog: Some(1),
-                            idle_s: Some(20),
-                            concurrency: None,
-                        };
-                        let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
-                        inputs.push_back(Input::Manifest(hash, Ok(manifest)));
+                        inputs.push_back(Input::Manifest(hash, Ok(manifest(1, 3))));
                     }
                     Effect::Prepare { revision, .. } => inputs.push_back(Input::Prepared(revision, 2)),
                     Effect::Provision(errand) => self.errands.push(errand),
@@ -271,14 +242,8 @@ fn more_run_side_by_side_here_before_there_is_another_replica() {
             while let Some(effect) = node.poll_effect() {
                 match effect {
                     Effect::ReadManifest(hash) => {
-                        let scale = ScaleKeys {
-                            min: 1,
-                            max: 3,
-                            backlog: Some(1),
-                            idle_s: Some(20),
-                            concurrency: Some(1),
-                        };
-                        let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
+                        let mut manifest = manifest(1, 3);
+                        manifest.scale.as_mut().expect("scaled").concurrency = Some(1);
                         inputs.push_back(Input::Manifest(hash, Ok(manifest)));
                     }
                     // The machine has room for six, which is no power of two.
@@ -374,15 +339,7 @@ fn a_machine_is_ready_for_its_function_before_it_has_a_replica_of_it() {
             while let Some(effect) = machine.poll_effect() {
                 match effect {
                     Effect::ReadManifest(hash) => {
-                        let scale = ScaleKeys {
-                            min: 1,
-                            max: 3,
-                            backlog: Some(1),
-                            idle_s: Some(20),
-                            concurrency: None,
-                        };
-                        let manifest = Manifest { scale: Some(scale), ..Manifest::named("f") };
-                        inputs.push_back(Input::Manifest(hash, Ok(manifest)));
+                        inputs.push_back(Input::Manifest(hash, Ok(manifest(1, 3))));
                     }
                     Effect::Prepare { revision, .. } => {
                         prepared.push(revision);

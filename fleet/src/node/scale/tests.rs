@@ -1,7 +1,9 @@
 //! Two nodes, a scaled function, and no driver: who writes what, and what follows.
 
+use std::ops::RangeInclusive;
+
 use osiris_ledger::{
-    BlobHash, Ledger, Mono, Now, Payload, Role, Roles, WallMs, World,
+    BlobHash, Ledger, Mono, Now, Payload, Role, Roles, WallMs, World, Writer,
     counter::Figures,
     join_proof,
     op::{Admitted, Deployed, Invited, Range},
@@ -17,42 +19,46 @@ use crate::{
     },
 };
 
-const MANIFEST: BlobHash = BlobHash([2; 32]);
-const COMPONENT: BlobHash = BlobHash([1; 32]);
+pub(super) const MANIFEST: BlobHash = BlobHash([2; 32]);
+pub(super) const COMPONENT: BlobHash = BlobHash([1; 32]);
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now { mono: Mono(ms), wall: WallMs(0) }
 }
 
-/// A fleet of two, and a function.
-fn ledger() -> Ledger {
+/// A fleet of the founder and these devices, and a function.
+pub(super) fn ledger(others: RangeInclusive<u8>) -> Ledger {
     let (mut founder, mut ledger) = founded(at(0));
-    let invited = Invited {
-        key: author(50),
-        uses: 1,
-        roles: Roles::of(&[Role::Node]),
-        device: None,
-        note: String::new(),
-    };
+    let uses = u32::try_from(others.clone().count()).expect("few");
+    let roles = Roles::of(&[Role::Node]);
+    let invited = Invited { key: author(50), uses, roles, device: None, note: String::new() };
     let invitation = founder.append(&mut ledger, at(0), Payload::Invited(invited)).expect("allowed").id();
-    let device = author(2);
-    let proof = join_proof(&key(50), &ledger.fleet(), &invitation, &device);
-    let admitted = Admitted { invitation, device, proof, label: "two".to_owned() };
-    founder.append(&mut ledger, at(0), Payload::Admitted(admitted)).expect("allowed");
+    for other in others {
+        let device = author(other);
+        let proof = join_proof(&key(50), &ledger.fleet(), &invitation, &device);
+        let admitted = Admitted { invitation, device, proof, label: format!("n{other}") };
+        founder.append(&mut ledger, at(0), Payload::Admitted(admitted)).expect("allowed");
+    }
+    deploy(&mut founder, &mut ledger, "f");
+    ledger
+}
+
+/// One more revision of a function.
+pub(super) fn deploy(writer: &mut Writer, ledger: &mut Ledger, name: &str) {
+    let newest = ledger.publish().function(name).and_then(|function| function.newest.clone());
     let deployed = Deployed {
-        name: "f".to_owned(),
+        name: name.to_owned(),
         component: COMPONENT,
         size: 1,
         world: World::Http,
         manifest: MANIFEST,
         manifest_size: 1,
-        replaces: Vec::new(),
+        replaces: newest.map(|newest| newest.id).into_iter().collect(),
     };
-    founder.append(&mut ledger, at(0), Payload::Deployed(deployed)).expect("allowed");
-    ledger
+    writer.append(ledger, at(0), Payload::Deployed(deployed)).expect("allowed");
 }
 
-fn manifest(min: u32, max: u32) -> Manifest {
+pub(super) fn manifest(min: u32, max: u32) -> Manifest {
     let scale = Some(ScaleKeys { min, max, backlog: Some(1), idle_s: Some(20), concurrency: None });
     Manifest { scale, ..Manifest::named("f") }
 }
@@ -71,7 +77,7 @@ pub(in crate::node) struct Pair {
 
 impl Pair {
     pub(in crate::node) fn new(manifest: Manifest) -> Self {
-        let ledger = ledger();
+        let ledger = ledger(2..=2);
         let nodes = [server(at(0), &ledger, 1, 2), server(at(0), &ledger, 2, 3)];
         let (figures, answers) = ([Figures::default(); 2], BTreeMap::new());
         let mut pair = Self { nodes, now: 0, manifest, figures, answers, compiles: [true; 2] };
