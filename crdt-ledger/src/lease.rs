@@ -112,6 +112,9 @@ impl Slot {
     }
 }
 
+/// Slots by number. Snapshots share those of which nothing was said in between.
+pub(crate) type Slots = BTreeMap<u32, Arc<Slot>>;
+
 /// What valid blocks say of leases and machines, counting or not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leases {
@@ -121,8 +124,10 @@ pub(crate) struct Leases {
     /// Activation → its claim.
     activations: BTreeMap<BlockId, BlockId>,
     intents: BTreeMap<BlockId, IntentSaid>,
+    /// Slot → intents under its claims.
+    intended: BTreeMap<u32, BTreeSet<BlockId>>,
     policies: BTreeMap<Order, SpawnPolicy>,
-    touched: bool,
+    touched: Option<BTreeSet<u32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -145,7 +150,7 @@ impl Leases {
     /// Takes a valid block. Returns whether it is about leases or machines.
     pub(crate) fn insert(&mut self, block: &Arc<Block>) -> bool {
         let id = block.id();
-        match block.payload() {
+        let claim = match block.payload() {
             Payload::Claimed(op) => {
                 self.slots.entry(op.slot).or_default().entry(op.round).or_default().insert(id);
                 let said = ClaimSaid {
@@ -156,42 +161,51 @@ impl Leases {
                     releases: BTreeSet::new(),
                 };
                 self.claims.insert(id, said);
+                Some(id)
             }
             Payload::Activated(op) => {
                 self.activations.insert(id, op.claim);
                 if let Some(claim) = self.claims.get_mut(&op.claim) {
                     claim.activations.insert(id);
                 }
+                Some(op.claim)
             }
             Payload::Released(op) => {
                 if let Some(claim) = self.claims.get_mut(&op.claim) {
                     claim.releases.insert(id);
                 }
+                Some(op.claim)
             }
             Payload::Intent(op) => {
-                if let Some(claim) = self.activations.get(&op.activation) {
-                    let (claim, block) = (*claim, Arc::clone(block));
-                    self.intents.insert(id, IntentSaid { claim, block, retirements: BTreeSet::new() });
+                let claim = self.activations.get(&op.activation).copied();
+                if let Some(claim) = claim {
+                    let (retirements, block) = (BTreeSet::new(), Arc::clone(block));
+                    self.intents.insert(id, IntentSaid { claim, block, retirements });
+                    if let Some(ClaimSaid { slot, .. }) = self.claims.get(&claim) {
+                        self.intended.entry(*slot).or_default().insert(id);
+                    }
                 }
+                claim
             }
-            Payload::Retired(op) => {
-                if let Some(intent) = self.intents.get_mut(&op.intent) {
-                    intent.retirements.insert(id);
-                }
-            }
+            Payload::Retired(op) => self.intents.get_mut(&op.intent).map(|intent| {
+                intent.retirements.insert(id);
+                intent.claim
+            }),
             Payload::Spawning(op) => {
                 let policy = SpawnPolicy { machines: op.machines, minority: op.minority };
                 self.policies.insert(block.order(), policy);
+                None
             }
             _ => return false,
-        }
-        self.touched = true;
+        };
+        let slot = claim.and_then(|claim| self.claims.get(&claim)).map(|claim| claim.slot);
+        self.touched.get_or_insert_default().extend(slot);
         true
     }
 
-    /// Whether anything came since the last call.
-    pub(crate) fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// The slots of which something was said since the last call; none where nothing came at all.
+    pub(crate) fn take_touched(&mut self) -> Option<BTreeSet<u32>> {
+        self.touched.take()
     }
 }
 
@@ -221,32 +235,37 @@ impl Ledger {
     }
 
     /// What blocks say of each slot that was ever claimed.
-    pub(crate) fn slots(&self) -> BTreeMap<u32, Slot> {
+    pub(crate) fn slots(&self) -> Slots {
+        self.leases().slots.keys().filter_map(|number| Some((*number, self.slot(*number)?))).collect()
+    }
+
+    /// The same after something was said of some slots.
+    pub(crate) fn slots_after(&self, before: &Slots, touched: &BTreeSet<u32>) -> Slots {
+        let mut slots = before.clone();
+        slots.extend(touched.iter().filter_map(|number| Some((*number, self.slot(*number)?))));
+        slots
+    }
+
+    /// What blocks say of a slot, if it was ever claimed.
+    fn slot(&self, number: u32) -> Option<Arc<Slot>> {
         let leases = self.leases();
-        let mut machines: BTreeMap<u32, Vec<([u8; 32], Machine)>> = BTreeMap::new();
-        for (id, intent) in &leases.intents {
-            if let Some((slot, machine)) = self.machine(*id, intent) {
-                machines.entry(slot).or_default().push(machine);
-            }
-        }
-        let slot = |(number, rounds): (&u32, &BTreeMap<u64, BTreeSet<BlockId>>)| {
-            let last = rounds.last_key_value();
-            let counting = rounds.iter().rev().find_map(|(round, ids)| {
-                let claims = self.claims_of(ids);
-                (!claims.is_empty()).then_some((*round, claims))
-            });
-            let (round, claims) = counting.unwrap_or_default();
-            let slot = Slot {
-                number: *number,
-                round,
-                next: last.map_or(0, |(round, _)| *round).saturating_add(1),
-                after: last.and_then(|(_, ids)| ids.first().copied()),
-                claims,
-                machines: told_apart(machines.remove(number).unwrap_or_default()),
-            };
-            (*number, slot)
-        };
-        leases.slots.iter().map(slot).collect()
+        let rounds = leases.slots.get(&number)?;
+        let last = rounds.last_key_value();
+        let counting = rounds.iter().rev().find_map(|(round, ids)| {
+            let claims = self.claims_of(ids);
+            (!claims.is_empty()).then_some((*round, claims))
+        });
+        let (round, claims) = counting.unwrap_or_default();
+        let intents = leases.intended.get(&number).into_iter().flatten();
+        let machines = intents.filter_map(|id| self.machine(*id, leases.intents.get(id)?)).collect();
+        Some(Arc::new(Slot {
+            number,
+            round,
+            next: last.map_or(0, |(round, _)| *round).saturating_add(1),
+            after: last.and_then(|(_, ids)| ids.first().copied()),
+            claims,
+            machines: told_apart(machines),
+        }))
     }
 
     /// The intent of a slot and round whose id begins with these hexadecimal digits, and its author; also where its
@@ -281,7 +300,7 @@ impl Ledger {
     }
 
     /// What an intent says, with the draw of its claim, unless somebody who counts says that it is gone.
-    fn machine(&self, id: BlockId, said: &IntentSaid) -> Option<(u32, ([u8; 32], Machine))> {
+    fn machine(&self, id: BlockId, said: &IntentSaid) -> Option<([u8; 32], Machine)> {
         if said.retirements.iter().any(|id| self.counts(id)) {
             return None;
         }
@@ -302,7 +321,7 @@ impl Ledger {
             counts: self.counts(&id),
             surplus: false,
         };
-        Some((claim.slot, (draw(claim.slot, claim.round, &claim.author), machine)))
+        Some((draw(claim.slot, claim.round, &claim.author), machine))
     }
 }
 

@@ -569,7 +569,7 @@ impl Ledger {
         let leases = self.leases.take_touched();
         let view = match std::mem::take(&mut self.view_stale) {
             true => View::build(self),
-            false => View::after(self, &self.view.load(), &touched, leases),
+            false => View::after(self, &self.view.load(), &touched, leases.as_ref()),
         };
         let view = Arc::new(view);
         self.view.store(Arc::clone(&view));

@@ -15,7 +15,7 @@ use crate::{
     held::Held,
     id::{Author, BlobHash, BlockId, FleetId, Session},
     layered::Layered,
-    lease::{Slot, SpawnPolicy},
+    lease::{Slot, Slots, SpawnPolicy},
     ledger::{Ledger, register_name},
     limits,
     memo::SetSum,
@@ -323,7 +323,7 @@ pub struct View {
     ended: Arc<BTreeSet<Author>>,
     voters: Option<VoterSet>,
     pages: Vec<SealedPage>,
-    slots: Arc<BTreeMap<u32, Slot>>,
+    slots: Arc<Slots>,
     spawning: SpawnPolicy,
     scaling: Arc<Scaling>,
     budgets: Arc<Budgets>,
@@ -371,9 +371,14 @@ impl View {
     }
 
     /// The view after blocks that changed no standing and proved no fork: of the one before, only the
-    /// functions, invitations, users and replicas that they spoke of are made again, and the slots if `leases`
-    /// says so.
-    pub(crate) fn after(ledger: &Ledger, before: &Self, touched: &Touched, leases: bool) -> Self {
+    /// functions, invitations, users and replicas that they spoke of are made again, and the slots that
+    /// `leases` names.
+    pub(crate) fn after(
+        ledger: &Ledger,
+        before: &Self,
+        touched: &Touched,
+        leases: Option<&BTreeSet<u32>>,
+    ) -> Self {
         let registers = ledger.registers();
         let (mut functions, mut by_name) = (before.functions.clone(), before.by_name.clone());
         let mut replace = |name: &String, function: Arc<Function>| {
@@ -399,8 +404,8 @@ impl View {
             false => (Arc::clone(&before.invitations), Arc::clone(&before.users)),
         };
         let (slots, spawning) = match leases {
-            true => (Arc::new(ledger.slots()), ledger.spawning()),
-            false => (Arc::clone(&before.slots), before.spawning),
+            Some(touched) => (Arc::new(ledger.slots_after(&before.slots, touched)), ledger.spawning()),
+            None => (Arc::clone(&before.slots), before.spawning),
         };
         let scaling = match touched.scaling {
             true => Arc::new(registers.scaling.clone()),
@@ -501,7 +506,7 @@ impl View {
 
     /// Slots for machines that were ever claimed, by number.
     #[must_use]
-    pub fn slots(&self) -> &BTreeMap<u32, Slot> {
+    pub fn slots(&self) -> &BTreeMap<u32, Arc<Slot>> {
         &self.slots
     }
 

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use osiris_ledger::{
     BlockId, Ledger, Payload, Reject, Role, View, Writer,
     lease::{Slot, SpawnPolicy, draw},
@@ -58,7 +60,7 @@ fn spawning(machines: u32, minority: bool) -> Payload {
     Payload::Spawning(op::Spawning { machines, minority })
 }
 
-fn slot(view: &View, number: u32) -> Slot {
+fn slot(view: &View, number: u32) -> Arc<Slot> {
     view.slots().get(&number).cloned().expect("a slot that was claimed")
 }
 
@@ -111,7 +113,7 @@ fn a_machine_is_listed_from_its_intent_until_somebody_says_that_it_is_gone() {
     let again = append(&mut ledger, &mut spawners[1], claimed(3, 2, Some(claim))).id();
     let activation = append(&mut ledger, &mut spawners[1], activated(again)).id();
     append(&mut ledger, &mut spawners[1], intent(activation));
-    let machines = slot(&ledger.publish(), 3).machines;
+    let machines = slot(&ledger.publish(), 3).machines.clone();
     assert_eq!(
         machines.iter().map(|machine| (machine.round, machine.surplus)).collect::<Vec<_>>(),
         [(1, true), (2, false)]

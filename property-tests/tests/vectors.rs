@@ -207,7 +207,7 @@ fn view(ledger: &mut Ledger) -> Value {
         let ids: Vec<_> = function.revisions.iter().map(|revision| revision.id.to_string()).collect();
         json!({ "name": function.name, "revisions": ids })
     };
-    let slot = |slot: &osiris_ledger::lease::Slot| {
+    let slot = |slot: &std::sync::Arc<osiris_ledger::lease::Slot>| {
         let machines: Vec<_> = slot.machines.iter().map(|machine| machine.intent.to_string()).collect();
         let claims: Vec<_> = slot.claims.iter().map(|claim| claim.id.to_string()).collect();
         json!({ "number": slot.number, "round": slot.round, "claims": claims, "machines": machines })

@@ -400,7 +400,8 @@ impl Desk {
         Ok(api::TicketReply { ticket })
     }
 
-    /// This node where it runs, then other members.
+    /// This node where it runs, then other members, those first that may admit: of many that only call, eight that were
+    /// known by chance could welcome nobody where this one is gone.
     fn ticket_peers(&self) -> Result<Vec<PeerAddr>> {
         let mut peers = Vec::new();
         let mut others = self.known.clone();
@@ -410,6 +411,11 @@ impl Desk {
         }
         let view = self.view();
         others.retain(|peer| peer.peer != self.me.0 && view.is_member(&Author(peer.peer)));
+        let admits = |peer: &PeerAddr| {
+            let member = view.members().get(&Author(peer.peer));
+            member.is_some_and(|member| member.roles.has(Role::Node))
+        };
+        others.sort_by_key(|peer| !admits(peer));
         peers.extend(others);
         peers.truncate(TICKET_PEERS_MAX);
         if peers.is_empty() {

@@ -1,8 +1,8 @@
 //! Who may serve a revision, in the order of its placement.
 //!
 //! The order depends on the members and on the fleet's machines alone, and is asked for at each input. In a fleet of
-//! 1,000 nodes hashing all of them each time would be most of what a core does, so it is kept until these change. Cores
-//! of one process, as in a simulation, may keep what follows from the members together ([`Orders`]).
+//! 1,000 nodes hashing all of them each time would be most of what a core does, so it is kept until these change; and
+//! who of them may serve it and is alive, until the view changes, or who is gone. Cores of one process, as in a simulation, may keep what follows from the members together ([`Orders`]).
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 
 use osiris_ledger::{Author, BlockId, Member, Role, View};
 
-use crate::placement;
+use crate::{manifest::PlaceKeys, placement};
 
 /// Revisions whose order is kept; when there are more, all are forgotten.
 const ORDERED_MAX: usize = 256;
@@ -29,6 +29,10 @@ pub(super) struct Candidates {
     /// Devices of machines that were made for functions, and which.
     made: BTreeMap<Author, Vec<String>>,
     ordered: BTreeMap<BlockId, Order>,
+    /// Who was gone when the rest of these was found, ascending.
+    gone: Vec<Author>,
+    /// Of those of `ordered` who may serve a revision that asks for such places, and was not gone.
+    able: BTreeMap<BlockId, (PlaceKeys, Order)>,
     shared: Option<Orders>,
 }
 
@@ -43,6 +47,7 @@ impl Candidates {
             before.is_some_and(|before| Arc::ptr_eq(before.shared_members(), view.shared_members()));
         let same_slots = before.is_some_and(|before| std::ptr::eq(before.slots(), view.slots()));
         self.followed = Some(Arc::clone(view));
+        self.able.clear();
         if !same_members {
             let nodes = || {
                 let nodes =
@@ -102,6 +107,30 @@ impl Candidates {
         ordered
     }
 
+    /// Those of [`Candidates::ordered`] who may serve it by the view that was followed last, and are none of those that
+    /// are `gone`, which ascend.
+    pub(super) fn able(
+        &mut self,
+        name: &str,
+        revision: &BlockId,
+        place: &PlaceKeys,
+        gone: Vec<Author>,
+        may_serve: impl Fn(&Author) -> bool,
+    ) -> Order {
+        if gone != self.gone || self.able.len() >= ORDERED_MAX {
+            self.able.clear();
+            self.gone = gone;
+        }
+        if let Some((_, able)) = self.able.get(revision).filter(|(known, _)| known == place) {
+            return Arc::clone(able);
+        }
+        let ordered = self.ordered(name, revision);
+        let is_able = |member: &Author| self.gone.binary_search(member).is_err() && may_serve(member);
+        let able: Order = placement::placed(&ordered, usize::MAX, is_able).into();
+        self.able.insert(*revision, (place.clone(), Arc::clone(&able)));
+        able
+    }
+
     pub(super) fn share(&mut self, orders: Orders) {
         self.shared = Some(orders);
     }
@@ -157,7 +186,7 @@ impl Orders {
 
 #[cfg(test)]
 mod tests {
-    use osiris_ledger::Now;
+    use osiris_ledger::{Now, Payload, op};
 
     use super::*;
     use crate::node::sample::founded;
@@ -180,5 +209,31 @@ mod tests {
         one.follow(&Arc::new(View::default()));
         assert_eq!(one.ordered("f", &BlockId([7; 32])).len(), 0);
         assert_eq!(orders.0.lock().expect("whole").len(), 1);
+    }
+    #[test]
+    fn who_is_able_is_found_anew_where_the_view_the_places_or_who_is_gone_changes() {
+        let (mut writer, mut ledger) = founded(Now::default());
+        let (mut candidates, me, revision) = (Candidates::default(), writer.author(), BlockId([7; 32]));
+        let view = ledger.publish();
+        candidates.follow(&view);
+        let shop = PlaceKeys { labels: vec!["site=shop".to_owned()], spread: None };
+        let asked = std::cell::Cell::new(0);
+        let able = |candidates: &mut Candidates, place: &PlaceKeys, gone: &[Author]| {
+            let known = candidates.able("f", &revision, place, gone.to_vec(), |_| {
+                asked.set(asked.get() + 1);
+                place.labels.is_empty()
+            });
+            (known.to_vec(), asked.get())
+        };
+        let anywhere = PlaceKeys::default();
+        assert_eq!(able(&mut candidates, &anywhere, &[]), (vec![me], 1));
+        assert_eq!(able(&mut candidates, &anywhere, &[]), (vec![me], 1), "kept");
+        assert_eq!(able(&mut candidates, &shop, &[]), (vec![], 2));
+        assert_eq!(able(&mut candidates, &anywhere, &[me]), (vec![], 2), "gone");
+        assert_eq!(able(&mut candidates, &anywhere, &[]), (vec![me], 3));
+        let bounded = op::Bounded { name: None, range: None };
+        writer.append(&mut ledger, Now::default(), Payload::Bounded(bounded)).expect("allowed");
+        candidates.follow(&ledger.publish());
+        assert_eq!(able(&mut candidates, &anywhere, &[]), (vec![me], 4));
     }
 }

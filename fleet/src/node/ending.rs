@@ -219,6 +219,32 @@ mod tests {
     }
 
     #[test]
+    fn whose_membership_ended_is_not_missed_and_does_not_make_a_fleet_large() {
+        let (mut founder, mut ledger) = founded(at(0));
+        for device in 10..30 {
+            let grant = admit(&mut founder, &mut ledger, device);
+            revoke(&mut founder, &mut ledger, grant);
+        }
+        let grants = [2, 3].map(|device| admit(&mut founder, &mut ledger, device));
+        let [two, three] = [2, 3].map(|device| PeerId::from_bytes(author(device).0));
+        let mut node = replica(at(0), &ledger, 1, 2);
+        assert_eq!(node.lost(), [two, three], "two members, who have to be met yet");
+        let hear = |node: &mut Node, input| {
+            node.handle(at(1), input);
+            while node.poll_effect().is_some() {}
+        };
+        hear(&mut node, Input::PeerUp(two));
+        assert_eq!(node.lost(), [three]);
+        for grant in grants {
+            revoke(&mut founder, &mut ledger, grant);
+        }
+        let last = ledger.in_order().split_off(ledger.in_order().len() - 2);
+        last.iter().for_each(|block| hear(&mut node, Input::Hint(block.entry().to_vec())));
+        hear(&mut node, Input::PeerDown(two));
+        assert_eq!(node.lost(), []);
+    }
+
+    #[test]
     fn nobody_counts_on_what_a_revoked_device_holds() {
         let (mut founder, mut ledger) = founded(at(0));
         let grant = enrol(&mut founder, &mut ledger);

@@ -221,7 +221,9 @@ impl Node {
             let fits = place.fits(self.view.scaling().labels(&self.me));
             return fits && self.functions.candidates.contains(&self.me);
         };
-        let placed = self.candidates(now, &function.name, revision, &place, count as usize);
+        let first = (count as usize).saturating_add(SUCCESSORS);
+        let first = self.candidates(now, &function.name, revision, &place, first);
+        let (placed, successors) = first.split_at(first.len().min(count as usize));
         let is_placed = placed.contains(&self.me);
         let is_awaited = |member: &&Author| **member != self.me && !revision.is_served_by(member);
         let awaited: Vec<_> = placed.iter().filter(is_awaited).copied().collect();
@@ -232,11 +234,7 @@ impl Node {
             return is_placed;
         }
         let serves = revision.is_served_by(&self.me);
-        let most = (count as usize).saturating_add(SUCCESSORS);
-        if is_placed
-            || serves
-            || self.candidates(now, &function.name, revision, &place, most).contains(&self.me)
-        {
+        if is_placed || serves || successors.contains(&self.me) {
             self.look_for(now, &awaited);
         }
         // One that moved away keeps serving until those that took over are ready.

@@ -145,11 +145,12 @@ impl Node {
         let unseen = confirmed::unseen(&ledger, me, &config.confirmed);
         // A small fleet is connected in full, so a member that never connects is gone. In a larger one
         // most members are never neighbours.
-        let members = view.members().keys().filter(|member| **member != me);
-        let gone_since = match view.members().len() <= FULL_MESH_MEMBERS_MAX {
-            true => members.map(|member| (PeerId::from_bytes(member.0), now.mono)).collect(),
-            false => BTreeMap::new(),
-        };
+        let members = view.members().values().filter(|member| member.active && member.device != me);
+        let mut gone_since: BTreeMap<_, _> =
+            members.map(|member| (PeerId::from_bytes(member.device.0), now.mono)).collect();
+        if gone_since.len() >= FULL_MESH_MEMBERS_MAX {
+            gone_since.clear();
+        }
         let idle = Idle::new(config.idle_work, now, &ledger);
         Self {
             me,
@@ -264,8 +265,10 @@ impl Node {
                 self.sync.peer_down(&peer);
                 self.apart.take_if(|apart| apart.is_with(&peer));
                 self.leases.peer_down(&peer);
-                self.gone_since.insert(peer, now.mono);
-                self.lost_changed = true;
+                if !self.view.was_member(&Author(peer.to_bytes())) {
+                    self.gone_since.insert(peer, now.mono);
+                    self.lost_changed = true;
+                }
             }
             Input::Frame(peer, bytes) => {
                 // A frame that does not parse is the peer's fault; the next digest repairs it.
@@ -504,6 +507,8 @@ impl Node {
         if !Arc::ptr_eq(view.shared_members(), self.view.shared_members()) {
             self.others = others(&view, &self.me);
             self.telemetry.retain(|owner| view.is_member(owner));
+            // Nobody waits for them, and a fleet that makes machines has ever more of them.
+            self.gone_since.retain(|peer, _| !view.was_member(&Author(peer.to_bytes())));
         }
         self.view = view;
         self.effects.push_back(Effect::Published(Arc::clone(&self.view)));
@@ -526,6 +531,12 @@ impl Node {
     fn is_alive(&self, now: Now, member: &Author) -> bool {
         let since = self.gone_since.get(&PeerId::from_bytes(member.0));
         *member == self.me || since.is_none_or(|since| now.mono < since.plus(TAKE_OVER_AFTER))
+    }
+
+    /// Everyone for whom [`Node::is_alive`] does not hold.
+    fn gone(&self, now: Now) -> impl Iterator<Item = Author> {
+        let known = self.gone_since.keys().map(|peer| Author(peer.to_bytes()));
+        known.filter(move |member| !self.is_alive(now, member))
     }
 }
 

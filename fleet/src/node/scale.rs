@@ -32,7 +32,6 @@ use super::{Node, Refusal, Reply, Token};
 use crate::{
     api::codes,
     manifest::PlaceKeys,
-    placement,
     policy::{Act, Decision, Here, Inputs, Machines, State, Target, Terms, policy},
 };
 use count::{arranged, count_within, passed_over};
@@ -90,7 +89,7 @@ struct Scaled {
     count: u32,
     place: PlaceKeys,
     /// Members that may serve it and are alive, by rank alone.
-    able: Vec<Author>,
+    able: Arc<[Author]>,
     /// The same in the order of their turn: the first of them serve it.
     candidates: Vec<Author>,
 }
@@ -152,32 +151,24 @@ impl Node {
         place: &PlaceKeys,
         most: usize,
     ) -> Vec<Author> {
-        let view = Arc::clone(&self.view);
-        let past = passed_over(&view, name, revision);
+        let able = self.able(now, name, revision, place);
+        let past = passed_over(&self.view, name, revision);
         if place.spread.is_none() && past.is_empty() {
-            return self.able(now, name, revision, place, most);
+            return able.iter().take(most).copied().collect();
         }
-        let able = self.able(now, name, revision, place, usize::MAX);
-        let mut arranged = arranged(&view, place, &able, past);
+        let mut arranged = arranged(&self.view, place, &able, past);
         arranged.truncate(most);
         arranged
     }
 
-    /// The same by rank alone: without zones, and nobody is passed over.
-    fn able(
-        &mut self,
-        now: Now,
-        name: &str,
-        revision: &Revision,
-        place: &PlaceKeys,
-        most: usize,
-    ) -> Vec<Author> {
+    /// All of them by rank alone: without zones, and nobody is passed over.
+    fn able(&mut self, now: Now, name: &str, revision: &Revision, place: &PlaceKeys) -> Arc<[Author]> {
+        // Ascending, as they are kept.
+        let gone: Vec<_> = self.gone(now).collect();
         let known = &mut self.functions.candidates;
         known.follow(&self.view);
-        let ordered = known.ordered(name, &revision.id);
         let view = &self.view;
-        let may_serve = |member: &Author| may_be_placed_on(view, place, member) && self.is_alive(now, member);
-        placement::placed(&ordered, most, may_serve)
+        known.able(name, &revision.id, place, gone, |member| may_be_placed_on(view, place, member))
     }
 
     /// Functions that are scaled and whose newest manifest is known here, by name. With bounds on trial those are all.
@@ -190,7 +181,7 @@ impl Node {
             let Some(target) = target(&view, &function.name, manifest, trial) else { continue };
             let count = count_within(&view, function, manifest, &target);
             let place = manifest.place.clone();
-            let able = self.able(now, &function.name, newest, &place, usize::MAX);
+            let able = self.able(now, &function.name, newest, &place);
             let candidates = arranged(&view, &place, &able, passed_over(&view, &function.name, newest));
             let (function, newest) = (Arc::clone(function), Arc::clone(newest));
             scaled.push(Scaled { function, newest, target, count, place, able, candidates });

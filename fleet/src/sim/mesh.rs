@@ -1,13 +1,16 @@
 //! Connections as the real mesh makes them: whom a node dials, when it dials again, and what its core is
 //! told. The choice of neighbours and the pauses are the mesh's own code.
 
+use std::collections::BTreeSet;
+
+use osiris_ledger::{Role, View};
 use osiris_mesh::{PeerId, proto::membership::neighbours};
 
 use crate::node::{Input, is_in_roster, kept, roster};
 
 use super::{
     network::{Pair, on, pair},
-    process::Running,
+    process::{Dialing, Running},
     queue::{NodeId, Process, What},
     world::World,
 };
@@ -16,6 +19,13 @@ use super::{
 pub(super) const IDLE_MS: u64 = 3_000;
 /// How long a dial in vain takes ([`osiris_mesh::limits::DIAL_TIMEOUT`]).
 const DIAL_MS: u64 = 4_000;
+/// How long the mesh's keeper sleeps at most.
+const KEEPER_IDLE_MS: u64 = 30_000;
+
+/// Whether a peer does not count among the neighbours: it was dialled in vain so often.
+fn is_gone(dialing: &Dialing) -> bool {
+    dialing.backoff.failures() >= 3
+}
 
 impl World<'_> {
     /// The roster changed: strangers' connections end, new members are dialled.
@@ -24,6 +34,7 @@ impl World<'_> {
             return;
         }
         let node = process.node;
+        self.forget_strangers(node);
         self.choose(node);
         for peer in self.network.peers(node) {
             if !self.accepts(node, peer) {
@@ -33,16 +44,26 @@ impl World<'_> {
         self.keep(process);
     }
 
+    /// What is known of dials to whoever is no member any more goes.
+    fn forget_strangers(&mut self, node: NodeId) {
+        let Some(running) = self.devices[node as usize].running.as_ref() else { return };
+        let strangers: Vec<_> =
+            running.dialing.keys().copied().filter(|peer| !self.accepts(node, *peer)).collect();
+        if let Some(running) = self.devices[node as usize].running.as_mut() {
+            running.dialing.retain(|peer, _| !strangers.contains(peer));
+        }
+    }
+
     /// Whom this node's mesh wants to be connected to.
     fn choose(&mut self, node: NodeId) {
         let device = &self.devices[node as usize];
         let Some(running) = device.running.as_ref() else { return };
         let members = roster(running.node.view(), &running.told);
-        let is_gone = |peer: &PeerId| {
+        let gone = |peer: &PeerId| {
             let dialing = self.by_peer.get(peer).and_then(|peer| running.dialing.get(peer));
-            dialing.is_some_and(|dialing| dialing.backoff.failures() >= 3)
+            dialing.is_some_and(is_gone)
         };
-        let mut chosen = neighbours(&device.peer, members.iter(), is_gone);
+        let mut chosen = neighbours(&device.peer, members.iter(), gone);
         chosen.extend(kept(running.node.view(), &device.author, &running.node.lost()));
         let chosen = chosen.iter().filter_map(|peer| self.by_peer.get(peer).copied()).collect();
         if let Some(running) = self.devices[node as usize].running.as_mut() {
@@ -74,24 +95,24 @@ impl World<'_> {
             return;
         }
         let (node, now) = (process.node, self.now);
-        let failing = |running: &Running| running.dialing.values().any(|d| d.backoff.failures() == 3);
-        if self.devices[node as usize].running.as_ref().is_some_and(failing) {
-            self.choose(node);
-        }
         let Some(running) = self.devices[node as usize].running.as_mut() else { return };
         if running.keep_at == Some(now) {
             running.keep_at = None;
         }
-        let mut next = None;
-        for peer in running.chosen.clone() {
-            let Some(running) = self.devices[node as usize].running.as_mut() else { return };
-            let dialing = running.dialing.entry(peer).or_default();
-            let under_way = dialing.under_way;
-            if under_way || self.believes(node, peer) {
+        if std::mem::take(&mut running.chooses) {
+            self.choose(node);
+        }
+        let Some(running) = self.devices[node as usize].running.as_mut() else { return };
+        let (mut next, chosen) = (None, std::mem::take(&mut running.chosen));
+        for peer in chosen.iter().copied() {
+            if self.believes(node, peer) {
                 continue;
             }
             let Some(running) = self.devices[node as usize].running.as_mut() else { return };
             let dialing = running.dialing.entry(peer).or_default();
+            if dialing.under_way {
+                continue;
+            }
             let due = u64::try_from(dialing.backoff.not_before_ms()).unwrap_or(0);
             if due > now {
                 next = Some(next.map_or(due, |next: u64| next.min(due)));
@@ -103,11 +124,38 @@ impl World<'_> {
             let pause = if answered { 2 * self.network.delay() } else { DIAL_MS };
             self.queue.at(now + pause, What::Dialled { from: process, to: peer });
         }
-        if let (Some(at), Some(running)) = (next, self.devices[node as usize].running.as_mut())
-            && running.keep_at.is_none_or(|known| at < known || known < now)
+        if let Some(running) = self.devices[node as usize].running.as_mut() {
+            running.chosen = chosen;
+        }
+        if let Some(at) = next {
+            self.keep_at(process, at);
+        }
+    }
+
+    /// The mesh looks again at that time, or before.
+    fn keep_at(&mut self, process: Process, at: u64) {
+        let now = self.now;
+        let running = self.devices[process.node as usize].running.as_mut();
+        if let Some(running) = running.filter(|run| run.keep_at.is_none_or(|known| at < known || known < now))
         {
             running.keep_at = Some(at);
             self.queue.at(at, What::Keep(process));
+        }
+    }
+
+    /// Whom a spawner keeps to depends on who made machines: its mesh chooses anew when it looks next.
+    pub(super) fn makers(&mut self, node: NodeId, view: &View) {
+        let Some(process) = self.run_of(node) else { return };
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
+        if view.members().get(&device.author).is_none_or(|me| !me.roles.has(Role::Spawner)) {
+            return;
+        }
+        let machines = view.slots().values().flat_map(|slot| &slot.machines);
+        let makers: BTreeSet<_> = machines.map(|machine| machine.by).collect();
+        if makers != running.makers {
+            (running.makers, running.chooses) = (makers, true);
+            self.keep_at(process, self.now + KEEPER_IDLE_MS);
         }
     }
 
@@ -130,17 +178,21 @@ impl World<'_> {
         if believed || !wanted {
             return;
         }
+        let was_gone = is_gone(dialing);
+        match (reached, accepted) {
+            (false, _) => dialing.backoff.failed(now_ms, random),
+            (true, false) => dialing.backoff.refused(now_ms, random),
+            (true, true) => dialing.backoff.reset(),
+        }
+        running.chooses |= is_gone(dialing) != was_gone;
         if !reached {
-            dialing.backoff.failed(now_ms, random);
             return self.keep(from);
         }
         if !accepted {
-            dialing.backoff.refused(now_ms, random);
             let peer = self.devices[to as usize].peer;
             self.input(node, Input::TurnedAway(peer));
             return self.keep(from);
         }
-        dialing.backoff.reset();
         let (pair, side) = pair(node, to);
         // What was left of an earlier connection is told first.
         if let Some(generation) = self.network.link(&pair).map(|link| link.generation) {

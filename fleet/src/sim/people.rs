@@ -191,7 +191,7 @@ impl World<'_> {
             free.map(|(node, _)| node).take(usize::try_from(strangers).unwrap_or(0)).collect();
         self.branches.add("more strangers than uses", u64::from(free.len() > uses as usize));
         for stranger in free {
-            let ticket = Ticket { invitation, key: key.clone(), heads: heads.clone() };
+            let ticket = Ticket { invitation, key: key.clone(), heads: heads.clone(), peers: None };
             self.devices[stranger as usize].standing = Standing::Stranger { ticket: Some(ticket), tries: 0 };
             let pause = self.random.between(200, 600);
             self.queue.at(self.now + pause, What::Join(stranger));
@@ -209,9 +209,9 @@ impl World<'_> {
                 let again = Standing::Stranger { ticket: Some(ticket.clone()), tries: tries + 1 };
                 self.devices[stranger as usize].standing = again;
                 self.queue.at(self.now + JOIN_AGAIN_MS, What::Join(stranger));
-                let open = self.belonging();
-                let open: Vec<_> =
-                    open.into_iter().filter(|node| self.network.reaches(*node, stranger)).collect();
+                let named = |node: &NodeId| ticket.peers.as_ref().is_none_or(|peers| peers.contains(node));
+                let open = self.belonging().into_iter().filter(named);
+                let open: Vec<_> = open.filter(|node| self.network.reaches(*node, stranger)).collect();
                 let Some(node) = self.random.pick(&open) else { return };
                 let device = self.devices[stranger as usize].author;
                 let request = payload::admit(&self.fleet, ticket.invitation, &ticket.key, device);

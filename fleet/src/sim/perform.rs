@@ -391,6 +391,9 @@ impl World<'_> {
             let current = Arc::clone(running.node.view());
             self.check.published(now, node, digest, &current);
         }
+        self.makers(node, view);
+        let device = &mut self.devices[node as usize];
+        let Some(running) = device.running.as_mut() else { return };
         if Arc::ptr_eq(&running.members, view.shared_members()) {
             return;
         }

@@ -59,6 +59,10 @@ pub(super) struct Running {
     pub(super) told: BTreeSet<PeerId>,
     /// Whom the mesh wants to be connected to.
     pub(super) chosen: Vec<NodeId>,
+    /// Whether it chooses them anew when it looks next.
+    pub(super) chooses: bool,
+    /// Who made machines, where this process is a spawner.
+    pub(super) makers: BTreeSet<Author>,
     /// The members of the view that was looked at last.
     pub(super) members: Arc<BTreeMap<Author, Member>>,
     /// How many active members the mesh was last told of, and a sum over their keys.
@@ -148,6 +152,8 @@ impl Running {
             dialing: BTreeMap::new(),
             told,
             chosen: Vec::new(),
+            chooses: false,
+            makers: BTreeSet::new(),
             members: Arc::default(),
             roster: (0, 0),
             keep_at: None,

@@ -43,6 +43,8 @@ pub(super) struct Ticket {
     pub(super) key: SigningKey,
     /// What the inviter held.
     pub(super) heads: Vec<BlockId>,
+    /// Whose addresses it names; none: anybody's.
+    pub(super) peers: Option<Vec<NodeId>>,
 }
 
 /// Something that somebody wants.

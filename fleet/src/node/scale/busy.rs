@@ -200,7 +200,7 @@ fn a_deploy_forgets_who_was_passed_over() {
     five.give(Input::Hint(newest.entry().to_vec()));
     let newest = five.node.view().function("f").and_then(|f| f.newest.clone()).expect("deployed");
     assert_eq!(newest.number, 2, "the new one is here");
-    let ranked = placement::ranked(&newest.id, (1..=5).map(author));
+    let ranked = crate::placement::ranked(&newest.id, (1..=5).map(author));
     assert_eq!(five.placed(9), ranked);
 }
 

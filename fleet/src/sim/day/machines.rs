@@ -1,7 +1,8 @@
 //! Machines that are really there: made by their maker's driver, they boot, join by their intent, serve, and are
 //! drained, leave and end when somebody sends for them.
 
-use osiris_ledger::{BlockId, SigningKey};
+use osiris_ledger::{BlockId, Role, SigningKey};
+use osiris_protocol::limits::TICKET_PEERS_MAX;
 
 use crate::{
     node::{
@@ -81,11 +82,11 @@ impl World<'_> {
             return self.later(node, 10_000, Input::Provisioned(intent, failed));
         }
         let Some(by) = self.run_of(node) else { return };
-        let heads = by_heads(self, node);
+        let (heads, peers) = (by_heads(self, node), self.ticket_peers(node));
         self.is_made(node, intent, (spawn.slot, spawn.round));
         let Some(day) = self.day.as_mut() else { return };
         let function = spawn.functions.first().and_then(|name| day.function(name)).unwrap_or(0);
-        let ticket = Ticket { invitation: intent, key: key.clone(), heads };
+        let ticket = Ticket { invitation: intent, key: key.clone(), heads, peers: Some(peers) };
         let name = (spawn.slot, spawn.round);
         let made = Made { by: node, device: None, function, served: false, name, ticket };
         day.machines.insert(intent, made);
@@ -100,6 +101,17 @@ impl World<'_> {
             self.branches.count("maker died when its machine was there");
             self.crash(node, away_ms);
         }
+    }
+
+    /// Whom a ticket of a node names: itself, and others that it knows and that may admit.
+    fn ticket_peers(&self, node: NodeId) -> Vec<NodeId> {
+        let Some(running) = self.devices[node as usize].running.as_ref() else { return Vec::new() };
+        let may_admit = |peer: &NodeId| {
+            let member = running.node.view().members().get(&self.devices[*peer as usize].author);
+            member.is_some_and(|member| member.active && member.roles.has(Role::Node))
+        };
+        let others = self.network.peers(node).into_iter().filter(may_admit);
+        std::iter::once(node).chain(others).take(TICKET_PEERS_MAX).collect()
     }
 
     /// Something happens to a machine, if it is there.
