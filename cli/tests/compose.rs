@@ -1,7 +1,6 @@
 //! `compose.yaml`: what it says is what the command takes, and its services are a fleet.
 //!
-//! There is no compose here. Where Docker is, this test does with it what the file says, key by key; a key that it does
-//! not know fails it.
+//! Where Docker and Compose are, they do what the head of the file says.
 
 mod image;
 
@@ -101,117 +100,46 @@ fn functions_are_built_by_the_toolchain_of_this_repository_from_what_is_there() 
     assert_eq!(copied, 4);
 }
 
-/// What the file says, done by Docker alone.
+/// The project, in a folder with its secrets.
 struct Project {
     dir: tempfile::TempDir,
     name: String,
-    compose: Value,
 }
 
 impl Drop for Project {
     fn drop(&mut self) {
-        self.down();
-        for (volume, _) in map(&self.compose["volumes"]) {
-            let _ = Command::new("docker").args(["volume", "rm", "-f", &self.named(&volume)]).output();
-        }
-        let _ = Command::new("docker").args(["network", "rm", &self.named("fleet")]).output();
+        let _ = self.compose(&["down", "--volumes", "--timeout", "5"]).output();
     }
 }
 
 impl Project {
-    fn named(&self, thing: &str) -> String {
-        format!("{}_{thing}", self.name)
+    /// Compose as a part of Docker's command, or the one that is a command of its own.
+    fn compose(&self, arguments: &[&str]) -> Command {
+        let part = Command::new("docker").args(["compose", "version"]).output();
+        let mut command = match part.is_ok_and(|said| said.status.success()) {
+            true => {
+                let mut command = Command::new("docker");
+                command.arg("compose");
+                command
+            }
+            false => Command::new("docker-compose"),
+        };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("compose.yaml");
+        command.arg("--project-directory").arg(self.dir.path()).arg("--file").arg(file);
+        command.args(["--project-name", &self.name]).args(arguments).env("OSIRIS_IMAGE", IMAGE);
+        // Whoever runs this may have a node at the ports that the file says, so Docker chooses.
+        for port in ["FIRST_PORT", "SECOND_PORT", "THIRD_PORT"] {
+            command.env(port, "0");
+        }
+        command
     }
 
-    /// The arguments of `docker run` for a service.
-    fn arguments(&self, service: &str) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut flag = |name: &str, value: String| words.push(format!("--{name}={value}"));
-        for (key, value) in map(&self.compose["services"][service]) {
-            match key.as_str() {
-                "image" | "command" => {}
-                "user" | "restart" | "cpus" => flag(&key, text(&value)),
-                "read_only" => flag("read-only", value.as_bool().expect("true or false").to_string()),
-                "mem_limit" => flag("memory", text(&value)),
-                "pids_limit" => flag("pids-limit", text(&value)),
-                "stop_grace_period" => flag("stop-timeout", text(&value).trim_end_matches('s').to_owned()),
-                "cap_drop" => list(&value).into_iter().for_each(|value| flag("cap-drop", value)),
-                "security_opt" => list(&value).into_iter().for_each(|value| flag("security-opt", value)),
-                // Whoever runs this may have a node at these ports.
-                "ports" => list(&value).into_iter().for_each(|value| {
-                    let [address, _, port] = value.split(':').collect::<Vec<_>>()[..] else {
-                        panic!("no address and two ports: {value}")
-                    };
-                    flag("publish", format!("{address}::{port}"));
-                }),
-                "volumes" => list(&value).into_iter().for_each(|value| flag("volume", self.named(&value))),
-                "environment" => {
-                    map(&value)
-                        .into_iter()
-                        .for_each(|(name, value)| flag("env", format!("{name}={}", text(&value))));
-                }
-                "networks" => {
-                    for (name, network) in map(&value) {
-                        flag("network", self.named(&name));
-                        flag("ip", text(&network["ipv4_address"]));
-                    }
-                }
-                "secrets" => list(&value).into_iter().for_each(|name| {
-                    let file = text(&self.compose["secrets"][name.as_str()]["file"]);
-                    let file = self.dir.path().join(file.trim_start_matches("./"));
-                    flag("volume", format!("{}:/run/secrets/{name}:ro", file.display()));
-                }),
-                "healthcheck" => map(&value).into_iter().for_each(|(key, value)| match key.as_str() {
-                    // Docker's command line has it run by a shell, so the image says it here.
-                    "test" => assert_eq!(list(&value), ["CMD", "/osiris", "status", "--ready"]),
-                    "interval" | "timeout" | "retries" => flag(&format!("health-{key}"), text(&value)),
-                    other => panic!("healthcheck: {other}"),
-                }),
-                other => panic!("the key {other} is not known here"),
-            }
-        }
-        words
-    }
-
-    /// `docker compose run --rm`, or `up --detach` where no other command is given.
-    fn start(&self, service: &str, other: Option<&[&str]>) -> String {
-        let mut command = Command::new("docker");
-        command.arg("run").args(self.arguments(service).iter().filter(|word| {
-            // Those that go at once are not restarted, publish nothing, and are not looked after.
-            other.is_none() || !["--restart", "--publish"].iter().any(|flag| word.starts_with(flag))
-        }));
-        match other {
-            None => {
-                command.args(["--detach", "--name", &self.named(service), IMAGE]);
-                command.args(list(&self.compose["services"][service]["command"]));
-            }
-            Some(other) => {
-                command.args(["--rm", IMAGE]).args(other);
-            }
-        }
-        run(&mut command)
-    }
-
-    fn up(&self) {
-        for (service, _) in map(&self.compose["services"]) {
-            let there = docker(&["ps", "-q", "--filter", &format!("name={}", self.named(&service))]);
-            if there.is_empty() {
-                self.start(&service, None);
-            }
-        }
-    }
-
-    fn down(&self) {
-        for (service, _) in map(&self.compose["services"]) {
-            let name = self.named(&service);
-            let _ = Command::new("docker").args(["stop", &name]).output();
-            let _ = Command::new("docker").args(["rm", "-f", &name]).output();
-        }
+    fn put(&self, secret: &str, content: &str) {
+        fs::write(self.dir.path().join(secret), content).expect("written");
     }
 
     fn connected(&self) -> usize {
-        let mut nodes = Command::new("docker");
-        nodes.args(["exec", &self.named("first"), "/osiris", "nodes", "-o", "json"]);
+        let mut nodes = self.compose(&["exec", "-T", "first", "/osiris", "nodes", "-o", "json"]);
         let said = nodes.output().expect("it runs").stdout;
         let nodes: Value = serde_norway::from_slice(&said).unwrap_or_default();
         let rows = nodes.as_sequence().into_iter().flatten();
@@ -221,45 +149,55 @@ impl Project {
     fn until_connected(&self, many: usize) {
         let end = Instant::now() + PATIENCE;
         while self.connected() != many {
-            let log = || Command::new("docker").args(["logs", "--tail=5", &self.named("first")]).output();
+            let log = || self.compose(&["logs", "--tail=5"]).output();
             assert!(Instant::now() < end, "{} of {many} are connected: {:?}", self.connected(), log());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+
+    /// The container of a service.
+    fn container(&self, service: &str) -> String {
+        run(&mut self.compose(&["ps", "-q", service]))
+    }
 }
 
 #[test]
-#[ignore = "needs docker"]
+#[ignore = "needs both docker and compose"]
 fn its_services_are_a_fleet_that_comes_back() {
     let dir = tempfile::tempdir().expect("a folder");
-    // Without a check of the image its times, which are those of the file, would mean nothing to Docker.
-    image(dir.path(), IMAGE, &["HEALTHCHECK CMD [\"/osiris\", \"status\", \"--ready\"]"]);
-    let project = Project { dir, name: format!("c{}", std::process::id()), compose: compose() };
-    let subnet = text(&project.compose["networks"]["fleet"]["ipam"]["config"][0]["subnet"]);
-    docker(&["network", "create", "--subnet", &subnet, &project.named("fleet")]);
+    image(dir.path(), IMAGE, &[]);
+    let project = Project { dir, name: format!("c{}", std::process::id()) };
     // The steps at the head of the file.
-    let put = |name: &str, content: &str| fs::write(project.dir.path().join(name), content).expect("written");
-    for (name, content) in [("ticket", ""), ("token", "0123456789abcdef0123456789abcdef")] {
-        put(name, content);
+    let token = "0123456789abcdef0123456789abcdef";
+    for (name, content) in [("ticket", ""), ("token", token)] {
+        project.put(name, content);
         run(Command::new("chmod").arg("600").arg(project.dir.path().join(name)));
         run(Command::new("chown").arg("65532").arg(project.dir.path().join(name)));
     }
-    assert!(project.start("first", Some(&["init", "--name", "home"])).contains("recovery key"));
-    project.start("first", None);
+    let compose = |arguments: &[&str]| run(&mut project.compose(arguments));
+    let said = compose(&["run", "--rm", "-T", "first", "init", "--name", "home"]);
+    assert!(said.contains("recovery key"), "{said}");
+    compose(&["up", "--detach", "first"]);
     project.until_connected(1);
-    let ticket = docker(&["exec", &project.named("first"), "/osiris", "invite", "--uses", "2"]);
-    put("ticket", &ticket);
-    project.up();
+    let ticket = compose(&["exec", "-T", "first", "/osiris", "invite", "--uses", "2"]);
+    project.put("ticket", &ticket);
+    compose(&["up", "--detach"]);
     project.until_connected(3);
-    put("ticket", "");
-    project.down();
+    project.put("ticket", "");
+    compose(&["down"]);
     assert_eq!(project.connected(), 0);
-    project.up();
+    compose(&["up", "--detach"]);
     project.until_connected(3);
     // Its own check says so too.
+    let third = project.container("third");
     let end = Instant::now() + PATIENCE;
-    while docker(&["inspect", "--format", "{{.State.Health.Status}}", &project.named("third")]) != "healthy" {
+    while docker(&["inspect", "--format", "{{.State.Health.Status}}", &third]) != "healthy" {
         assert!(Instant::now() < end, "it is not healthy");
         std::thread::sleep(Duration::from_millis(100));
     }
+    // It is confined as the file says.
+    let confined = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} \
+                    {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.Config.User}} {{.Config.StopTimeout}}";
+    let confined = docker(&["inspect", "--format", confined, &third]);
+    assert_eq!(confined, "true [ALL] [no-new-privileges] 1073741824 256 65532:65532 40");
 }

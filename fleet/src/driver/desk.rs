@@ -38,7 +38,7 @@ use crate::{
     api,
     manifest::Manifest,
     node::{
-        Facts, LogQuery, Query, Refusal, Reply, Request,
+        Facts, LogQuery, Query, Refusal, Reply, Request, is_node,
         scale::{target, wanted_count},
     },
 };
@@ -411,11 +411,7 @@ impl Desk {
         }
         let view = self.view();
         others.retain(|peer| peer.peer != self.me.0 && view.is_member(&Author(peer.peer)));
-        let admits = |peer: &PeerAddr| {
-            let member = view.members().get(&Author(peer.peer));
-            member.is_some_and(|member| member.roles.has(Role::Node))
-        };
-        others.sort_by_key(|peer| !admits(peer));
+        others.sort_by_key(|peer| !is_node(&view, &Author(peer.peer)));
         peers.extend(others);
         peers.truncate(TICKET_PEERS_MAX);
         if peers.is_empty() {

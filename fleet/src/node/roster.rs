@@ -41,10 +41,7 @@ const LOST_KEPT_MAX: usize = 64;
 #[must_use]
 pub fn kept(view: &View, me: &Author, lost: &[PeerId]) -> BTreeSet<PeerId> {
     let is_active = |device: &&Author| view.members().get(device).is_some_and(|member| member.active);
-    let runs_functions = |peer: &&PeerId| {
-        let member = view.members().get(&Author(peer.to_bytes()));
-        member.is_some_and(|member| member.active && member.roles.has(Role::Node))
-    };
+    let runs_functions = |peer: &&PeerId| is_node(view, &Author(peer.to_bytes()));
     let lost: BTreeSet<_> = lost.iter().filter(runs_functions).take(LOST_KEPT_MAX).copied().collect();
     let spawns = view.members().get(me).is_some_and(|me| me.active && me.roles.has(Role::Spawner));
     if !spawns {
@@ -54,6 +51,13 @@ pub fn kept(view: &View, me: &Author, lost: &[PeerId]) -> BTreeSet<PeerId> {
     let makers = view.slots().values().flat_map(|slot| slot.machines.iter().map(|machine| &machine.by));
     let others = voters.chain(makers).filter(|device| *device != me).filter(is_active);
     others.map(|device| PeerId::from_bytes(device.0)).chain(lost).collect()
+}
+
+/// Whether a device is a member with the role node: it runs functions, and may admit others, so a ticket names such ones
+/// first. Applications' devices, which only call, do neither.
+#[must_use]
+pub fn is_node(view: &View, device: &Author) -> bool {
+    view.members().get(device).is_some_and(|member| member.active && member.roles.has(Role::Node))
 }
 
 #[cfg(test)]
@@ -82,6 +86,10 @@ mod tests {
         voters.sort_unstable();
         write(Payload::Voters(op::Voters { devices: voters }));
         let view = ledger.publish();
+        assert_eq!(
+            [1, 2, 3, 4, 9].map(|device| is_node(&view, &author(device))),
+            [true, true, true, false, false]
+        );
         let peers = |devices: &[u8]| devices.iter().map(|d| PeerId::from_bytes(author(*d).0)).collect();
         assert_eq!(kept(&view, &author(2), &[]), peers(&[1, 3]), "not a voter that is no member");
         assert_eq!(kept(&view, &author(3), &[]), peers(&[]));

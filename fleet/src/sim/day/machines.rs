@@ -1,12 +1,12 @@
 //! Machines that are really there: made by their maker's driver, they boot, join by their intent, serve, and are
 //! drained, leave and end when somebody sends for them.
 
-use osiris_ledger::{BlockId, Role, SigningKey};
+use osiris_ledger::{BlockId, SigningKey};
 use osiris_protocol::limits::TICKET_PEERS_MAX;
 
 use crate::{
     node::{
-        Input,
+        Input, is_node,
         lease::{Errand, Job, LeaseFacts, Spawn},
     },
     sim::{
@@ -106,11 +106,8 @@ impl World<'_> {
     /// Whom a ticket of a node names: itself, and others that it knows and that may admit.
     fn ticket_peers(&self, node: NodeId) -> Vec<NodeId> {
         let Some(running) = self.devices[node as usize].running.as_ref() else { return Vec::new() };
-        let may_admit = |peer: &NodeId| {
-            let member = running.node.view().members().get(&self.devices[*peer as usize].author);
-            member.is_some_and(|member| member.active && member.roles.has(Role::Node))
-        };
-        let others = self.network.peers(node).into_iter().filter(may_admit);
+        let admits = |peer: &NodeId| is_node(running.node.view(), &self.devices[*peer as usize].author);
+        let others = self.network.peers(node).into_iter().filter(admits);
         std::iter::once(node).chain(others).take(TICKET_PEERS_MAX).collect()
     }
 
