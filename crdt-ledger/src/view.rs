@@ -542,7 +542,7 @@ impl View {
             let invitations: Vec<_> = self.invitations.values().collect();
             let users: Vec<_> = self.users.values().collect();
             let sealing = (&self.voters, &self.pages);
-            let slots: Vec<_> = self.slots.values().collect();
+            let slots: Vec<&Slot> = self.slots.values().map(AsRef::as_ref).collect();
             let budgets: Vec<_> = self.budgets.iter().map(|(device, (_, blocks))| (device, blocks)).collect();
             let machines = (slots, &self.spawning, &*self.scaling);
             let offers = (invitations, users, budgets);
