@@ -104,6 +104,8 @@ fn functions_are_built_by_the_toolchain_of_this_repository_from_what_is_there() 
 struct Project {
     dir: tempfile::TempDir,
     name: String,
+    /// Compose, as a part of Docker's command or as a command of its own.
+    command: &'static [&'static str],
 }
 
 impl Drop for Project {
@@ -113,17 +115,16 @@ impl Drop for Project {
 }
 
 impl Project {
-    /// Compose as a part of Docker's command, or the one that is a command of its own.
-    fn compose(&self, arguments: &[&str]) -> Command {
+    fn new(dir: tempfile::TempDir) -> Self {
         let part = Command::new("docker").args(["compose", "version"]).output();
-        let mut command = match part.is_ok_and(|said| said.status.success()) {
-            true => {
-                let mut command = Command::new("docker");
-                command.arg("compose");
-                command
-            }
-            false => Command::new("docker-compose"),
-        };
+        let is_part = part.is_ok_and(|said| said.status.success());
+        let command: &[_] = if is_part { &["docker", "compose"] } else { &["docker-compose"] };
+        Self { dir, name: format!("c{}", std::process::id()), command }
+    }
+
+    fn compose(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.command[0]);
+        command.args(&self.command[1..]);
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("compose.yaml");
         command.arg("--project-directory").arg(self.dir.path()).arg("--file").arg(file);
         command.args(["--project-name", &self.name]).args(arguments).env("OSIRIS_IMAGE", IMAGE);
@@ -166,7 +167,7 @@ impl Project {
 fn its_services_are_a_fleet_that_comes_back() {
     let dir = tempfile::tempdir().expect("a folder");
     image(dir.path(), IMAGE, &[]);
-    let project = Project { dir, name: format!("c{}", std::process::id()) };
+    let project = Project::new(dir);
     // The steps at the head of the file.
     let token = "0123456789abcdef0123456789abcdef";
     for (name, content) in [("ticket", ""), ("token", token)] {
@@ -174,19 +175,19 @@ fn its_services_are_a_fleet_that_comes_back() {
         run(Command::new("chmod").arg("600").arg(project.dir.path().join(name)));
         run(Command::new("chown").arg("65532").arg(project.dir.path().join(name)));
     }
-    let compose = |arguments: &[&str]| run(&mut project.compose(arguments));
-    let said = compose(&["run", "--rm", "-T", "first", "init", "--name", "home"]);
+    let done = |arguments: &[&str]| run(&mut project.compose(arguments));
+    let said = done(&["run", "--rm", "-T", "first", "init", "--name", "home"]);
     assert!(said.contains("recovery key"), "{said}");
-    compose(&["up", "--detach", "first"]);
+    done(&["up", "--detach", "first"]);
     project.until_connected(1);
-    let ticket = compose(&["exec", "-T", "first", "/osiris", "invite", "--uses", "2"]);
+    let ticket = done(&["exec", "-T", "first", "/osiris", "invite", "--uses", "2"]);
     project.put("ticket", &ticket);
-    compose(&["up", "--detach"]);
+    done(&["up", "--detach"]);
     project.until_connected(3);
     project.put("ticket", "");
-    compose(&["down"]);
+    done(&["down"]);
     assert_eq!(project.connected(), 0);
-    compose(&["up", "--detach"]);
+    done(&["up", "--detach"]);
     project.until_connected(3);
     // Its own check says so too.
     let third = project.container("third");

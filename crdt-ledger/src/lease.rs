@@ -127,6 +127,7 @@ pub(crate) struct Leases {
     /// Slot → intents under its claims.
     intended: BTreeMap<u32, BTreeSet<BlockId>>,
     policies: BTreeMap<Order, SpawnPolicy>,
+    /// See [`Leases::take_touched`].
     touched: Option<BTreeSet<u32>>,
 }
 

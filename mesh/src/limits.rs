@@ -54,6 +54,8 @@ pub const ADDRESS_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 pub const FULL_MESH_MEMBERS_MAX: usize = 12;
 /// In a larger fleet a node chooses this many peers; others may have chosen it.
 pub const NEIGHBOURS_CHOSEN: usize = 8;
+/// How long a node sleeps between two looks at whom to dial when nothing is due. News wake it.
+pub const KEEPER_IDLE: Duration = Duration::from_secs(30);
 /// Most dials at the same time.
 pub const DIALS_MAX: usize = 16;
 

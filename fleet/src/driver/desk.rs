@@ -38,7 +38,7 @@ use crate::{
     api,
     manifest::Manifest,
     node::{
-        Facts, LogQuery, Query, Refusal, Reply, Request, is_node,
+        Facts, LogQuery, Query, Refusal, Reply, Request, named_by_tickets,
         scale::{target, wanted_count},
     },
 };
@@ -400,8 +400,7 @@ impl Desk {
         Ok(api::TicketReply { ticket })
     }
 
-    /// This node where it runs, then other members, those first that may admit: of many that only call, eight that were
-    /// known by chance could welcome nobody where this one is gone.
+    /// This node where it runs, then other members.
     fn ticket_peers(&self) -> Result<Vec<PeerAddr>> {
         let mut peers = Vec::new();
         let mut others = self.known.clone();
@@ -410,9 +409,7 @@ impl Desk {
             others = mesh.address_book();
         }
         let view = self.view();
-        others.retain(|peer| peer.peer != self.me.0 && view.is_member(&Author(peer.peer)));
-        others.sort_by_key(|peer| !is_node(&view, &Author(peer.peer)));
-        peers.extend(others);
+        peers.extend(named_by_tickets(&view, &self.me, others));
         peers.truncate(TICKET_PEERS_MAX);
         if peers.is_empty() {
             return Err(ApiError::conflict(

@@ -2,7 +2,8 @@
 //!
 //! The order depends on the members and on the fleet's machines alone, and is asked for at each input. In a fleet of
 //! 1,000 nodes hashing all of them each time would be most of what a core does, so it is kept until these change; and
-//! who of them may serve it and is alive, until the view changes, or who is gone. Cores of one process, as in a simulation, may keep what follows from the members together ([`Orders`]).
+//! who of them may serve it and is alive, until the view changes, or who is gone. Cores of one process, as in a
+//! simulation, may keep what follows from the members together ([`Orders`]).
 
 use std::{
     collections::BTreeMap,
@@ -210,6 +211,7 @@ mod tests {
         assert_eq!(one.ordered("f", &BlockId([7; 32])).len(), 0);
         assert_eq!(orders.0.lock().expect("whole").len(), 1);
     }
+
     #[test]
     fn who_is_able_is_found_anew_where_the_view_the_places_or_who_is_gone_changes() {
         let (mut writer, mut ledger) = founded(Now::default());

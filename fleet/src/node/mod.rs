@@ -68,7 +68,7 @@ pub use outbox::{Group, Outbox, Step};
 use pages::Pages;
 pub use pages::{LOOK_EVERY, LOOK_LATEST, PageRules, Retain};
 use request::Waiting;
-pub use roster::{is_in_roster, is_node, kept, roster};
+pub use roster::{is_in_roster, is_node, kept, named_by_tickets, roster};
 use scale::Scale;
 pub use twin::AHEAD_MAX;
 use twin::Twin;

@@ -433,10 +433,7 @@ impl Node {
                     document_heads: self.idle.heads(now, &mut self.ledger),
                 }))
             }
-            Query::Lost => {
-                let lost = self.gone_since.keys().map(|peer| Author(peer.to_bytes()));
-                Reply::Lost(lost.filter(|member| !self.is_alive(now, member)).collect())
-            }
+            Query::Lost => Reply::Lost(self.gone(now).collect()),
             Query::Log(query) => Reply::Log(self.log(&query)),
             Query::Counters => Reply::Counters(self.counters(now)),
             Query::Grants => Reply::Grants(self.own_grants()),

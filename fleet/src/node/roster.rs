@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use osiris_ledger::{Author, Role, View};
 use osiris_mesh::PeerId;
+use osiris_protocol::PeerAddr;
 
 /// Whether a peer is taken for a member: it is one by the view, or this node was told of it and the view
 /// says nothing of it.
@@ -53,8 +54,17 @@ pub fn kept(view: &View, me: &Author, lost: &[PeerId]) -> BTreeSet<PeerId> {
     others.map(|device| PeerId::from_bytes(device.0)).chain(lost).collect()
 }
 
-/// Whether a device is a member with the role node: it runs functions, and may admit others, so a ticket names such ones
-/// first. Applications' devices, which only call, do neither.
+/// Of others that are known the members, those in front that may admit. A ticket names few: of many that only call, some
+/// that were known by chance could welcome nobody where this node is gone.
+#[must_use]
+pub fn named_by_tickets(view: &View, me: &Author, mut known: Vec<PeerAddr>) -> Vec<PeerAddr> {
+    known.retain(|peer| peer.peer != me.0 && view.is_member(&Author(peer.peer)));
+    known.sort_by_key(|peer| !is_node(view, &Author(peer.peer)));
+    known
+}
+
+/// Whether a device is a member with the role node: it runs functions, and may admit others. Applications' devices, which
+/// only call, do neither.
 #[must_use]
 pub fn is_node(view: &View, device: &Author) -> bool {
     view.members().get(device).is_some_and(|member| member.active && member.roles.has(Role::Node))
@@ -86,10 +96,10 @@ mod tests {
         voters.sort_unstable();
         write(Payload::Voters(op::Voters { devices: voters }));
         let view = ledger.publish();
-        assert_eq!(
-            [1, 2, 3, 4, 9].map(|device| is_node(&view, &author(device))),
-            [true, true, true, false, false]
-        );
+        let known = [9, 4, 3, 2, 1].map(|device| PeerAddr { peer: author(device).0, addrs: Vec::new() });
+        let named = named_by_tickets(&view, &author(2), known.to_vec());
+        let named: Vec<_> = named.into_iter().map(|peer| Author(peer.peer)).collect();
+        assert_eq!(named, [3, 1, 4].map(author), "who may not admit comes last, and strangers not at all");
         let peers = |devices: &[u8]| devices.iter().map(|d| PeerId::from_bytes(author(*d).0)).collect();
         assert_eq!(kept(&view, &author(2), &[]), peers(&[1, 3]), "not a voter that is no member");
         assert_eq!(kept(&view, &author(3), &[]), peers(&[]));

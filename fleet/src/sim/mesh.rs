@@ -10,7 +10,7 @@ use crate::node::{Input, is_in_roster, kept, roster};
 
 use super::{
     network::{Pair, on, pair},
-    process::{Dialing, Running},
+    process::Running,
     queue::{NodeId, Process, What},
     world::World,
 };
@@ -19,13 +19,8 @@ use super::{
 pub(super) const IDLE_MS: u64 = 3_000;
 /// How long a dial in vain takes ([`osiris_mesh::limits::DIAL_TIMEOUT`]).
 const DIAL_MS: u64 = 4_000;
-/// How long the mesh's keeper sleeps at most.
+/// How long a mesh sleeps at most ([`osiris_mesh::limits::KEEPER_IDLE`]).
 const KEEPER_IDLE_MS: u64 = 30_000;
-
-/// Whether a peer does not count among the neighbours: it was dialled in vain so often.
-fn is_gone(dialing: &Dialing) -> bool {
-    dialing.backoff.failures() >= 3
-}
 
 impl World<'_> {
     /// The roster changed: strangers' connections end, new members are dialled.
@@ -59,11 +54,11 @@ impl World<'_> {
         let device = &self.devices[node as usize];
         let Some(running) = device.running.as_ref() else { return };
         let members = roster(running.node.view(), &running.told);
-        let gone = |peer: &PeerId| {
+        let is_gone = |peer: &PeerId| {
             let dialing = self.by_peer.get(peer).and_then(|peer| running.dialing.get(peer));
-            dialing.is_some_and(is_gone)
+            dialing.is_some_and(|dialing| dialing.backoff.is_gone())
         };
-        let mut chosen = neighbours(&device.peer, members.iter(), gone);
+        let mut chosen = neighbours(&device.peer, members.iter(), is_gone);
         chosen.extend(kept(running.node.view(), &device.author, &running.node.lost()));
         let chosen = chosen.iter().filter_map(|peer| self.by_peer.get(peer).copied()).collect();
         if let Some(running) = self.devices[node as usize].running.as_mut() {
@@ -178,13 +173,13 @@ impl World<'_> {
         if believed || !wanted {
             return;
         }
-        let was_gone = is_gone(dialing);
+        let was_gone = dialing.backoff.is_gone();
         match (reached, accepted) {
             (false, _) => dialing.backoff.failed(now_ms, random),
             (true, false) => dialing.backoff.refused(now_ms, random),
             (true, true) => dialing.backoff.reset(),
         }
-        running.chooses |= is_gone(dialing) != was_gone;
+        running.chooses |= dialing.backoff.is_gone() != was_gone;
         if !reached {
             return self.keep(from);
         }

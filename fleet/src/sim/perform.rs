@@ -383,6 +383,7 @@ impl World<'_> {
 
     fn published(&mut self, node: NodeId, view: &View) {
         let now = self.now;
+        self.makers(node, view);
         let device = &mut self.devices[node as usize];
         let Some(running) = device.running.as_mut() else { return };
         // The effect may have waited for the disk; what is checked is the core as it is.
@@ -391,9 +392,6 @@ impl World<'_> {
             let current = Arc::clone(running.node.view());
             self.check.published(now, node, digest, &current);
         }
-        self.makers(node, view);
-        let device = &mut self.devices[node as usize];
-        let Some(running) = device.running.as_mut() else { return };
         if Arc::ptr_eq(&running.members, view.shared_members()) {
             return;
         }

@@ -6,10 +6,11 @@ use iroh::Watcher;
 use n0_future::StreamExt;
 
 use super::{link, shared::Shared};
-use crate::{PeerId, limits::DIALS_MAX, proto::membership::neighbours};
-
-/// How long the keeper sleeps when nothing is due. News wake it.
-const IDLE: Duration = Duration::from_secs(30);
+use crate::{
+    PeerId,
+    limits::{DIALS_MAX, KEEPER_IDLE},
+    proto::membership::neighbours,
+};
 
 pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
@@ -24,9 +25,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         for dial in due {
             tokio::spawn(link::dial(Arc::clone(&shared), dial));
         }
-        let pause = next_ms.map_or(IDLE, |next_ms| {
+        let pause = next_ms.map_or(KEEPER_IDLE, |next_ms| {
             let millis = (next_ms - shared.now_ms()).max(1);
-            Duration::from_millis(millis.unsigned_abs()).min(IDLE)
+            Duration::from_millis(millis.unsigned_abs()).min(KEEPER_IDLE)
         });
         tokio::select! {
             () = shared.wake.notified() => {}

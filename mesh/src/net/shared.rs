@@ -494,7 +494,7 @@ impl Shared {
         let mut state = lock(&self.state);
         let chosen = choose(&|peer| {
             let known = state.peers.get(peer);
-            known.is_some_and(|p| p.link.is_none() && p.backoff.failures() >= 3)
+            known.is_some_and(|p| p.link.is_none() && p.backoff.is_gone())
         });
         let mut under_way = state.peers.values().filter(|p| p.dial.is_some()).count();
         let (mut due, mut next) = (Vec::new(), None);

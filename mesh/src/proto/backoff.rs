@@ -8,6 +8,8 @@ const FAILURE_MS_MAX: i64 = 15_000;
 const REFUSAL_MS: i64 = 300;
 /// After this many refusals in a row the pause grows as it does after failures.
 const REFUSALS_SOON: u32 = 40;
+/// After this many failures in a row a peer is not counted on.
+const GONE_FAILURES: u32 = 3;
 
 /// The pauses between attempts to reach one peer.
 ///
@@ -51,9 +53,9 @@ impl Backoff {
         self.failures > 0
     }
 
-    /// How many attempts in a row have failed.
-    pub fn failures(&self) -> u32 {
-        self.failures
+    /// Whether so many attempts in a row have failed that a node with few neighbours chooses one more in its place.
+    pub fn is_gone(&self) -> bool {
+        self.failures >= GONE_FAILURES
     }
 
     /// The time before which the peer is left alone, milliseconds.
@@ -83,7 +85,12 @@ mod tests {
         assert_eq!(pauses[..4], [250, 500, 1_000, 2_000]);
         assert_eq!(pauses[99], FAILURE_MS_MAX);
         backoff.reset();
-        assert_eq!(backoff.not_before_ms(), 0);
+        assert_eq!((backoff.not_before_ms(), backoff.is_gone()), (0, false));
+        let gone = [(); 4].map(|()| {
+            backoff.failed(0, 0);
+            backoff.is_gone()
+        });
+        assert_eq!(gone, [false, false, true, true]);
     }
 
     #[test]
