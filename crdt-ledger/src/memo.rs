@@ -74,13 +74,13 @@ impl Memo {
         })
     }
 
-    /// Whether standings leave all grants as they were by earlier ones.
-    pub(crate) fn unchanged(&self, pair: (Key, Key), compare: impl FnOnce() -> bool) -> bool {
-        let known = self.known().derived.unchanged.get(&pair).copied();
+    /// The grants that standings do not leave as they were by earlier ones.
+    pub(crate) fn changed(&self, pair: (Key, Key), compare: impl FnOnce() -> Vec<BlockId>) -> Arc<[BlockId]> {
+        let known = self.known().derived.changed.get(&pair).cloned();
         known.unwrap_or_else(|| {
-            let unchanged = compare();
-            self.known().derived.note_unchanged(pair, unchanged);
-            unchanged
+            let changed: Arc<[BlockId]> = compare().into();
+            self.known().derived.note_changed(pair, Arc::clone(&changed));
+            changed
         })
     }
 

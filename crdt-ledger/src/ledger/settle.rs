@@ -55,7 +55,7 @@ impl Ledger {
         self.registers = registers;
     }
 
-    /// Brings the standings up to date. Returns whether each grant stands as it did before, others having come at most.
+    /// Brings the standings up to date. Returns whether each block counts as it did before.
     fn weigh(&mut self, forked: bool) -> bool {
         let joined = mem::take(&mut self.joined);
         let all = mem::take(&mut self.reevaluate) || forked;
@@ -110,15 +110,23 @@ impl Ledger {
         self.settled
     }
 
+    /// Whether each block counts, or does not, as it did before. A device that left changes its grant, and all its blocks
+    /// go on counting: only the blocks of such a device are looked at, not those of the whole fleet.
     fn leaves_unchanged(&self, before: Key, old: &Standings) -> bool {
         let compare = || {
             let now = &self.standings.grants;
-            old.grants.iter().all(|(id, standing)| now.get(id) == Some(standing))
+            let changed = old.grants.iter().filter(|(id, standing)| now.get(id) != Some(standing));
+            changed.map(|(id, _)| *id).collect::<Vec<_>>()
         };
-        match self.memo.as_ref().filter(|memo| memo.derives()) {
-            Some(memo) => memo.unchanged((before, self.settled), compare),
-            None => compare(),
-        }
+        let changed = match self.memo.as_ref().filter(|memo| memo.derives()) {
+            Some(memo) => memo.changed((before, self.settled), compare),
+            None => compare().into(),
+        };
+        changed.iter().all(|grant| {
+            let counts = |held: &Held<'_>| old.counts(self, *held) == self.standings.counts(self, *held);
+            let device = self.grants.get(grant).map(|grant| grant.device);
+            device.is_some_and(|device| self.held_by(device).all(|held| counts(&held)))
+        })
     }
 
     /// Whether the shared blocks say what they said: those that counted count, and no others.

@@ -104,15 +104,15 @@ pub(crate) struct Derived {
     pub(crate) ended: InUse<BTreeSet<Author>>,
     pub(crate) invitations: InUse<BTreeMap<BlockId, Invitation>>,
     pub(crate) users: InUse<BTreeMap<BlockId, User>>,
-    /// Whether the standings of the second leave every grant of the first as it was.
-    pub(crate) unchanged: BTreeMap<(Key, Key), bool>,
+    /// The grants of the first that the standings of the second do not leave as they were.
+    pub(crate) changed: BTreeMap<(Key, Key), Arc<[BlockId]>>,
 }
 
 impl Derived {
-    pub(crate) fn note_unchanged(&mut self, pair: (Key, Key), unchanged: bool) {
-        if self.unchanged.len() >= PAIRS_MAX {
-            self.unchanged.clear();
+    pub(crate) fn note_changed(&mut self, pair: (Key, Key), changed: Arc<[BlockId]>) {
+        if self.changed.len() >= PAIRS_MAX {
+            self.changed.clear();
         }
-        self.unchanged.insert(pair, unchanged);
+        self.changed.insert(pair, changed);
     }
 }
