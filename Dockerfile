@@ -7,10 +7,12 @@
 #   cp target/x86_64-unknown-linux-musl/release/osiris target/image/
 #   docker build --target node -t osiris -f Dockerfile target/image
 #
-# A node that makes machines, with Terraform's static binary (or OpenTofu's, under the same name) and the modules:
+# A node that makes machines, with Terraform's static binary (or OpenTofu's, under the same name), the modules, and the
+# authorities by which Terraform knows whom it downloads a provider from (package ca-certificates):
 #
 #   cp "$(command -v terraform)" target/image/terraform
 #   cp -r terraform/machines target/image/
+#   cp /etc/ssl/certs/ca-certificates.crt target/image/
 #   docker build --target spawner -t osiris-spawner -f Dockerfile target/image
 #
 # docs/containers.md says how both are run.
@@ -33,4 +35,5 @@ CMD ["up"]
 FROM node AS spawner
 COPY terraform /bin/terraform
 COPY machines /machines
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 ENV PATH=/bin HOME=/data TMPDIR=/data

@@ -31,6 +31,8 @@ const CONFINED: [&str; 10] = [
     "--publish=127.0.0.1::7420",
 ];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// What stands for the authorities that the stage spawner holds: nothing here asks them.
+const AUTHORITIES: &str = "the authorities of this test\n";
 /// How long the call takes that runs while the container is stopped, and when after its begin it is stopped.
 const CALL: Duration = Duration::from_secs(4);
 const STOPPED_AFTER: Duration = Duration::from_secs(1);
@@ -207,6 +209,7 @@ fn a_spawner_makes_a_container_by_the_terraform_that_it_holds() {
     let context = boxed.dir.path().join("image");
     fs::copy(terraform(), context.join("terraform")).expect("copied");
     run(Command::new("cp").arg("-r").arg(top("terraform/machines")).arg(&context));
+    fs::write(context.join("ca-certificates.crt"), AUTHORITIES).expect("written");
     boxed.build("node");
     boxed.build("spawner");
     let socket = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
@@ -223,6 +226,10 @@ fn a_spawner_makes_a_container_by_the_terraform_that_it_holds() {
         let to = format!("{}:/data/node/config.toml", boxed.name);
         docker(&["cp", &config.display().to_string(), &to]);
     });
+    let authorities = boxed.dir.path().join("authorities");
+    let from = format!("{}:/etc/ssl/certs/ca-certificates.crt", boxed.name);
+    docker(&["cp", &from, &authorities.display().to_string()]);
+    assert_eq!(fs::read_to_string(&authorities).expect("read"), AUTHORITIES);
     boxed.osiris(&["lease", "limit", "--machines", "1", "--timeout", "300ms"]);
     boxed.osiris(&["lease", "want"]);
     let machines = || {
