@@ -369,16 +369,17 @@ fn may_claim(now: Mono, terms: &Terms, inputs: &Inputs) -> bool {
 
 fn shrink(now: Mono, terms: &Terms, inputs: &Inputs, state: &State, turn: Duration) -> Decision {
     let idle = inputs.target.idle.saturating_mul(state.patience()).saturating_add(turn);
-    let (for_how_long, rule, fewest) = match inputs.count {
-        0 | 1 => (state.quiet(now), Rule::Quiet, 0),
-        // All at once that nobody has missed: one by one, the last of a peak would go hours after it.
-        _ => (state.slack(now), Rule::Slack, state.would_do(terms, inputs)),
+    let (for_how_long, rule) = match inputs.count {
+        0 | 1 => (state.quiet(now), Rule::Quiet),
+        _ => (state.slack(now), Rule::Slack),
     };
     let hold = match for_how_long.filter(|_| inputs.count > inputs.target.min) {
         None => Rule::Steady,
         Some(for_how_long) if for_how_long < idle => Rule::Idling,
         Some(_) if state.since_change(now) < terms.cool_down.saturating_add(turn) => Rule::CoolDown,
         Some(_) => {
+            // All at once that nobody has missed: one by one, the last of a peak would go hours after it.
+            let fewest = state.would_do(terms, inputs.per_replica, inputs.count);
             let fewer = fewest.clamp(inputs.target.min, inputs.count - 1);
             return Decision::act(Act::RetireReplica(fewer), rule);
         }

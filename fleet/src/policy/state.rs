@@ -93,7 +93,7 @@ impl State {
         }
         let busy = inputs.here.serves && inputs.here.cpu.is_some_and(|cpu| cpu >= terms.cpu_high);
         // Busy with something else, one more replica would be one too many at once.
-        (busy && !fits(terms, inputs, inputs.count)).then_some(Rule::Cpu)
+        (busy && !carries(terms, inputs.per_replica, inputs.count, inputs.running)).then_some(Rule::Cpu)
     }
 
     pub(super) fn widened(&mut self, now: Mono) {
@@ -127,13 +127,11 @@ impl State {
         self.slack.map(|begun| now.since(begun))
     }
 
-    /// The fewest replicas that would have done all the time since one less would do, at least one: what ran at most
-    /// would have used them to no more than the low mark.
-    pub(super) fn would_do(&self, terms: &Terms, inputs: &Inputs) -> u32 {
-        let each = u64::from(inputs.per_replica).saturating_mul(terms.use_low.into());
-        // Where the low mark is none, there is slack only while nothing runs.
-        let fewest = self.busiest.saturating_mul(100).div_ceil(each.max(1));
-        u32::try_from(fewest).unwrap_or(u32::MAX).max(1)
+    /// The fewest replicas that would have done all the time since one less would do, at least one and at most as many
+    /// as there are: what ran at most would have left free what [`carries`] asks for.
+    pub(super) fn would_do(&self, terms: &Terms, per_replica: u32, count: u32) -> u32 {
+        let does = |fewer: &u32| carries(terms, per_replica, *fewer, self.busiest);
+        (1..count).rev().take_while(does).last().unwrap_or(count)
     }
 
     pub(super) fn quiet(&self, now: Mono) -> Option<Duration> {
@@ -178,11 +176,51 @@ fn since(begun: &mut Option<Mono>, now: Mono, holds: bool) {
 
 /// Whether one replica less would do.
 fn has_slack(terms: &Terms, inputs: &Inputs) -> bool {
-    inputs.count > 1 && inputs.backlog == 0 && fits(terms, inputs, inputs.count - 1)
+    inputs.count > 1
+        && inputs.backlog == 0
+        && carries(terms, inputs.per_replica, inputs.count - 1, inputs.running)
 }
 
-/// Whether so many replicas would be used to no more than the low mark.
-fn fits(terms: &Terms, inputs: &Inputs, replicas: u32) -> bool {
-    let capacity = u64::from(replicas) * u64::from(inputs.per_replica);
-    inputs.running.saturating_mul(100) <= capacity.saturating_mul(terms.use_low.into())
+/// Whether so many replicas carry what runs, and have enough free for what chance adds. One alone may be used to the low
+/// mark. Of `n` the part that is left free is smaller by the square root of `n`, as what chance adds to many is smaller
+/// beside them: the square-root rule of staffing (Halfin and Whitt, "Heavy-traffic limits for queues with many
+/// exponential servers", 1981).
+fn carries(terms: &Terms, per_replica: u32, replicas: u32, running: u64) -> bool {
+    // In parts of a million, so that a thousand replicas still differ by what one more carries.
+    const WHOLE: u64 = 1_000_000;
+    let capacity = u64::from(replicas) * u64::from(per_replica);
+    let root = (u64::from(replicas.max(1)) * WHOLE).isqrt();
+    let free = u64::from(100_u32.saturating_sub(terms.use_low)) * (WHOLE / 100) * 1_000 / root;
+    running.saturating_mul(WHOLE) <= capacity.saturating_mul(WHOLE - free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_free_falls_with_the_root_of_the_replicas() {
+        let terms = Terms::default();
+        let most =
+            |replicas: u32| (0..).take_while(|running| carries(&terms, 100, replicas, *running)).count() - 1;
+        // 60 % of one; of four 40 % / 2 is left free, of 16 40 % / 4, of 100 40 % / 10.
+        assert_eq!([1, 4, 16, 100].map(most), [60, 320, 1_440, 9_600]);
+        let marks = [0, 60, 90, 100].map(|use_low| Terms { use_low, ..terms });
+        assert_eq!(marks.map(|terms| carries(&terms, 4, 1, 1)), [false, true, true, true]);
+        assert_eq!(marks.map(|terms| carries(&terms, 4, 1, 0)), [true; 4]);
+        assert!(!carries(&terms, 4, 0, 1), "none carries nothing");
+    }
+
+    #[test]
+    fn as_many_go_as_nobody_missed() {
+        let terms = Terms::default();
+        let would_do = |busiest: u64, count: u32, per_replica: u32| {
+            State { busiest, ..State::default() }.would_do(&terms, per_replica, count)
+        };
+        // Three of four carry nine at most (12 - 2.77), two carry five, one carries two.
+        let busiest = [0, 2, 3, 5, 6, 9, 10, 99];
+        assert_eq!(busiest.map(|busiest| would_do(busiest, 4, 4)), [1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(would_do(0, 1, 4), 1);
+        assert_eq!(would_do(0, 9, 0), 1);
+    }
 }

@@ -22,13 +22,17 @@ pub struct Terms {
     /// Use of the memory from which on no more invocations are let in side by side, and its member counts as busy,
     /// percent. Default 85.
     pub memory_high: u32,
-    /// One replica less would do where the others would then be used to no more than this, percent. Default 60.
+    /// One replica less would do where the one that is left would then be used to no more than this, percent. Where
+    /// `n` are left, what is free of them may be smaller by the square root of `n`. Default 60.
     pub use_low: u32,
     /// How long more replicas must be needed before a machine is wished for. Default 30 s.
     pub machine_window: Duration,
     /// Pause between two wishes of one member for a machine. Default 120 s.
     pub machine_cool: Duration,
-    /// How long a machine must have held no replica, and none must have been missed, before it goes. Default 300 s.
+    /// How long a machine must have held no replica, and none must have been missed, before it goes. Default 120 s,
+    /// twice what it takes to make one that boots for a minute: who keeps what is not needed for about as long as a
+    /// new one takes never spends much more than twice what one that knows the future does (ski rental; Karlin,
+    /// Manasse, Rudolph and Sleator, "Competitive snoopy caching", 1988).
     pub machine_idle: Duration,
     /// Two changes in opposite directions within this time make the second kind rarer. Default 600 s.
     pub flap: Duration,
@@ -49,7 +53,7 @@ impl Default for Terms {
             use_low: 60,
             machine_window: seconds(30),
             machine_cool: seconds(120),
-            machine_idle: seconds(300),
+            machine_idle: seconds(120),
             flap: seconds(600),
         }
     }
