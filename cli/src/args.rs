@@ -193,7 +193,15 @@ Examples:
     #[command(after_help = DEPLOY_HELP)]
     Deploy(DeployArgs),
     /// List the functions
-    #[command(visible_alias = "list", after_help = "Examples:\n  osiris ls\n  osiris ls -o json")]
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  osiris ls
+  osiris ls -o json
+
+What runs and waits, and what ended since its start, are this node's; `osiris backlog` has the whole fleet's."
+    )]
     Ls,
     /// Show what this device does: CPU, memory, disk, network, calls
     #[command(after_help = "\

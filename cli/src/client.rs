@@ -52,6 +52,8 @@ enum Stake {
     Prepares,
     /// A block may have been recorded; the command that says whether.
     Records(&'static str),
+    /// A function may have run, or still run.
+    Calls,
 }
 
 impl Patience {
@@ -83,6 +85,12 @@ impl Patience {
         Self { stake: Stake::Records(look), ..self }
     }
 
+    /// For a call of a function.
+    #[must_use]
+    pub(crate) fn calls(self) -> Self {
+        Self { stake: Stake::Calls, ..self }
+    }
+
     /// How long the node itself may wait for other members, so that its own answer comes in time: what is left, save
     /// [`GRACE`].
     pub(crate) fn left(&self) -> Duration {
@@ -108,6 +116,7 @@ impl Patience {
             Stake::Nothing => "",
             Stake::Prepares => " Nothing was recorded.",
             Stake::Records(_) => " It is unknown whether this was recorded.",
+            Stake::Calls => " It is unknown whether the function ran.",
         };
         let failure = Failure::timed_out(format!(
             "No answer came from the node within {}.{known}",
@@ -117,6 +126,9 @@ impl Patience {
             (Stake::Records(look), _) => failure.next(format!(
                 "see with `osiris doctor` whether the node answers at all; when it does, look with `{look}` before you repeat this"
             )),
+            (Stake::Calls, _) => failure.next(
+                "give it longer with --timeout; `osiris logs NAME` shows what the function wrote, `osiris ls` what waits and runs",
+            ),
             (_, true) => failure.next(
                 "give it longer with --timeout, or see with `osiris doctor` whether the node answers at all",
             ),
@@ -131,6 +143,10 @@ impl Patience {
             Stake::Prepares => {
                 (" Nothing was recorded.", "check it with `osiris status`, then repeat this".to_owned())
             }
+            Stake::Calls => (
+                " It is unknown whether the function ran.",
+                "check it with `osiris status` before you call again".to_owned(),
+            ),
             Stake::Records(look) => (
                 " It is unknown whether this was recorded.",
                 format!("check it with `osiris status`, and look with `{look}` before you repeat this"),
@@ -488,6 +504,7 @@ mod tests {
                 "`osiris ls`",
             ),
             (Patience::exactly(QUICK).prepares(), "Nothing was recorded", "--timeout"),
+            (Patience::exactly(QUICK).calls(), "unknown whether the function ran", "--timeout"),
             (Patience::question(), "No answer came", "`osiris doctor`"),
         ];
         for (patience, says, next) in asked {

@@ -138,7 +138,7 @@ async fn call(client: &Client, args: &CallArgs, request: Request) -> Result<Answ
     let path = format!("/function/{}{}", args.name, request.path);
     let _progress = Progress::spinner(format!("calling {}", args.name));
     let body = Bytes::from(request.body.unwrap_or_default());
-    let answer = client.call(&method, &path, &headers, body, client.patience()).await?;
+    let answer = client.call(&method, &path, &headers, body, client.patience().calls()).await?;
     // Where the node itself refuses, its membership may be why: that is what has to be mended then.
     if Exit::of_status(answer.status) != Exit::Done && says_node(&answer) {
         let status: Status = client.get("/v1/status").await?;
