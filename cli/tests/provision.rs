@@ -257,6 +257,8 @@ fn what_carries_the_label_and_is_not_its_node_is_left_alone() {
     let mut foreign = foreign.spawn().expect("it starts");
     // A folder of the machine makes `down` look further than at processes.
     fs::create_dir(home.place().join(&spawn)).expect("made");
+    let label = home.place().join(format!("{spawn}.machine"));
+    fs::write(&label, format!("osiris.spawn={spawn}\n")).expect("written");
     for refused in [
         home.run(&["provision", "down", "--spawn", &spawn]),
         home.provision_up(&spawn, &ticket).output().expect("it runs"),
@@ -269,6 +271,60 @@ fn what_carries_the_label_and_is_not_its_node_is_left_alone() {
     foreign.wait().expect("ended");
     home.done(&["provision", "down", "--spawn", &spawn]);
     assert!(home.is_clean());
+}
+
+#[test]
+fn a_folder_without_the_label_is_left_alone_whatever_its_name() {
+    let mut home = Home::founded();
+    home.up();
+    let place = home.place();
+    let kept = |file: &Path| fs::read_to_string(file).is_ok_and(|text| text == "kept");
+    let (spawn, ticket) = home.invited();
+    let photos = place.join(&spawn).join("photos");
+    fs::create_dir(place.join(&spawn)).expect("made");
+    let other = place.join("cargo.lock");
+    for file in [&photos, &place.join("notes"), &other] {
+        fs::write(file, "kept").expect("written");
+    }
+    std::os::unix::fs::symlink(place.join(&spawn), place.join("link")).expect("made");
+    let before = home.left().len();
+    let refused = |output: Output| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(4) && said.contains("left alone"), "{said}");
+        assert_eq!(home.left().len(), before, "{:?}", home.left());
+    };
+    for name in [&spawn, "notes", "link"] {
+        refused(home.run(&["provision", "down", "--spawn", name]));
+    }
+    refused(home.provision_up(&spawn, &ticket).output().expect("it runs"));
+    assert!(kept(&photos) && kept(&place.join("notes")));
+    // Nothing has this name, and what merely begins with it stays.
+    assert_eq!(home.json(&["provision", "down", "--spawn", "cargo"])["changed"], false);
+    assert!(kept(&other));
+    // The founder, which runs, is no machine: neither its node nor its folder is touched.
+    let data = home.dir.path().display().to_string();
+    refused(home.run(&["provision", "down", "--spawn", "data", "--place", &data]));
+    assert_eq!(home.json(&["status"])["state"], "serving");
+    // A machine's folder that somebody uses by hand waits for that one to end.
+    fs::remove_dir_all(place.join(&spawn)).expect("removed");
+    let made = answer(&home.provision_up(&spawn, &ticket).output().expect("it runs"));
+    let pid = made["id"].as_str().expect("a pid");
+    assert!(Command::new("kill").args(["-9", pid]).status().expect("kill").success());
+    home.until("it has ended", || home.machines().is_empty());
+    let mut by_hand = Command::new(env!("CARGO_BIN_EXE_osiris"));
+    by_hand.args(["up", "--http", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--data"]).arg(place.join(&spawn));
+    let mut by_hand = by_hand.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    home.until("it is up", || {
+        let at = place.join(&spawn).display().to_string();
+        home.json(&["status", "--data", &at])["state"] == "serving"
+    });
+    let said = home.run(&["provision", "down", "--spawn", &spawn]);
+    assert_eq!(said.status.code(), Some(4), "{}", String::from_utf8_lossy(&said.stderr));
+    assert!(by_hand.try_wait().expect("a child").is_none() && place.join(&spawn).exists());
+    by_hand.kill().expect("killed");
+    by_hand.wait().expect("ended");
+    home.done(&["provision", "down", "--spawn", &spawn]);
+    assert!(!place.join(&spawn).exists() && kept(&other));
 }
 
 fn stand_in(home: &Home) {

@@ -235,7 +235,7 @@ fn what_was_begun_there_is_undone_when_this_side_is_killed() {
     let (spawn, ticket) = home.invited();
     // It waits there for whoever works on the machine, which is this test.
     fs::create_dir(home.place()).expect("made");
-    let lock = fs::File::create(home.place().join(format!("{spawn}.lock"))).expect("a lock");
+    let lock = fs::File::create(home.place().join(format!("{spawn}.machine"))).expect("a lock");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("it is held");
     let mut up = home.provision_up(&spawn, &ticket).spawn().expect("it starts");
     until("it is at work there", || shown("--ticket-stdin", 0).0);

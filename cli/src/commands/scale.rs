@@ -26,8 +26,10 @@ pub(crate) async fn run(args: &ScaleArgs, settings: &Settings, out: Out) -> Resu
 
 async fn bound(args: &BoundsArgs, settings: &Settings, out: Out) -> Result<Exit, Failure> {
     if args.max.is_none() && !args.reset {
-        return Err(Failure::usage("Nothing is said about the replicas.")
-            .next("give --max N, with --min N for the least; --reset; or --dry-run"));
+        return Err(Failure::usage("Nothing is said about the replicas.").next(match args.all {
+            true => "give --max N or --reset",
+            false => "give --max N, with --min N for the least; --reset; or --dry-run",
+        }));
     }
     let backend = Backend::open_within(settings, args.wait.timeout).await?;
     let offline = backend.is_offline();

@@ -99,7 +99,10 @@ fn function(now: &FunctionScale) -> api::ScaleRow {
     if now.inputs.count != now.count {
         // What bounds ask for comes before what is decided within them.
         (act, to, rule) = ("bounds".to_owned(), now.inputs.count, "bounds".to_owned());
-        says = format!("it has {} replica(s), which is not within these bounds", now.count);
+        says = format!(
+            "bounds come first: it has {} replica(s) as it is, and with these begins with {}",
+            now.count, now.inputs.count
+        );
     }
     api::ScaleRow {
         name: now.name.clone(),

@@ -214,7 +214,9 @@ impl Rule {
     pub fn says(self) -> &'static str {
         match self {
             Self::Steady => "it has neither too few replicas nor too many",
-            Self::NoPlace => "no member bears the labels that it asks for",
+            Self::NoPlace => {
+                "no node that is there and does not drain bears the labels that it asks for, if any"
+            }
             Self::Wake => "it is called and has no replica",
             Self::Backlog => "more invocations wait than the target allows",
             Self::Age => "invocations have been waiting for too long",

@@ -107,14 +107,13 @@ impl World<'_> {
         }
     }
 
-    /// A driver tells its core which machines are there.
+    /// A driver tells its core which machines are there: all, as each reaches what others made.
     fn look_at_machines(&mut self, node: NodeId) {
-        let own = self.leases.machines.iter().filter(|(_, made)| made.0 == node);
         let id = |(intent, (_, slot, round)): (&BlockId, &(NodeId, u32, u64))| {
             let (target, functions) = (TARGET.to_owned(), Vec::new());
             Spawn { slot: *slot, round: *round, intent: *intent, target, functions }.id()
         };
-        let seen = own.map(id).collect();
+        let seen = self.leases.machines.iter().map(id).collect();
         self.input(node, Input::Machines(Ok(seen)));
     }
 

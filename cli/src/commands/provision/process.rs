@@ -1,10 +1,10 @@
 //! Machines that are processes of this one. Linux alone: the label is a variable of the process's environment, which
 //! `/proc` shows.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{DRAIN_WITHIN, HEARD_WITHIN, KILL_WITHIN, LEAVE_WITHIN, LOCK_PATIENCE, LOOK, Row};
 use crate::args::{PlaceArgs, ProvisionUpArgs, StartArgs};
-use crate::backend::{NOTHING, driver, has_to_join, must_be_member};
+use crate::backend::{NOTHING, driver, has_to_join, must_be_member, wait_for_release};
 use crate::client::{Client, Patience};
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
@@ -36,10 +36,15 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// Longest path of a machine's folder: a Unix socket in it must have a path that every system takes.
 const FOLDER_BYTES_MAX: usize = 90;
 
+/// Largest file beside a machine's folder that is read for its label, bytes.
+const MARK_BYTES_MAX: u64 = 256;
+
 /// A machine's folder and what stands beside it.
 struct Place {
     spawn: String,
     data: PathBuf,
+    /// Locked by who works on the machine. It holds the label of a machine from before its folder is made until after
+    /// that is gone: a folder without it is none of ours, whatever its name.
     lock: PathBuf,
     log: PathBuf,
 }
@@ -54,7 +59,7 @@ impl Place {
             ));
         }
         let beside = |ending: &str| folder.join(format!("{spawn}.{ending}"));
-        Ok(Self { spawn: spawn.to_owned(), data, lock: beside("lock"), log: beside("log") })
+        Ok(Self { spawn: spawn.to_owned(), data, lock: beside("machine"), log: beside("machine.log") })
     }
 
     /// One command works on a machine at a time. The lock ends with the process, however it ends.
@@ -62,18 +67,26 @@ impl Place {
         let folder = self.lock.parent().unwrap_or(Path::new("/"));
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|error| unusable(folder, &error))?;
+        let locked = self.lock_by(File::options().create(true)).await?;
+        locked.map_err(|error| unusable(&self.lock, &error))
+    }
+
+    /// The same of a file that is opened so, or why it cannot be.
+    async fn lock_by(&self, options: &OpenOptions) -> Result<io::Result<File>, Failure> {
         let until = Instant::now() + LOCK_PATIENCE;
         loop {
-            let mut options = File::options();
-            let file = options.create(true).truncate(false).write(true).mode(0o600).open(&self.lock);
-            let file = file.map_err(|error| unusable(&self.lock, &error))?;
+            let mut options = options.clone();
+            let file = match options.truncate(false).read(true).write(true).mode(0o600).open(&self.lock) {
+                Err(error) => return Ok(Err(error)),
+                Ok(file) => file,
+            };
             // Whoever had it may have removed it: then another file has its name.
             let is_current = || {
                 let (held, named) = (file.metadata(), fs::metadata(&self.lock));
                 matches!((held, named), (Ok(held), Ok(named)) if held.ino() == named.ino())
             };
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_current() {
-                return Ok(file);
+                return Ok(Ok(file));
             }
             if Instant::now() >= until {
                 return Err(Failure::timed_out(format!(
@@ -84,6 +97,71 @@ impl Place {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What the file beside the folder of a machine says.
+    fn label(&self) -> String {
+        format!("osiris.spawn={}\n", self.spawn)
+    }
+
+    fn is_there(&self) -> bool {
+        // A link is not followed: what it leads to is not asked for either.
+        fs::symlink_metadata(&self.data).is_ok()
+    }
+
+    /// Whether the file beside it has the machine's label. False where there is nothing at all yet.
+    fn is_labelled(&self, lock: &File) -> Result<bool, Failure> {
+        let (label, mut text) = (self.label(), Vec::new());
+        let read = lock.take(MARK_BYTES_MAX).read_to_end(&mut text);
+        read.map_err(|error| unusable(&self.lock, &error))?;
+        if text == label.as_bytes() {
+            return Ok(true);
+        }
+        // Who wrote it may have been killed: what it labels was not made before it was whole.
+        if label.as_bytes().starts_with(&text) && !self.is_there() {
+            return Ok(false);
+        }
+        if text.is_empty() {
+            // It was made to be locked.
+            let _ = fs::remove_file(&self.lock);
+        }
+        Err(self.foreign())
+    }
+
+    /// From now on the folder is a machine's, as far as it is not there yet.
+    fn be_labelled(&self, lock: &File) -> Result<(), Failure> {
+        if self.is_labelled(lock)? {
+            return Ok(());
+        }
+        let folder = self.lock.parent().unwrap_or(Path::new("/"));
+        let written = lock.write_all_at(self.label().as_bytes(), 0).and_then(|()| lock.sync_all());
+        let written = written.and_then(|()| File::open(folder)?.sync_all());
+        written.map_err(|error| unusable(&self.lock, &error))
+    }
+
+    fn foreign(&self) -> Failure {
+        let message = format!(
+            "{} is no machine's folder, as {} does not say so: it is left alone.",
+            self.data.display(),
+            self.lock.display()
+        );
+        Failure::new(Exit::Denied, message)
+            .next("see what it is; machines have a place to themselves, and are known by that file")
+    }
+
+    /// Nobody uses the folder, but for processes with the label.
+    async fn must_be_free(&self) -> Result<(), Failure> {
+        if self.processes()?.is_empty() && !wait_for_release(&self.data, Instant::now() + KILL_WITHIN).await {
+            let message = format!(
+                "A process without the label of {} uses {}: both are left alone.",
+                self.spawn,
+                self.data.display()
+            );
+            return Err(
+                Failure::new(Exit::Denied, message).next("end it with `osiris down`, then repeat this")
+            );
+        }
+        Ok(())
     }
 
     fn socket(&self) -> PathBuf {
@@ -185,6 +263,7 @@ impl Place {
             }
             _ => {}
         }
+        // The label goes last: until then this can be done again.
         for file in [&self.log, &self.lock] {
             let _ = fs::remove_file(file);
         }
@@ -291,7 +370,8 @@ pub(super) async fn up(
     mesh: Option<SocketAddr>,
 ) -> Result<(String, bool), Failure> {
     let place = Place::new(&args.at, &args.spawn)?;
-    let _lock = place.lock().await?;
+    let lock = place.lock().await?;
+    place.be_labelled(&lock)?;
     if let [first, ..] = place.processes()?.as_slice() {
         place.healthy(|| Ok(!place.processes()?.is_empty())).await?;
         return Ok((first.as_raw_nonzero().to_string(), false));
@@ -300,7 +380,7 @@ pub(super) async fn up(
         let label = args.label.clone().unwrap_or_else(|| args.spawn.clone());
         let ticket = ticket.trim().to_owned();
         let options = driver::JoinOptions { ticket, label, user: None, mesh, timeout: args.timeout };
-        let was_there = place.data.exists();
+        let was_there = place.is_there();
         if let Err(error) = driver::join(&place.data, options).await {
             // Whose invitation is retired, because its maker was killed and is back, leaves nothing here.
             if !was_there {
@@ -398,12 +478,15 @@ pub(super) async fn start_first(
 
 pub(super) async fn down(args: &PlaceArgs, spawn: &str, patience: Duration) -> Result<bool, Failure> {
     let place = Place::new(args, spawn)?;
-    if place.processes()?.is_empty() && !place.data.exists() && !place.lock.exists() {
-        return Ok(false);
-    }
-    let _lock = place.lock().await?;
-    let there = !place.processes()?.is_empty();
-    let changed = there || place.data.exists();
+    let lock = match place.lock_by(&File::options()).await? {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_there = !place.processes()?.is_empty() || place.is_there();
+            return if is_there { Err(place.foreign()) } else { Ok(false) };
+        }
+        lock => lock.map_err(|error| unusable(&place.lock, &error))?,
+    };
+    let changed = place.is_labelled(&lock)?;
+    place.must_be_free().await?;
     place.drain().await;
     place.leave().await;
     end(&place, Signal::TERM, patience).await?;
@@ -431,7 +514,7 @@ async fn end(place: &Place, signal: Signal, patience: Duration) -> Result<(), Fa
     Ok(())
 }
 
-/// What runs, and what left its data.
+/// What runs.
 pub(super) fn rows(args: &PlaceArgs) -> Result<Vec<Row>, Failure> {
     let folder = folder(args)?;
     let mut rows = Vec::new();

@@ -127,8 +127,9 @@ fn why(what: &str, status: ExitStatus, out: &str, err: &str) -> String {
     let said = match said.is_empty() {
         false => said.join("; "),
         true => {
+            // Of its `-json` lines the message: one that was killed ends with whatever it was about to say.
             let last = err.trim().lines().next_back().or(out.trim().lines().next_back());
-            last.unwrap_or("it said nothing").to_owned()
+            last.map_or("it said nothing".to_owned(), |last| message(last).unwrap_or_else(|| last.to_owned()))
         }
     };
     let said: String = said.chars().take(SAID_CHARS_MAX).collect();
@@ -137,6 +138,11 @@ fn why(what: &str, status: ExitStatus, out: &str, err: &str) -> String {
 
 /// Characters of an error that are told on.
 const SAID_CHARS_MAX: usize = 600;
+
+fn message(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(line.get("@message")?.as_str()?.to_owned())
+}
 
 fn diagnosis(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -188,6 +194,9 @@ mod tests {
         assert!(error.ends_with("no room: in the house"), "{error}");
         let error = shell("echo first >&2; echo last >&2; exit 1", LONG, &stop).await.expect_err("it failed");
         assert!(error.ends_with("last"), "{error}");
+        let killed = r#"echo '{"@level":"info","@message":"Creating..."}'; kill -9 $$"#;
+        let error = shell(killed, LONG, &stop).await.expect_err("it failed");
+        assert!(error.contains("signal: 9") && error.ends_with("): Creating"), "{error}");
         let much = shell("yes | head -c 3000000", LONG, &stop).await.expect("it ends");
         assert!(much.len() <= 2 * OUTPUT_BYTES_MAX, "{}", much.len());
         // What holds its output open does not keep it from having ended.

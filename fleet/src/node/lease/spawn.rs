@@ -517,10 +517,11 @@ impl Node {
         let mut ids = BTreeSet::new();
         for (slot, machine) in known.filter(|(_, machine)| machine.target == target) {
             let id = spawn_id(slot, machine.round, &machine.intent);
+            let judged = machine.by == self.me || self.only_looks_tell(now, machine);
             let machines = &mut self.leases.machines;
             let making = machines.work.get(&machine.intent).is_some_and(|work| work.state == State::Making);
             let missing = &mut machines.missing;
-            if seen.contains(&id) || machine.by != self.me || making {
+            if seen.contains(&id) || !judged || making {
                 missing.remove(&machine.intent);
             } else {
                 let looks = missing.entry(machine.intent).or_default();
@@ -538,6 +539,16 @@ impl Node {
                 self.leases.machines.work.entry(intent).or_insert(work);
             }
         }
+    }
+
+    /// Whether nobody is heard of who could say that another's machine is there, so that what this node's look finds
+    /// decides: it reaches what others made, the maker is gone, and the machine is not connected. A maker that dies while
+    /// it makes one may leave a member and no machine.
+    fn only_looks_tell(&self, now: Now, machine: &Machine) -> bool {
+        let shared = self.leases.machines.with.as_ref().is_some_and(|with| with.shared);
+        let gone = !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by);
+        let is_connected = |device: osiris_ledger::Author| self.sync.is_connected(&Self::peer(&device));
+        shared && gone && !machine.device.is_some_and(is_connected)
     }
 
     /// Whether this node is the one that takes a machine away when it is needed no more: it made it, or it reaches

@@ -566,6 +566,37 @@ fn another_member_takes_away_what_a_dead_maker_left_once_it_holds_the_slot() {
     assert_eq!(machines(&other).len(), 1);
 }
 
+#[test]
+fn what_no_look_of_another_spawner_finds_is_gone_where_its_maker_is() {
+    let mut node = maker(true);
+    let (ms, lost) = errand(&mut node, 1_250);
+    assert!(admit(&mut node, ms + 1, &lost, 40).is_ok(), "its device is a member");
+    let seen = |there: bool| Input::Machines(Ok(there.then(|| lost.machine.id()).into_iter().collect()));
+    for (shared, there) in [(true, false), (true, true), (false, false)] {
+        let mut other = spawner(at(0), &copy(node.ledger()), 2, 9);
+        other.provision(provisioning(shared));
+        assert!(errands(&mut other, 0, Input::Start).is_empty());
+        // While the maker is not known to be gone, and by one look, nothing follows.
+        give(&mut other, 1, seen(false));
+        give(&mut other, 2, seen(false));
+        alone(&mut other, 250, 50_000);
+        assert!(facts(&other, 50_000).own.is_empty(), "no slot is claimed");
+        give(&mut other, 50_250, seen(there));
+        alone(&mut other, 50_500, 80_000);
+        assert!(facts(&other, 80_000).own.is_empty(), "one look is not enough");
+        give(&mut other, 80_250, seen(there));
+        if (shared, there) == (true, false) {
+            let (at, undo) = errand(&mut other, 80_500);
+            assert!(matches!(undo.job, Job::Remove) && undo.machine == lost.machine);
+            give(&mut other, at + 1, Input::Removed(lost.machine.intent, Ok(())));
+            assert!(machines(&other).is_empty());
+        } else {
+            alone(&mut other, 80_500, 150_000);
+            assert!(facts(&other, 150_000).own.is_empty() && machines(&other).len() == 1);
+        }
+    }
+}
+
 /// The maker runs, and belongs to the fleet no more: with what it wrote, or without.
 #[test]
 fn what_a_revoked_maker_left_is_taken_away_by_another_spawner() {

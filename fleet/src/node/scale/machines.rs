@@ -153,7 +153,7 @@ fn load_brings_a_machine_for_the_function_and_its_end_takes_it_away() {
     alone.run(60);
     assert_eq!(alone.count(), Some(1));
     assert!(alone.errands.is_empty(), "not at once");
-    alone.run(310);
+    alone.run(130);
     let gone = alone.errands.pop().expect("an errand");
     assert!(matches!(gone.job, Job::Remove) && gone.machine == made.machine, "{gone:?}");
     assert!(alone.errands.is_empty(), "once");
@@ -299,7 +299,7 @@ fn a_machine_for_a_function_that_is_removed_goes_at_once() {
 fn load_that_comes_back_keeps_the_machine() {
     let (mut alone, _) = Alone::grown();
     alone.load = (0, 0);
-    alone.run(250);
+    alone.run(100);
     assert_eq!(alone.count(), Some(1));
     alone.load = (8, 2);
     alone.run(60);
