@@ -64,7 +64,7 @@ impl Place {
 
     /// One command works on a machine at a time. The lock ends with the process, however it ends.
     async fn lock(&self) -> Result<File, Failure> {
-        let folder = self.lock.parent().unwrap_or(Path::new("/"));
+        let folder = self.beside();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|error| unusable(folder, &error))?;
         let locked = self.lock_by(File::options().create(true)).await?;
@@ -97,6 +97,11 @@ impl Place {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// The folder in which all of it stands.
+    fn beside(&self) -> &Path {
+        self.lock.parent().unwrap_or(Path::new("/"))
     }
 
     /// What the file beside the folder of a machine says.
@@ -133,9 +138,8 @@ impl Place {
         if self.is_labelled(lock)? {
             return Ok(());
         }
-        let folder = self.lock.parent().unwrap_or(Path::new("/"));
         let written = lock.write_all_at(self.label().as_bytes(), 0).and_then(|()| lock.sync_all());
-        let written = written.and_then(|()| File::open(folder)?.sync_all());
+        let written = written.and_then(|()| File::open(self.beside())?.sync_all());
         written.map_err(|error| unusable(&self.lock, &error))
     }
 

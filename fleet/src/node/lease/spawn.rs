@@ -420,7 +420,7 @@ impl Node {
         }
         let is_left = |machine: &&Machine| {
             let by_other = machine.by != self.me && machine.target == with.target;
-            let gone = !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by);
+            let gone = self.lost_its_maker(now, machine);
             by_other && self.has_to_go(machine) && (gone || machines.unwanted.contains(&machine.intent))
         };
         let slots = self.view.slots().values();
@@ -541,14 +541,18 @@ impl Node {
         }
     }
 
+    /// Whether who made a machine is a member no more, or gone.
+    fn lost_its_maker(&self, now: Now, machine: &Machine) -> bool {
+        !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by)
+    }
+
     /// Whether nobody is heard of who could say that another's machine is there, so that what this node's look finds
     /// decides: it reaches what others made, the maker is gone, and the machine is not connected. A maker that dies while
     /// it makes one may leave a member and no machine.
     fn only_looks_tell(&self, now: Now, machine: &Machine) -> bool {
         let shared = self.leases.machines.with.as_ref().is_some_and(|with| with.shared);
-        let gone = !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by);
         let is_connected = |device: osiris_ledger::Author| self.sync.is_connected(&Self::peer(&device));
-        shared && gone && !machine.device.is_some_and(is_connected)
+        shared && self.lost_its_maker(now, machine) && !machine.device.is_some_and(is_connected)
     }
 
     /// Whether this node is the one that takes a machine away when it is needed no more: it made it, or it reaches
@@ -559,8 +563,8 @@ impl Node {
             return false;
         };
         let mine = machine.by == self.me;
-        let gone = || !self.view.is_member(&machine.by) || !self.is_alive(now, &machine.by);
-        (mine || (with.shared && gone())) && !machines.unwanted.contains(&machine.intent)
+        (mine || (with.shared && self.lost_its_maker(now, machine)))
+            && !machines.unwanted.contains(&machine.intent)
     }
 
     /// Somebody wants a machine gone.

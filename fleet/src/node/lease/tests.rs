@@ -572,10 +572,15 @@ fn what_no_look_of_another_spawner_finds_is_gone_where_its_maker_is() {
     let (ms, lost) = errand(&mut node, 1_250);
     assert!(admit(&mut node, ms + 1, &lost, 40).is_ok(), "its device is a member");
     let seen = |there: bool| Input::Machines(Ok(there.then(|| lost.machine.id()).into_iter().collect()));
-    for (shared, there) in [(true, false), (true, true), (false, false)] {
+    // What it reaches, what it finds, and whether the machine is connected.
+    let cases = [(true, false, false), (true, true, false), (true, false, true), (false, false, false)];
+    for (shared, there, connected) in cases {
         let mut other = spawner(at(0), &copy(node.ledger()), 2, 9);
         other.provision(provisioning(shared));
         assert!(errands(&mut other, 0, Input::Start).is_empty());
+        if connected {
+            give(&mut other, 0, Input::PeerUp(Node::peer(&author(40))));
+        }
         // While the maker is not known to be gone, and by one look, nothing follows.
         give(&mut other, 1, seen(false));
         give(&mut other, 2, seen(false));
@@ -585,7 +590,7 @@ fn what_no_look_of_another_spawner_finds_is_gone_where_its_maker_is() {
         alone(&mut other, 50_500, 80_000);
         assert!(facts(&other, 80_000).own.is_empty(), "one look is not enough");
         give(&mut other, 80_250, seen(there));
-        if (shared, there) == (true, false) {
+        if (shared, there, connected) == cases[0] {
             let (at, undo) = errand(&mut other, 80_500);
             assert!(matches!(undo.job, Job::Remove) && undo.machine == lost.machine);
             give(&mut other, at + 1, Input::Removed(lost.machine.intent, Ok(())));
